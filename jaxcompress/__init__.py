@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Neural networks made smaller and faster, as pure functions over parameter pytrees."""
+
+from . import (
+    distill as distill,
+    numerics as numerics,
+    prune as prune,
+    quantize as quantize,
+    testing as testing,
+)
+from ._combine import chain as chain, masked as masked, partition as partition
+from ._compressor import (
+    Compressor as Compressor,
+    Learned as Learned,
+    compress as compress,
+    identity as identity,
+)
+from ._select import is_weight as is_weight
+from ._version import __version__ as __version__
+from .checkpoint import (
+    CheckpointError as CheckpointError,
+    checkpoint_steps as checkpoint_steps,
+    restore_checkpoint as restore_checkpoint,
+    save_checkpoint as save_checkpoint,
+)
+from .factorize import factorize as factorize, low_rank as low_rank
+from .leaves import (
+    Codebook as Codebook,
+    Leaf as Leaf,
+    LowRank as LowRank,
+    QArray as QArray,
+    SparseArray as SparseArray,
+    dense as dense,
+    sparsify as sparsify,
+)
+from .numerics import ste as ste
+from .pack import ArtifactError as ArtifactError, load as load, save as save
+from .prune import magnitude_pruning as magnitude_pruning
+from .quantize import (
+    PerChannel as PerChannel,
+    PerGroup as PerGroup,
+    PerTensor as PerTensor,
+    weight_quantization as weight_quantization,
+)
+from .share import weight_sharing as weight_sharing
+from .train import (
+    Aux as Aux,
+    TrainState as TrainState,
+    train_step as train_step,
+    unwrap as unwrap,
+    wrap_optimizer as wrap_optimizer,
+)

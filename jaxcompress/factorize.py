@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Low rank: a matrix as the product of two thin ones, by truncated SVD."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from ._combine import masked
+from ._compressor import Compressor, PyTree, compress
+from ._select import Where, is_weight, map_with_path
+from .leaves import LowRank
+
+
+class LowRankState(NamedTuple):
+    """State of low rank."""
+
+    count: jax.Array  # int32 []: updates so far
+    bases: PyTree  # (*rows, rank) a leaf, orthonormal columns; None: left dense
+
+
+def low_rank(
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    split: int = 1,
+    every: int = 100,
+    where: Where = is_weight,
+) -> Compressor:
+    """Project weights onto their leading singular directions.
+
+    The view is ``u @ (u.T @ w)``, where ``u`` holds the leading left singular vectors,
+    refreshed by an SVD every few updates. It is linear in ``w``, so its gradient is exact.
+    ``finalize`` gives ``LowRank`` leaves.
+
+    Args:
+      rank: of the product; or
+      energy: the smallest rank that keeps this fraction of the sum of squares, in (0, 1],
+        leaf by leaf. It decides shapes, so ``init`` then needs concrete parameters.
+      split: how many leading axes make the rows of the matrix: 1 for a dense kernel, 3
+        for a Flax convolution.
+      every: updates between two SVDs.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
+
+    Raises:
+      ValueError: unless exactly one of ``rank`` and ``energy`` is given; and in ``init``,
+        if ``where`` selects nothing, the split is ambiguous, or a given rank would make a
+        leaf larger.
+
+    Warns:
+      UserWarning: names leaves that ``energy`` leaves dense, since two factors of the
+        rank they need would be larger.
+
+    Example:
+      >>> import jax, jaxcompress as jc
+      >>> params = {"kernel": jax.random.normal(jax.random.key(0), (64, 32))}
+      >>> factors = jc.compress(jc.low_rank(rank=4), params)["kernel"]
+      >>> factors.left.shape, factors.right.shape
+      ((64, 4), (4, 32))
+
+    References:
+      Denton et al., 2014, https://arxiv.org/abs/1404.0736
+    """
+    if (rank is None) == (energy is None):
+        raise ValueError("low_rank takes either rank= or energy=.")
+    if rank is not None and rank < 1:
+        raise ValueError(f"rank={rank} is below 1.")
+    if energy is not None and not 0 < energy <= 1:
+        raise ValueError(f"energy={energy} is outside (0, 1].")
+
+    def init(params: PyTree) -> LowRankState:
+        def basis(path: str, leaf: jax.Array) -> jax.Array | None:
+            chosen = _rank(path, leaf, split, rank, energy)
+            return None if chosen is None else _basis(leaf, split, chosen)
+
+        bases = map_with_path(basis, params)
+        return LowRankState(jnp.zeros((), jnp.int32), bases)
+
+    def apply(params: PyTree, state: LowRankState) -> PyTree:
+        def view(leaf: jax.Array, basis: jax.Array | None) -> jax.Array:
+            if basis is None:
+                return leaf
+            # The SVD gathers, so the basis is on every device; adding a zero made of the
+            # leaf brings the product back to where the leaf is.
+            return _factors(leaf, basis).dense() + (leaf - leaf)
+
+        return _map(view, params, state.bases)
+
+    def update(
+        params: PyTree, state: LowRankState, **extras: Any
+    ) -> tuple[PyTree, LowRankState]:
+        del extras
+
+        def refresh(leaf: jax.Array, basis: jax.Array | None) -> jax.Array | None:
+            return None if basis is None else _basis(leaf, split, basis.shape[-1])
+
+        count = state.count + 1
+        bases = lax.cond(
+            count % every == 0,
+            lambda: _map(refresh, params, state.bases),
+            lambda: state.bases,
+        )
+        return params, LowRankState(count, bases)
+
+    def finalize(params: PyTree, state: LowRankState) -> PyTree:
+        def factors(leaf: jax.Array, basis: jax.Array | None) -> jax.Array | LowRank:
+            return leaf if basis is None else _factors(leaf, basis)
+
+        return _map(factors, params, state.bases)
+
+    return masked(
+        Compressor(init=init, apply=apply, update=update, finalize=finalize), where
+    )
+
+
+def factorize(
+    params: PyTree,
+    *,
+    rank: int | None = None,
+    energy: float | None = None,
+    split: int = 1,
+    where: Where = is_weight,
+) -> PyTree:
+    """Replace weights by ``LowRank`` leaves, whose factors are leaves to train.
+
+    The factors have paths of their own (``Dense_0/kernel/left``), so that they can be
+    trained, pruned and quantized; ``dense`` inside the loss multiplies them out.
+
+    Args:
+      params: concrete parameters.
+      rank: as in ``low_rank``.
+      energy: as in ``low_rank``.
+      split: as in ``low_rank``.
+      where: as in ``low_rank``.
+
+    Example:
+      >>> import jax, jaxcompress as jc
+      >>> params = {"kernel": jax.random.normal(jax.random.key(0), (64, 32))}
+      >>> thin = jc.factorize(params, rank=4)
+      >>> int8 = jc.compress(jc.weight_quantization(bits=8), thin)
+      >>> jc.dense(jc.dense(int8))["kernel"].shape
+      (64, 32)
+    """
+    return compress(
+        low_rank(rank=rank, energy=energy, split=split, where=where), params
+    )
+
+
+def _map(fn: Any, params: PyTree, bases: PyTree) -> PyTree:
+    """``jax.tree.map`` over leaves whose partner may be None."""
+    leaves, treedef = jax.tree.flatten(params)
+    partners = treedef.flatten_up_to(bases)
+    pairs = zip(leaves, partners, strict=True)
+    return treedef.unflatten([fn(leaf, partner) for leaf, partner in pairs])
+
+
+def _matrix(leaf: jax.Array, split: int) -> jax.Array:
+    return leaf.reshape(math.prod(leaf.shape[:split]), -1)
+
+
+def _factors(leaf: jax.Array, basis: jax.Array) -> LowRank:
+    split = basis.ndim - 1
+    columns = _matrix(basis, split)
+    right = columns.T @ _matrix(leaf, split)
+    return LowRank(left=basis, right=right.reshape(-1, *leaf.shape[split:]))
+
+
+def _basis(leaf: jax.Array, split: int, rank: int) -> jax.Array:
+    """The leading left singular vectors, shaped ``(*rows, rank)``."""
+    wide = lax.stop_gradient(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    left = jnp.linalg.svd(_matrix(wide, split), full_matrices=False)[0]
+    return left[:, :rank].reshape(*leaf.shape[:split], rank).astype(leaf.dtype)
+
+
+def _rank(
+    path: str, leaf: jax.Array, split: int, rank: int | None, energy: float | None
+) -> int | None:
+    if leaf.ndim > 2 and split == 1:
+        raise ValueError(
+            f"{path!r} has shape {tuple(leaf.shape)}: pass split=, the number of leading "
+            "axes that make the rows (3 for a Flax convolution)."
+        )
+    if not 0 < split < leaf.ndim:
+        raise ValueError(f"{path!r} has rank {leaf.ndim}: split={split} is no split.")
+    rows, columns = _matrix(leaf, split).shape
+    if rank is not None:
+        if rank * (rows + columns) >= rows * columns:
+            raise ValueError(
+                f"{path!r} is a {rows} x {columns} matrix: factors of rank {rank} are no "
+                f"smaller. Take a rank below {rows * columns / (rows + columns):g}, or "
+                "leave this leaf out with `where=`."
+            )
+        return rank
+    if isinstance(leaf, jax.core.Tracer):
+        raise TypeError(
+            "low_rank(energy=...) chooses shapes by values: call init outside jit, or "
+            "pass rank=."
+        )
+    squares = np.linalg.svd(np.asarray(_matrix(leaf, split), np.float64))[1] ** 2
+    kept = np.cumsum(squares) >= energy * squares.sum() * (1 - 1e-12)
+    needed = int(np.argmax(kept)) + 1
+    if needed * (rows + columns) >= rows * columns:
+        warnings.warn(
+            f"{path!r} stays dense: {energy:g} of its energy needs rank {needed}, whose "
+            f"factors are no smaller than {rows} x {columns}.",
+            stacklevel=2,
+        )
+        return None
+    return needed

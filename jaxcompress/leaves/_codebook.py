@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Shared values: every weight is an index into a short list."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from ._leaf import Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Codebook(Leaf):
+    """Weights that share values: ``dense() == centroids[codes]``.
+
+    Invariants:
+
+    1. ``codes`` has the dense shape and every code is below ``len(centroids)``.
+    2. ``centroids`` is sorted and has the dense dtype.
+
+    Attributes:
+      codes: uint8 or uint16, of the dense shape.
+      centroids: ``(k,)``, of the dense dtype.
+    """
+
+    codes: jax.Array
+    centroids: jax.Array
+
+    def dense(self) -> jax.Array:
+        """``centroids[codes]``."""
+        return self.centroids[self.codes]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of ``codes``."""
+        return self.codes.shape
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of ``centroids``."""
+        return np.dtype(self.centroids.dtype)

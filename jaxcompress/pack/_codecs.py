@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codecs by name, and the choice between them: the smallest wins.
+
+A codec is a pair of pure functions between an array of unsigned bit patterns and bytes.
+Working on bit patterns, it cannot lose the sign of a zero or the payload of a NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from . import _bytes, _packed, _raw, _sparse, _symbols
+from ._nested import Codec
+from ._payload import CorruptPayload, Unsupported
+
+# In order of preference where two are equally small: the simplest first.
+CODECS = {
+    "raw": Codec(_raw.encode, _raw.decode),
+    "packed": Codec(_packed.encode, _packed.decode),
+    "symbols": Codec(_symbols.encode, _symbols.decode),
+    "bytes": Codec(_bytes.encode, _bytes.decode),
+    "sparse": Codec(_sparse.encode, _sparse.decode),
+}
+
+_PATTERNS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+
+
+# The dtypes of JAX whose elements are 1, 2, 4 or 8 bytes in memory, by name.
+_DTYPES = {
+    dtype.name: dtype
+    for dtype in map(
+        np.dtype,
+        (
+            *(jnp.bool_, jnp.int2, jnp.int4, jnp.int8, jnp.int16, jnp.int32, jnp.int64),
+            *(jnp.uint2, jnp.uint4, jnp.uint8, jnp.uint16, jnp.uint32, jnp.uint64),
+            *(jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64),
+            *(jnp.float8_e3m4, jnp.float8_e4m3, jnp.float8_e4m3b11fnuz),
+            *(jnp.float8_e4m3fn, jnp.float8_e4m3fnuz, jnp.float8_e5m2),
+            *(jnp.float8_e5m2fnuz, jnp.float8_e8m0fnu, jnp.float4_e2m1fn),
+        ),
+    )
+}
+
+
+def parse_dtype(name: Any) -> np.dtype:
+    """The dtype of this name.
+
+    Raises:
+      ValueError: if it is none, or one that cannot be saved.
+    """
+    if not isinstance(name, str) or name not in _DTYPES:
+        raise ValueError(f"dtype {name!s} cannot be saved (can: {', '.join(_DTYPES)}).")
+    return _DTYPES[name]
+
+
+def encode(array: np.ndarray) -> tuple[str, bytes]:
+    """Encode with every codec and keep the smallest.
+
+    Returns:
+      The name of the codec, and the payload.
+    """
+    if array.size == 0:
+        return "raw", b""
+    # This also gives a scalar the one axis that codecs may count on.
+    patterns = np.ascontiguousarray(array).view(_PATTERNS[array.dtype.itemsize])
+    coded = {name: codec.encode(patterns) for name, codec in CODECS.items()}
+    return min(
+        ((name, data) for name, data in coded.items() if data is not None),
+        key=lambda item: len(item[1]),
+    )
+
+
+def decode(
+    name: str, data: bytes, shape: tuple[int, ...], dtype: np.dtype
+) -> np.ndarray:
+    """Inverse of ``encode``; bit for bit.
+
+    Raises:
+      CorruptPayload: if the payload is not one of this codec for this shape.
+      Unsupported: if there is no such codec.
+    """
+    if name not in CODECS:
+        raise Unsupported(
+            f"codec {name!r} is unknown (known: {', '.join(CODECS)}); a newer jaxcompress "
+            "may have written it"
+        )
+    if 0 in shape:
+        if data:
+            raise CorruptPayload("an empty array has a payload")
+        return np.empty(shape, dtype)
+    pattern = np.dtype(_PATTERNS[dtype.itemsize])
+    patterns = CODECS[name].decode(data, shape or (1,), pattern)
+    if dtype == np.bool_ and patterns.max() > 1:
+        raise CorruptPayload("a bool is neither 0 nor 1")
+    return patterns.view(dtype).reshape(shape)

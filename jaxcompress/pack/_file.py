@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The file: safetensors around the coded tensors, written atomically."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from .._select import path_text
+from ..leaves import Leaf, is_leaf
+from . import _manifest
+from ._errors import ArtifactError
+from ._manifest import Entry, Tensor
+from ._payload import CorruptPayload, Unsupported
+
+_VERSION = 1
+_KEY = "jaxcompress"
+_MAX_BYTES = 8 << 30
+
+
+def save(path: str | os.PathLike[str], tree: Any) -> int:
+    """Write a tree of parameters to one file, every leaf with the codec that fits it best.
+
+    ``load(path)`` gives the same tree, bit for bit: values (the payload of a NaN and the
+    sign of a zero included), shapes, dtypes and static fields. Of each array only what
+    JAX calls a weak type is lost.
+
+    The file is a safetensors file, which any reader of that format opens: one tensor of
+    coded bytes a leaf, and the manifest as JSON in its metadata. It is written beside its
+    final place and moved there when complete, so a reader sees the old file or the new
+    one; equal trees give equal files.
+
+    Args:
+      path: of the file; an existing one is replaced.
+      tree: nested dicts, lists, tuples and None around arrays and compressed leaves. Any
+        other pytree (``nnx.State``, an Equinox module, a NamedTuple) is saved by the
+        paths of its leaves, and ``load`` needs ``like=`` for it. Python numbers and
+        functions are no arrays and are refused.
+
+    Returns:
+      The size of the file in bytes.
+
+    Raises:
+      TypeError: for a leaf that is no array, or a dict key that is no string.
+      ValueError: for leaves that could not come back the same.
+      OSError: if the file cannot be written. An existing file is left as it is.
+
+    Example:
+      >>> import os, tempfile, jax, jaxcompress as jc
+      >>> from jaxcompress import pack
+      >>> params = {"kernel": jax.random.normal(jax.random.key(0), (256, 256))}
+      >>> small = jc.compress(jc.weight_quantization(bits=4), params)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     size = pack.save(os.path.join(folder, "net.safetensors"), small)
+      >>> size < params["kernel"].nbytes / 8
+      True
+    """
+    path, data = Path(path), _to_bytes(tree)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"cannot save {str(path)!r}: the folder {str(path.parent)!r} does not exist; "
+            "create it first."
+        )
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot save {str(path)!r}: it is a folder.")
+    # In the same folder, because a move between file systems is not atomic.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise type(error)(
+                error.errno,
+                f"cannot save {str(path)!r}: {error.strerror or error}. Is the folder "
+                "writable, and is there space left?",
+            ) from error
+        raise
+    return len(data)
+
+
+def load(
+    path: str | os.PathLike[str], *, like: Any = None, max_bytes: int = _MAX_BYTES
+) -> Any:
+    """Read what ``save`` wrote, checksums verified.
+
+    Args:
+      path: of the file.
+      like: a tree whose structure to restore, found by the paths of its leaves; its
+        leaves need only a shape. None: plain dicts, lists and tuples as saved.
+      max_bytes: refuse files whose arrays take more than this when decoded, before
+        memory is taken for them. On the way a few times as much is in use; what
+        ``dense`` makes of the arrays later is not counted.
+
+    Returns:
+      The tree; its leaves are JAX arrays and compressed leaves.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ArtifactError: if the file is no artifact, is damaged, comes from a newer version
+        or is too large.
+      ValueError: if ``like`` has other paths or shapes, or is missing where needed.
+    """
+    contents = inspect(path, max_bytes=max_bytes)
+    if like is not None:
+        return _restore(contents.tree, like, path)
+    if contents.by_path is not None:
+        raise ValueError(
+            f"{os.fspath(path)!r} holds a tree with a {contents.by_path} in it, saved by "
+            "the paths of its leaves; pass like= with a tree of that structure."
+        )
+    return contents.tree
+
+
+class Contents(NamedTuple):
+    """What is in a file, decoded.
+
+    Attributes:
+      tree: as saved; where saved by path, a dict from path to leaf.
+      entries: the leaves one by one.
+      file_bytes: size of the file.
+      by_path: name of the first type that made saving by path necessary, else None.
+    """
+
+    tree: Any
+    entries: tuple[Entry, ...]
+    file_bytes: int
+    by_path: str | None
+
+
+def inspect(path: str | os.PathLike[str], *, max_bytes: int = _MAX_BYTES) -> Contents:
+    """Decode a file and tell leaf by leaf how it is stored.
+
+    Args:
+      path: of the file.
+      max_bytes: as for ``load``.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ArtifactError: as for ``load``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+    try:
+        manifest, payloads = _read_container(path)
+        described, by_path = manifest.get("tree"), manifest.get("by_path")
+        checksums = _check_manifest(manifest, len(payloads))
+        tensors = {
+            name: Tensor(payloads[name], checksum)
+            for name, checksum in zip(sorted(payloads), checksums, strict=True)
+        }
+        tree, entries = _manifest.read(described, tensors, max_bytes)
+    except Unsupported as error:
+        raise ArtifactError(f"{str(path)!r} cannot be read: {error}.") from error
+    except (CorruptPayload, RecursionError) as error:
+        raise ArtifactError(
+            f"{str(path)!r} cannot be read: {error}. It is damaged, or was copied only in "
+            "part, or is no file of jaxcompress."
+        ) from error
+    return Contents(tree, tuple(entries), path.stat().st_size, by_path)
+
+
+def _to_bytes(tree: Any) -> bytes:
+    foreign = _foreign(tree)
+    described, tensors = _manifest.write(_by_path(tree) if foreign else tree)
+    checksums = [_checksum(described, foreign)]
+    checksums += [tensors[name].checksum for name in sorted(tensors)]
+    manifest = {"version": _VERSION, "crc32": checksums, "tree": described}
+    if foreign:
+        manifest["by_path"] = foreign
+    arrays = {
+        name: np.frombuffer(tensor.payload, np.uint8)
+        for name, tensor in tensors.items()
+    }
+    return _safetensors().numpy.save(arrays, {_KEY: _text(manifest)})
+
+
+def _check_manifest(manifest: dict[str, Any], count: int) -> list[Any]:
+    """The checksums of the tensors, once the manifest has passed its own."""
+    version, checksums = manifest.get("version"), manifest.get("crc32")
+    if version != _VERSION:
+        raise Unsupported(
+            f"its format version is {version!r} (known: {_VERSION}); a newer jaxcompress "
+            "may have written it"
+        )
+    if not isinstance(checksums, list) or len(checksums) != count + 1:
+        raise CorruptPayload("it does not have one checksum a tensor")
+    if checksums[0] != _checksum(manifest.get("tree"), manifest.get("by_path")):
+        raise CorruptPayload("the checksum of its manifest is wrong")
+    return checksums[1:]
+
+
+def _read_container(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """The manifest, and the payloads by name."""
+    safetensors, payloads = _safetensors(), {}
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get(_KEY)
+            if text is None:
+                raise CorruptPayload(
+                    "it is a safetensors file, but none that jaxcompress.save wrote"
+                )
+            for name in file.keys():
+                part = file.get_slice(name)
+                if part.get_dtype() != "U8" or len(part.get_shape()) != 1:
+                    raise CorruptPayload(f"tensor {name!r} is no list of bytes")
+                payloads[name] = file.get_tensor(name).tobytes()
+    except safetensors.SafetensorError as error:
+        raise CorruptPayload(f"safetensors says: {error}") from error
+    try:
+        manifest = json.loads(text)
+    except ValueError as error:
+        raise CorruptPayload(f"the manifest is no JSON ({error})") from error
+    if not isinstance(manifest, dict):
+        raise CorruptPayload("the manifest is no JSON object")
+    return manifest, payloads
+
+
+def _restore(tree: Any, like: Any, path: str | os.PathLike[str]) -> Any:
+    found, wanted = _by_path(tree), _by_path(like)
+    problems = [f"{name!r} is not in the file" for name in wanted if name not in found]
+    problems += [
+        f"{name!r} is only in the file" for name in found if name not in wanted
+    ]
+    for name in found.keys() & wanted.keys():
+        shape = getattr(wanted[name], "shape", ())
+        if found[name].shape != shape:
+            problems.append(
+                f"{name!r} is {found[name].shape} there and {shape} in like"
+            )
+    if problems:
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise ValueError(
+            f"{os.fspath(path)!r} does not fit like=: {'; '.join(problems[:5])}{more}."
+        )
+    treedef = jax.tree.structure(like, is_leaf=is_leaf)
+    return jax.tree.unflatten(treedef, [found[name] for name in wanted])
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Leaves by path text, in tree order; a compressed leaf is one leaf."""
+    pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
+    leaves = {path_text(path): leaf for path, leaf in pairs}
+    if len(leaves) < len(pairs):
+        raise ValueError(
+            "two leaves of this tree have the same path text, so they cannot be told "
+            "apart; rename one, or save the parts of the tree in a dict."
+        )
+    return leaves
+
+
+def _foreign(node: Any) -> str | None:
+    """Name of the first type above the leaves that is no dict, list or tuple."""
+    if node is None or isinstance(node, Leaf):
+        return None
+    # Other mappings are dicts if their keys are text: those of an nnx.State may not be.
+    if isinstance(node, dict) or isinstance(node, Mapping) and _text_keys(node):
+        return next(filter(None, map(_foreign, node.values())), None)
+    if type(node) in (list, tuple):
+        return next(filter(None, map(_foreign, node)), None)
+    return None if jax.tree_util.all_leaves([node]) else type(node).__name__
+
+
+def _text_keys(node: Mapping[Any, Any]) -> bool:
+    return all(isinstance(key, str) for key in node)
+
+
+def _checksum(described: Any, by_path: Any) -> int:
+    # "surrogatepass": a damaged manifest may hold text that no file can.
+    return zlib.crc32(_text([described, by_path]).encode(errors="surrogatepass"))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def _safetensors() -> Any:
+    # Imported here, so that importing jaxcompress stays fast.
+    try:
+        import safetensors.numpy
+    except ImportError as error:
+        raise ImportError(
+            "packing needs `safetensors`, a dependency of jaxcompress that is not "
+            "installed here; run: pip install 'safetensors>=0.8,<0.9'"
+        ) from error
+    return safetensors

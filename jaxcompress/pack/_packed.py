@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec ``packed``: distances from the lowest element, in as few bits as hold all.
+
+Without a model to store, it is what pays for small arrays; a constant array takes no
+bits at all. Distances wrap around, so that -1 and 0 are neighbors.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ._payload import CorruptPayload, Reader, varint
+
+# Bits are unpacked to bytes on the way; a multiple of 8, so that parts end on bytes.
+_PART = 1 << 20
+
+
+def encode(patterns: np.ndarray) -> bytes | None:
+    """First pattern, width, bits; None where they would span 16 bits or more."""
+    if patterns.size == 0:
+        return None
+    width, low = min(_span(patterns), _span(patterns.view(f"i{patterns.itemsize}")))
+    if width >= min(16, 8 * patterns.dtype.itemsize):
+        return None
+    flat, low = patterns.reshape(-1), patterns.dtype.type(low)
+    parts = [varint(int(low)), bytes([width])]
+    for start in range(0, flat.size if width else 0, _PART):
+        distance = (flat[start : start + _PART] - low).astype(">u2")
+        bits = np.unpackbits(distance.view(np.uint8).reshape(-1, 2), axis=1)
+        parts.append(np.packbits(bits[:, 16 - width :]).tobytes())
+    return b"".join(parts)
+
+
+def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Inverse of ``encode``."""
+    reader = Reader(data)
+    low, width = reader.varint(), reader.byte()
+    if low > np.iinfo(dtype).max or width >= min(16, 8 * dtype.itemsize):
+        raise CorruptPayload(f"{width}-bit codes from {low} on do not fit in {dtype}")
+    flat = np.full(int(np.prod(shape, dtype=np.int64)), low, dtype)
+    for start in range(0, flat.size if width else 0, _PART):
+        part = flat[start : start + _PART]
+        packed = np.frombuffer(reader.take(-(-part.size * width // 8)), np.uint8)
+        bits = np.unpackbits(packed, count=part.size * width).reshape(-1, width)
+        wide = np.zeros((part.size, 16), np.uint8)
+        wide[:, 16 - width :] = bits
+        part += np.packbits(wide, axis=1).view(">u2").reshape(-1).astype(dtype)
+    reader.finish()
+    return flat.reshape(shape)
+
+
+def _span(values: np.ndarray) -> tuple[int, int]:
+    """Bits that the distances from the smallest value take; the pattern of that value."""
+    low, high = int(values.min()), int(values.max())
+    return (high - low).bit_length(), low % (1 << 8 * values.itemsize)

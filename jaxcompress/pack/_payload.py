@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading and writing the bytes of a payload: variable-length integers and slices."""
+
+from __future__ import annotations
+
+
+class CorruptPayload(ValueError):
+    """A payload does not decode; the file layer adds which file and which tensor."""
+
+
+def varint(value: int) -> bytes:
+    r"""A non-negative integer in 7-bit groups, lowest first; small ones take one byte.
+
+    Example:
+      >>> varint(5), varint(300)
+      (b'\x05', b'\xac\x02')
+    """
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def sized(data: bytes) -> bytes:
+    """``data`` with its length in front, so that more can follow."""
+    return varint(len(data)) + data
+
+
+class Unsupported(ValueError):
+    """A file that is not damaged asks for what this version or limit does not allow."""
+
+
+class Reader:
+    """Reads a payload from front to back; what is not there raises ``CorruptPayload``."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def byte(self) -> int:
+        """The next byte."""
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        """The next variable-length integer, of at most 64 bits."""
+        value = 0
+        for shift in range(0, 70, 7):
+            group = self.byte()
+            value |= (group & 0x7F) << shift
+            if group < 0x80:
+                if value >= 1 << 64:
+                    break
+                return value
+        raise CorruptPayload("an integer has more than 64 bits")
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        if count > len(self._data) - self._at:
+            raise CorruptPayload("the payload ends too early")
+        self._at += count
+        return self._data[self._at - count : self._at]
+
+    def sized(self) -> bytes:
+        """What ``sized`` wrote."""
+        return self.take(self.varint())
+
+    def rest(self) -> bytes:
+        """Everything that is left."""
+        return self.take(len(self._data) - self._at)
+
+    def finish(self) -> None:
+        """Check that nothing is left."""
+        if self._at != len(self._data):
+            raise CorruptPayload("the payload is longer than its array")

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The codec ``sparse``: where the array differs from its commonest value, then by what.
+
+Pruned matrices are not evenly empty: pixels at a border and idle units leave almost empty
+rows and columns. So rows and columns are each put into a few classes of like density, and
+every (row class, column class) block of the mask is coded with its own frequency. Where
+that pays, the mask takes less than its order-0 entropy.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from . import _ans, _bytes, _nested
+from ._payload import CorruptPayload, Reader, sized, varint
+
+_VALUES = (*_nested.PLAIN, _nested.Codec(_bytes.encode, _bytes.decode))
+_CLASSES = (1, 2, 3, 4, 6, 8)
+
+
+def encode(patterns: np.ndarray) -> bytes | None:
+    """Commonest value, mask, other values; None where it does not stand out."""
+    if patterns.size == 0:
+        return None
+    fill = _commonest(patterns)
+    kept = patterns != fill
+    if np.count_nonzero(kept) > 0.9 * kept.size:
+        return None
+    values = _nested.write(patterns[kept], _VALUES)
+    return varint(int(fill)) + _encode_mask(kept.reshape(_matrix(kept.shape))) + values
+
+
+def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Inverse of ``encode``."""
+    reader = Reader(data)
+    fill = reader.varint()
+    if fill > np.iinfo(dtype).max:
+        raise CorruptPayload(f"{fill} does not fit in {dtype}")
+    patterns = np.full(shape, fill, dtype)
+    kept = _decode_mask(reader, _matrix(shape)).reshape(shape)
+    count = int(np.count_nonzero(kept))
+    patterns[kept] = _nested.read(reader, (count,), dtype, _VALUES)
+    reader.finish()
+    return patterns
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    columns = shape[-1] if shape else 1
+    return int(np.prod(shape[:-1], dtype=np.int64)), columns
+
+
+def _commonest(patterns: np.ndarray) -> np.generic:
+    # Of wide floats only zero occurs often enough to be worth a mask.
+    if patterns.dtype.itemsize > 2:
+        return patterns.dtype.type(0)
+    return patterns.dtype.type(np.argmax(np.bincount(patterns.reshape(-1))))
+
+
+def _encode_mask(mask: np.ndarray) -> bytes:
+    ids = _best_classes(mask)
+    runs = []
+    for (rows, _), (columns, _) in itertools.product(*map(_groups, ids)):
+        block = mask[rows][:, columns].reshape(-1)
+        ones = np.count_nonzero(block)
+        runs.append((block, np.array([block.size - ones, ones])))
+    header = [_nested.write(x, _nested.PLAIN) for x in ids]
+    counts = [varint(int(count[1])) for _, count in runs]
+    return b"".join([*header, *counts, sized(_ans.encode(runs))])
+
+
+def _decode_mask(reader: Reader, shape: tuple[int, int]) -> np.ndarray:
+    byte = np.dtype(np.uint8)
+    ids = [_nested.read(reader, (n,), byte, _nested.PLAIN) for n in shape]
+    if any(x.max() >= _limit(shape) for x in ids):
+        raise CorruptPayload("there are too many classes of rows or columns")
+    row_groups, column_groups = map(_groups, ids)
+    ones = iter([reader.varint() for _ in row_groups for _ in column_groups])
+    decoder, mask = _ans.Decoder(reader.sized()), np.empty(shape, bool)
+    for rows, height in row_groups:
+        strip = np.empty((height, shape[1]), bool)
+        for columns, width in column_groups:
+            block = _decode_run(decoder, height * width, next(ones))
+            strip[:, columns] = block.reshape(height, width)
+        mask[rows] = strip
+    decoder.finish()
+    return mask
+
+
+def _decode_run(decoder: _ans.Decoder, size: int, ones: int) -> np.ndarray:
+    if ones > size:
+        raise CorruptPayload(f"{ones} of {size} elements cannot be set")
+    run, at = np.empty(size, bool), 0
+    for part in decoder.decode(np.array([size - ones, ones])):
+        run[at : at + part.size] = part
+        at += part.size
+    return run
+
+
+def _groups(ids: np.ndarray) -> list[tuple[Any, int]]:
+    """What selects the members of each class, and how many they are."""
+    if not ids.any():
+        # No list of indices, which for a vector would be larger than the mask.
+        return [(slice(None), ids.size)]
+    members = [np.flatnonzero(ids == k) for k in range(int(ids.max()) + 1)]
+    return [(index, index.size) for index in members]
+
+
+def _limit(shape: tuple[int, int]) -> int:
+    """Most classes of rows and of columns; in a vector each would hold one element."""
+    return max(_CLASSES) if min(shape) > 1 else 1
+
+
+def _classes(counts: np.ndarray, number: int) -> np.ndarray:
+    """Class ids, equally wide in the square root of the count.
+
+    The square root spreads counts evenly over their noise, which is about as wide as the
+    root everywhere; fitting the classes by k-means was measured to gain below 0.1 %.
+    """
+    root = np.sqrt(counts)
+    width = (root.max() - root.min()) / number
+    ids = (root - root.min()) / width if width else np.zeros(counts.size)
+    return np.minimum(ids, number - 1).astype(np.uint8)
+
+
+def _best_classes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The classes of rows and of columns that are estimated to take the fewest bits."""
+    options, numbers = [], [n for n in _CLASSES if n <= _limit(mask.shape)]
+    for rows in (_classes(mask.sum(1), n) for n in numbers):
+        row_sizes = np.bincount(rows)
+        per_class = [mask[rows == k].sum(0) for k in range(row_sizes.size)]
+        for columns in (_classes(mask.sum(0), n) for n in numbers):
+            column_sizes = np.bincount(columns)
+            ones = np.stack([np.bincount(columns, weights=x) for x in per_class])
+            zeros = np.outer(row_sizes, column_sizes) - ones
+            # Beside the entropies, a count a block: some 12 bits.
+            side = _bits(row_sizes) + _bits(column_sizes) + 12 * ones.size
+            options.append((_bits(np.stack([ones, zeros])) + side, rows, columns))
+    _, rows, columns = min(options, key=lambda option: option[0])
+    return rows, columns
+
+
+def _bits(counts: np.ndarray) -> float:
+    """Total bits of symbols that occur this often; distributions along the first axis."""
+    total = counts.sum(0)
+    share = np.where(counts > 0, counts, 1) / np.maximum(total, 1)
+    return float(-(counts * np.log2(share)).sum())

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Patterns: which weights may be pruned together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from .._axes import AxisOrMap, contraction_axis
+from ..numerics import smallest
+
+Pattern = Callable[[str, jax.Array, jax.Array], jax.Array]
+"""``(path, scores, count) -> keep``: the path text of the leaf, its scores and how many
+weights to prune, to a bool array shaped like the scores."""
+
+
+def unstructured(path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
+    """Prune exactly ``count`` weights, the lowest, wherever they are."""
+    del path
+    return ~smallest(scores, count)
+
+
+@dataclasses.dataclass(frozen=True)
+class NOfM:
+    """Keep at most ``n`` of every ``m`` consecutive weights that are summed together.
+
+    Groups lie along the *contraction* axis, as sparse matrix units want them. Under a
+    rising schedule the groups that lose least fall into the pattern first, so that the
+    sparsity follows the schedule up to ``1 - n / m`` and stays there.
+
+    Attributes:
+      n: weights kept in a group.
+      m: weights in a group.
+      axis: contraction axis; None for the default of a matrix, an axis, or
+        ``{glob: axis}``.
+
+    References:
+      Zhou et al., 2021, https://arxiv.org/abs/2102.04010
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"kernel": jnp.array([[1.0], [-3.0], [2.0], [0.5]])}
+      >>> pruner = jc.magnitude_pruning(0.5, pattern=jc.prune.NOfM(2, 4))
+      >>> jc.compress(pruner, params)["kernel"].ravel().tolist()
+      [0.0, -3.0, 2.0, 0.0]
+    """
+
+    n: int
+    m: int
+    axis: AxisOrMap = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.n < self.m:
+            raise ValueError(f"NOfM keeps n of m weights: 0 < n < m, not {self}.")
+
+    @property
+    def max_sparsity(self) -> float:
+        """Sparsity of a leaf that is wholly in the pattern."""
+        return 1.0 - self.n / self.m
+
+    def __call__(self, path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
+        """Prune ``m - n`` of each of the ``count / (m - n)`` groups that lose least.
+
+        Raises:
+          ValueError: if the contraction axis is ambiguous or no multiple of ``m``.
+        """
+        axis = contraction_axis(path, scores.shape, self.axis)
+        if scores.shape[axis] % self.m:
+            raise ValueError(
+                f"{path!r}: axis {axis} of {tuple(scores.shape)} is no multiple of "
+                f"{self.m}. Leave this leaf out with `where=`, or name another axis."
+            )
+        last = jnp.moveaxis(scores, axis, -1)
+        groups = last.reshape(*last.shape[:-1], -1, self.m)
+        drop = _ranks(groups) < self.m - self.n
+        loss = jnp.sum(jnp.where(drop, groups, 0), axis=-1)
+        # Rounded to whole groups; half a group up or down.
+        number = (count + (self.m - self.n) // 2) // (self.m - self.n)
+        chosen = smallest(loss, number)
+        keep = ~(drop & chosen[..., None])
+        return jnp.moveaxis(keep.reshape(last.shape), -1, axis)
+
+
+def _ranks(groups: jax.Array) -> jax.Array:
+    """Rank of each element in its group (last axis), ties by position."""
+    this, other = groups[..., :, None], groups[..., None, :]
+    earlier = jnp.broadcast_to(
+        jnp.tri(groups.shape[-1], k=-1, dtype=bool), (other < this).shape
+    )
+    return jnp.sum((other < this) | ((other == this) & earlier), axis=-1)

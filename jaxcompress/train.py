@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training: one step that differentiates the view, optimizes, and moves the compressor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from ._compressor import Compressor, PyTree, identity, split_learned
+
+
+class TrainState(NamedTuple):
+    """Everything that training carries; an ordinary pytree."""
+
+    params: PyTree  # raw parameters; what the model sees is compressor.apply of them
+    opt_state: PyTree  # of `tx`; a pair of them where the compressor learns too
+    compression: PyTree  # the compressor's state
+    model_state: PyTree  # batch statistics and the like; None if the model has none
+    rng: jax.Array | None  # base key; step t uses fold_in(rng, t)
+    step: jax.Array  # int32 []: steps done
+
+
+class Aux(NamedTuple):
+    """What a loss function may return beside the loss: ``return loss, Aux(...)``."""
+
+    metrics: Mapping[str, jax.Array] = {}  # scalars; averaged over micro-batches
+    model_state: PyTree = None  # the new model state, where the model has one
+
+
+Init = Callable[..., TrainState]
+Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+
+
+def train_step(
+    loss_fn: Callable[..., Any],
+    tx: optax.GradientTransformation,
+    compressor: Compressor | None = None,
+    *,
+    learned_tx: optax.GradientTransformation | None = None,
+    micro_batches: int = 1,
+    donate: bool = False,
+) -> tuple[Init, Step]:
+    """Make the two functions of a training loop.
+
+    One step takes the gradient at the view (dense, also where a mask is zero), pulls it
+    back to the raw parameters and to what the compressor has marked ``Learned``, lets
+    optax move them, and then lets the compressor's ``update`` see the result.
+
+    Args:
+      loss_fn: ``(view, batch, *args, model_state=, rng=) -> loss`` or ``(loss, Aux)``.
+        The loss is a scalar. ``model_state`` and ``rng`` are passed if ``init`` got them;
+        with a model state the loss returns the new one in ``Aux``. The ``*args`` are those
+        of ``step``: what belongs to no batch, such as a teacher's parameters.
+      tx: any optax optimizer; those that want the loss value get it.
+      compressor: what compresses the parameters; None trains the dense baseline.
+      learned_tx: optimizer of the compressor's learned parameters; None: ``tx``.
+      micro_batches: split the leading axis of every batch leaf into so many parts and
+        average their gradients, with one view for all. On CPU prefer 1 for convolutions,
+        which are slow inside the loop this makes.
+      donate: let ``step`` reuse the memory of the state it is given, which the caller
+        then must not touch again.
+
+    Returns:
+      ``init(params, *, model_state=None, rng=None) -> TrainState`` and a jitted
+      ``step(state, batch, *args) -> (state, metrics)`` with ``metrics["loss"]``.
+
+    Raises:
+      ValueError: in ``step``, if the loss is no scalar, the batch does not divide into
+        micro-batches, or a model state is not returned.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, jaxcompress as jc
+      >>> def loss_fn(params, batch):
+      ...     return jnp.mean((batch["x"] @ params["kernel"] - batch["y"]) ** 2)
+      >>> init, step = jc.train_step(loss_fn, optax.sgd(0.1), jc.magnitude_pruning(0.5))
+      >>> state = init({"kernel": jnp.ones((4, 2))})
+      >>> state, metrics = step(state, {"x": jnp.ones((8, 4)), "y": jnp.ones((8, 2))})
+      >>> float(metrics["loss"]), int(state.step)
+      (1.0, 1)
+    """
+    c = identity() if compressor is None else compressor
+    tx = optax.with_extra_args_support(tx)
+    learned_tx = tx if learned_tx is None else optax.with_extra_args_support(learned_tx)
+    if micro_batches < 1:
+        raise ValueError(f"micro_batches={micro_batches} is below 1.")
+
+    def init(
+        params: PyTree, *, model_state: PyTree = None, rng: jax.Array | None = None
+    ) -> TrainState:
+        compression = c.init(params)
+        opt_state = _strong(tx.init(params))
+        learned, _ = split_learned(compression)
+        if learned:
+            opt_state = (opt_state, _strong(learned_tx.init(learned)))
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(params, opt_state, compression, model_state, rng, step)
+
+    def step(
+        state: TrainState, batch: PyTree, *args: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        rng = None if state.rng is None else jax.random.fold_in(state.rng, state.step)
+        learned, rebuild = split_learned(state.compression)
+
+        def view_of(params: PyTree, learned: list[PyTree]) -> PyTree:
+            return c.apply(params, rebuild(learned))
+
+        view, pullback = jax.vjp(view_of, state.params, learned)
+        loss, aux, view_grads = _loss_and_grads(
+            loss_fn, view, batch, args, state.model_state, rng, micro_batches
+        )
+        grads, learned_grads = pullback(view_grads)
+
+        def value_fn(params: PyTree) -> jax.Array:  # for optimizers with a line search
+            view = view_of(params, learned)
+            return _call(loss_fn, view, batch, args, state.model_state, rng)[0]
+
+        known = {"value": loss, "grad": grads, "value_fn": value_fn}
+        opt_state, learned_state = state.opt_state if learned else (state.opt_state, ())
+        updates, opt_state = tx.update(grads, opt_state, state.params, **known)
+        params = optax.apply_updates(state.params, updates)
+        if learned:
+            updates, learned_state = learned_tx.update(
+                learned_grads, learned_state, learned, value=loss, grad=learned_grads
+            )
+            learned = optax.apply_updates(learned, updates)
+            opt_state = (opt_state, learned_state)
+        params, compression = c.update(params, rebuild(learned), grads=view_grads)
+        state = TrainState(
+            params, opt_state, compression, aux.model_state, state.rng, state.step + 1
+        )
+        return state, {"loss": loss, **aux.metrics}
+
+    return init, jax.jit(step, donate_argnums=(0,) if donate else ())
+
+
+class WrappedState(NamedTuple):
+    """State of a wrapped optimizer."""
+
+    inner: PyTree  # state of the optimizer inside
+    params: PyTree  # raw parameters; the loop's own are the view of them
+    compression: PyTree  # the compressor's state
+
+
+def wrap_optimizer(
+    tx: optax.GradientTransformation, compressor: Compressor
+) -> optax.GradientTransformationExtraArgs:
+    """Compress inside an optimizer, for a training loop that nobody may edit.
+
+    The parameters that the loop holds become the view: the model sees compressed weights
+    and nothing in the loop changes. The raw parameters live in the optimizer's state
+    (``unwrap`` takes them out), which costs one copy. The loop's parameters are the view
+    up to one rounding, since optax adds updates; zeros are exact. The first gradient is
+    the one at the uncompressed parameters.
+
+    Args:
+      tx: the optimizer of the loop.
+      compressor: without learned parameters, for which there is ``train_step``.
+
+    Raises:
+      ValueError: in ``init``, if the compressor has learned parameters; in ``update``, if
+        the loop does not pass the parameters.
+
+    Example:
+      >>> import jax.numpy as jnp, optax, jaxcompress as jc
+      >>> pruner = jc.magnitude_pruning(0.5)
+      >>> tx = jc.wrap_optimizer(optax.sgd(0.1), pruner)
+      >>> params = {"kernel": jnp.array([[1.0, 2.0]])}
+      >>> opt_state = tx.init(params)
+      >>> updates, opt_state = tx.update({"kernel": jnp.ones((1, 2))}, opt_state, params)
+      >>> optax.apply_updates(params, updates)
+      {'kernel': Array([[0. , 1.9]], dtype=float32)}
+      >>> shipped = pruner.finalize(*jc.unwrap(opt_state))
+    """
+    tx = optax.with_extra_args_support(tx)
+
+    def init(params: PyTree) -> WrappedState:
+        compression = compressor.init(params)
+        if split_learned(compression)[0]:
+            raise ValueError(
+                "this compressor has learned parameters, which an optimizer wrapped for "
+                "somebody else's loop cannot see the gradient of. Use train_step."
+            )
+        return WrappedState(tx.init(params), params, compression)
+
+    def update(
+        updates: PyTree, state: WrappedState, params: PyTree = None, **extras: Any
+    ) -> tuple[PyTree, WrappedState]:
+        if params is None:
+            raise ValueError(
+                "a wrapped optimizer needs tx.update(grads, state, params)."
+            )
+        _, pullback = jax.vjp(
+            lambda raw: compressor.apply(raw, state.compression), state.params
+        )
+        (grads,) = pullback(updates)
+        steps, inner = tx.update(grads, state.inner, state.params, **extras)
+        raw = optax.apply_updates(state.params, steps)
+        raw, compression = compressor.update(raw, state.compression, grads=updates)
+        view = compressor.apply(raw, compression)
+        moves = jax.tree.map(lambda new, old: new - old, view, params)
+        return moves, WrappedState(inner, raw, compression)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def unwrap(opt_state: PyTree) -> tuple[PyTree, PyTree]:
+    """The raw parameters and the compressor's state inside a wrapped optimizer's state.
+
+    Args:
+      opt_state: state of ``wrap_optimizer(tx, c)``, also inside ``optax.chain``.
+
+    Returns:
+      ``(params, state)``, ready for ``c.finalize(params, state)``.
+
+    Raises:
+      ValueError: if there is no wrapped state inside, or several.
+    """
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, WrappedState))
+    found = [node for node in nodes if isinstance(node, WrappedState)]
+    if len(found) != 1:
+        raise ValueError(
+            f"this optimizer state holds {len(found)} states of wrap_optimizer, not one."
+        )
+    return found[0].params, found[0].compression
+
+
+def _strong(tree: PyTree) -> PyTree:
+    """Without weak types, which some optimizers start from and step 2 would recompile."""
+
+    def strong(x: jax.Array) -> jax.Array:
+        weak = jax.typeof(x).weak_type
+        return lax.convert_element_type(x, x.dtype) if weak else x
+
+    return jax.tree.map(strong, tree)
+
+
+def _call(
+    loss_fn: Callable[..., Any],
+    view: PyTree,
+    batch: PyTree,
+    args: tuple[Any, ...],
+    model_state: PyTree,
+    rng: jax.Array | None,
+) -> tuple[jax.Array, Aux]:
+    known = {"model_state": model_state, "rng": rng}
+    given = {name: value for name, value in known.items() if value is not None}
+    out = loss_fn(view, batch, *args, **given)
+    loss, aux = out if isinstance(out, tuple) else (out, Aux())
+    if not isinstance(aux, Aux):
+        raise TypeError(
+            f"the loss function returned {type(aux).__name__} beside the loss; return "
+            "`loss` or `loss, jaxcompress.Aux(metrics={...}, model_state=...)`."
+        )
+    if jnp.ndim(loss):
+        raise ValueError(
+            f"the loss has shape {jnp.shape(loss)}: reduce it to a scalar, for instance "
+            "with .mean()."
+        )
+    if model_state is not None and aux.model_state is None:
+        raise ValueError(
+            "init was given a model_state, so the loss function returns the new one: "
+            "`return loss, jaxcompress.Aux(model_state=...)`."
+        )
+    return loss, aux
+
+
+def _loss_and_grads(
+    loss_fn: Callable[..., Any],
+    view: PyTree,
+    batch: PyTree,
+    args: tuple[Any, ...],
+    model_state: PyTree,
+    rng: jax.Array | None,
+    parts: int,
+) -> tuple[jax.Array, Aux, PyTree]:
+    """Loss, aux and gradient at the view, averaged over micro-batches."""
+
+    def one(batch: PyTree, model_state: PyTree, rng: jax.Array | None) -> Any:
+        return jax.value_and_grad(
+            lambda v: _call(loss_fn, v, batch, args, model_state, rng), has_aux=True
+        )(view)
+
+    if parts == 1:
+        (loss, aux), grads = one(batch, model_state, rng)
+        return loss, aux, grads
+
+    def body(model_state: PyTree, part: tuple[PyTree, Any]) -> Any:
+        (loss, aux), grads = one(part[0], model_state, part[1])
+        return aux.model_state, (loss, dict(aux.metrics), grads)
+
+    keys = None if rng is None else jax.random.split(rng, parts)
+    split = jax.tree.map(lambda x: _split(x, parts), batch)
+    first = jax.tree.map(lambda x: x[0], (split, keys))
+    # The sums live in the carry: a stack of gradients would be `parts` times the size.
+    shapes = jax.eval_shape(body, model_state, first)[1]
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def add(carry: tuple[PyTree, PyTree], part: tuple[PyTree, Any]) -> Any:
+        new_state, out = body(carry[0], part)
+        return (new_state, jax.tree.map(jnp.add, carry[1], out)), None
+
+    (model_state, total), _ = lax.scan(add, (model_state, zeros), (split, keys))
+    loss, metrics, grads = jax.tree.map(lambda x: x / parts, total)
+    return loss, Aux(metrics, model_state), grads
+
+
+def _split(x: jax.Array, parts: int) -> jax.Array:
+    if not x.shape or x.shape[0] % parts:
+        raise ValueError(
+            f"a batch leaf of shape {tuple(x.shape)} does not split into {parts} "
+            "micro-batches along its leading axis."
+        )
+    return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcompress as jc
+from jaxcompress.quantize import Int, absmax, fake_quant, to_qarray
+
+BITS = [*range(1, 9), 16]
+GRANULARITIES = [jc.PerTensor(), jc.PerChannel(), jc.PerGroup(4)]
+
+
+@hypothesis.given(
+    bits=st.sampled_from(BITS),
+    symmetric=st.booleans(),
+    granularity=st.sampled_from(GRANULARITIES),
+    dtype=st.sampled_from([jnp.float32, jnp.bfloat16, jnp.float16]),
+    shape=st.tuples(st.sampled_from([4, 8, 12]), st.integers(1, 7)),
+    seed=st.integers(0, 999),
+    size=st.sampled_from([1e-6, 1.0, 1e3]),
+)
+@hypothesis.settings(max_examples=60)
+def test_what_is_trained_is_what_ships(
+    bits, symmetric, granularity, dtype, shape, seed, size
+):
+    w = (size * jax.random.normal(jax.random.key(seed), shape)).astype(dtype)
+    w = w.at[0, 0].set(0)
+    c = jc.weight_quantization(bits=bits, symmetric=symmetric, granularity=granularity)
+    params = {"kernel": w}
+    state = c.init(params)
+    view = c.apply(params, state)["kernel"]
+    q = c.finalize(params, state)["kernel"]
+    assert np.asarray(q.dense()).tobytes() == np.asarray(view).tobytes()
+    jitted = jax.jit(c.apply)(params, state)["kernel"]
+    assert np.asarray(jitted).tobytes() == np.asarray(view).tobytes()
+    assert q.dense()[0, 0] == 0
+    low, high = (
+        (-1, 1)
+        if Int(bits, symmetric).binary
+        else (Int(bits, symmetric).low, Int(bits, symmetric).high)
+    )
+    assert (q.codes >= low).all() and (q.codes <= high).all()
+    assert len(np.unique(q.codes)) <= 2**bits + (bits == 1)
+
+
+@hypothesis.given(
+    bits=st.sampled_from(BITS[1:]),
+    symmetric=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_the_error_is_at_most_half_a_step(bits, symmetric, seed):
+    w = jax.random.normal(jax.random.key(seed), (16, 5))
+    q = to_qarray(w, Int(bits, symmetric), scale_shape=(1, 5))
+    # Rounding the zero point shifts an asymmetric grid by up to half a step more.
+    bound = (0.5 if symmetric else 1.0) * q.scale * (1 + 1e-5) + 1e-6 * jnp.abs(w)
+    assert (jnp.abs(w - q.dense()) <= bound).all()
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_the_gradient_is_the_identity_also_at_the_extremes(bits, symmetric):
+    for seed in range(5):
+        w = jax.random.normal(jax.random.key(seed), (8, 3))
+        grad = jax.grad(lambda w: fake_quant(w, Int(bits, symmetric)).sum())(w)
+        np.testing.assert_array_equal(grad, jnp.ones((8, 3)))
+
+
+def test_a_clipping_scale_stops_the_gradient_where_it_clips():
+    def half(weights, shape, fmt):
+        scale, zero = absmax(weights, shape, fmt)
+        return scale / 2, zero
+
+    w = jnp.array([1.0, 0.4, -1.0, 0.1])
+    grad = jax.grad(lambda w: fake_quant(w, Int(4), scale=half).sum())(w)
+    assert grad.tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
+def test_forward_mode_and_second_derivatives_work():
+    w = jax.random.normal(jax.random.key(0), (4, 3))
+
+    def f(w):
+        return jnp.sum(fake_quant(w, Int(4)) ** 2)
+
+    _, tangent = jax.jvp(f, (w,), (jnp.ones_like(w),))
+    np.testing.assert_allclose(tangent, 2 * fake_quant(w, Int(4)).sum(), rtol=1e-5)
+    hvp = jax.jvp(jax.grad(f), (w,), (jnp.ones_like(w),))[1]
+    np.testing.assert_allclose(hvp, 2 * jnp.ones_like(w))
+
+
+def test_one_bit_is_the_sign_times_the_mean_magnitude_and_zeros_stay():
+    w = jnp.array([[1.0], [-3.0], [0.0], [2.0]])
+    view = fake_quant(w, Int(1), scale_shape=(1, 1))
+    assert view.ravel().tolist() == [2.0, -2.0, 0.0, 2.0]
+
+
+def test_tiles_of_zeros_have_a_scale():
+    for symmetric in (True, False):
+        q = to_qarray(jnp.zeros((4, 2)), Int(4, symmetric), scale_shape=(1, 2))
+        assert (q.scale == 1).all() and not q.dense().any()
+
+
+def test_unsigned_codes_never_wrap():
+    w = jnp.linspace(-1, 3, 41)
+    q = to_qarray(w, Int(8, symmetric=False))
+    assert q.codes.dtype == jnp.uint8 and (jnp.diff(q.codes.astype(int)) >= 0).all()
+    assert jnp.abs(q.dense() - w).max() <= q.scale.max()
+
+
+def test_per_channel_axes_follow_the_framework_and_are_never_guessed():
+    assert jc.PerChannel().scale_shape("layers/0/weight", (10, 4)) == (10, 1)
+    assert jc.PerChannel(axis=(0, -1)).scale_shape("w", (3, 4, 5)) == (3, 1, 5)
+    conv = {"Conv_0": {"kernel": jnp.ones((3, 3, 2, 4))}}
+    with pytest.raises(ValueError) as error:
+        jc.weight_quantization(bits=8).init(conv)
+    assert "'Conv_0/kernel' has shape (3, 3, 2, 4)" in str(error.value)
+    assert "Pass axis=" in str(error.value)
+    named = jc.PerChannel(axis={"Conv_*/kernel": -1})
+    q = jc.compress(jc.weight_quantization(bits=8, granularity=named), conv)
+    assert q["Conv_0"]["kernel"].scale.shape == (1, 1, 1, 4)
+
+
+@pytest.mark.parametrize(
+    ("granularity", "message"),
+    [
+        (jc.PerChannel(axis=5), "'kernel' has shape .10, 4.: there is no axis 5"),
+        (jc.PerGroup(3), "axis 0 of .10, 4. is no multiple of the group size 3"),
+    ],
+)
+def test_bad_granularities_are_refused_by_name(granularity, message):
+    c = jc.weight_quantization(bits=8, granularity=granularity)
+    with pytest.raises(ValueError, match=message):
+        c.init({"kernel": jnp.ones((10, 4))})
+
+
+def test_bad_bits_and_groups():
+    with pytest.raises(ValueError, match="bits=12: integers of 1 to 8 and of 16"):
+        jc.weight_quantization(bits=12)
+    with pytest.raises(ValueError, match="1 or more weights"):
+        jc.PerGroup(0)
+
+
+def test_a_float_model_traced_first_changes_nothing():
+    w = {"kernel": jax.random.normal(jax.random.key(0), (4, 3))}
+    x = jnp.ones((2, 4))
+    c = jc.weight_quantization(bits=2)
+    model = jax.jit(lambda p: x @ p["kernel"])
+    first = model(w)
+    quantized = jax.jit(lambda p: model(c.apply(p, ())))(w)
+    np.testing.assert_array_equal(model(w), first)
+    np.testing.assert_allclose(quantized, x @ c.apply(w, ())["kernel"], rtol=1e-6)
+    assert (quantized != first).any()

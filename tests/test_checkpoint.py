@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxcompress as jc
+
+PARAMS = {"a": {"kernel": jax.random.normal(jax.random.key(0), (8, 4))}}
+
+
+def loss_fn(params, batch, *, rng):
+    noise = jax.random.normal(rng, ())
+    return jnp.mean((batch @ params["a"]["kernel"]) ** 2) + 0 * noise
+
+
+def make():
+    c = jc.chain(
+        jc.magnitude_pruning(optax.polynomial_schedule(0.0, 0.8, 3, 10), every=2),
+        jc.weight_sharing(4, every=3),
+    )
+    init, step = jc.train_step(loss_fn, optax.adam(0.01), c)
+    return init(PARAMS, rng=jax.random.key(7)), step
+
+
+def batch(step):
+    return jax.random.normal(jax.random.key(step), (6, 8))
+
+
+def raw(tree):
+    def data(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return [data(x).tobytes() for x in jax.tree.leaves(tree)]
+
+
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
+    state, step = make()
+    for i in range(9):
+        if i == 5:
+            jc.save_checkpoint(tmp_path, 5, state)
+        state, _ = step(state, batch(i))
+    again, step = make()
+    again = jc.restore_checkpoint(tmp_path, again)
+    assert jax.tree.structure(again) == jax.tree.structure(state)
+    for i in range(int(again.step), 9):
+        again, _ = step(again, batch(i))
+    assert raw(again) == raw(state)
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {
+            "x": jnp.arange(3, dtype=jnp.bfloat16),
+            "none": None,
+            "empty": jnp.zeros((0, 2)),
+        },
+        (jnp.ones(2, bool), [jnp.int8(3), np.arange(3, dtype=np.uint16)]),
+        jnp.ones(()),
+        jc.compress(jc.weight_quantization(bits=4), PARAMS),
+        {"key": jax.random.key(3), "keys": jax.random.split(jax.random.key(1), 3)},
+    ],
+    ids=["dtypes", "tuples", "one array", "compressed", "keys"],
+)
+def test_trees_come_back_as_they_were(tree, tmp_path):
+    jc.save_checkpoint(tmp_path, 1, tree)
+    again = jc.restore_checkpoint(tmp_path, tree)
+    assert jax.tree.structure(again) == jax.tree.structure(tree)
+    assert raw(again) == raw(tree)
+
+
+def test_restoring_keeps_the_sharding_of_like(tmp_path):
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x", None))
+    jc.save_checkpoint(tmp_path, 0, PARAMS)
+    like = jax.tree.map(lambda p: jax.device_put(jnp.zeros_like(p), rows), PARAMS)
+    again = jc.restore_checkpoint(tmp_path, like)["a"]["kernel"]
+    assert again.sharding == rows
+    np.testing.assert_array_equal(again, PARAMS["a"]["kernel"])
+
+
+def test_only_the_newest_stay_and_a_step_can_be_written_again(tmp_path):
+    for step in (1, 2, 3, 3):
+        jc.save_checkpoint(tmp_path, step, {"x": jnp.full(2, float(step))}, keep=2)
+    assert jc.checkpoint_steps(tmp_path) == [2, 3]
+    like = {"x": jnp.zeros(2)}
+    assert jc.restore_checkpoint(tmp_path, like)["x"].tolist() == [3.0, 3.0]
+    assert jc.restore_checkpoint(tmp_path, like, step=2)["x"].tolist() == [2.0, 2.0]
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+    assert jc.checkpoint_steps(tmp_path / "nowhere") == []
+    with pytest.raises(jc.CheckpointError, match="there is no checkpoint in"):
+        jc.restore_checkpoint(tmp_path, PARAMS)
+    jc.save_checkpoint(tmp_path, 4, PARAMS)
+    with pytest.raises(jc.CheckpointError, match=r"no checkpoint of step 9 .*\[4\]"):
+        jc.restore_checkpoint(tmp_path, PARAMS, step=9)
+
+
+def test_another_model_is_refused_with_the_leaves(tmp_path):
+    jc.save_checkpoint(tmp_path, 0, {"w": jnp.ones((2, 3)), "b": jnp.ones(3)})
+    like = {"w": jnp.ones((2, 4)), "c": jnp.ones(3, jnp.int32)}
+    with pytest.raises(jc.CheckpointError) as error:
+        jc.restore_checkpoint(tmp_path, like)
+    text = str(error.value)
+    assert "w: saved float32[2, 3], expected float32[2, 4]" in text
+    assert "b: saved float32[3], expected nothing" in text
+    assert "c: saved nothing, expected int32[3]" in text
+
+
+def test_a_damaged_checkpoint_is_refused_and_the_older_one_named(tmp_path):
+    for step in (1, 2):
+        jc.save_checkpoint(tmp_path, step, PARAMS)
+    files = [f for f in (tmp_path / "2").rglob("*") if f.is_file()]
+    for file in files:
+        if file.stat().st_size > 40:
+            file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(jc.CheckpointError) as error:
+        jc.restore_checkpoint(tmp_path, PARAMS)
+    assert "step 2" in str(error.value) and "restore step 1" in str(error.value)
+    again = jc.restore_checkpoint(tmp_path, PARAMS, step=1)
+    assert raw(again) == raw(PARAMS)
+
+
+def test_a_file_in_the_way_is_said(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    with pytest.raises(jc.CheckpointError, match="a folder that you may write to"):
+        jc.save_checkpoint(file, 0, PARAMS)
+    assert file.read_text() == "not a folder"
+
+
+def test_two_leaves_of_one_name_are_refused(tmp_path):
+    with pytest.raises(jc.CheckpointError, match="share a path: .'a.b'"):
+        jc.save_checkpoint(tmp_path, 0, {"a.b": jnp.ones(1), "a": {"b": jnp.ones(1)}})
+
+
+KILLED = """
+    import jax.numpy as jnp, jaxcompress as jc, sys
+    for step in range(10_000):
+        jc.save_checkpoint(sys.argv[1], step, {"x": jnp.full(50_000, float(step))})
+        print(step, flush=True)
+"""
+
+
+def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
+    env = {**os.environ, "XLA_FLAGS": ""}
+    like = {"x": jnp.zeros(50_000)}
+    for delay in (0.013, 0.057):
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=env,
+            text=True,
+        )
+        with child:
+            assert child.stdout is not None
+            child.stdout.readline()
+            reported = int(child.stdout.readline())
+            time.sleep(delay)  # somewhere inside one of the next writes
+            child.send_signal(signal.SIGKILL)
+            rest = child.stdout.read().split()
+        last = int(rest[-1]) if rest else reported
+        newest = jc.checkpoint_steps(tmp_path)[-1]
+        assert newest >= last
+        restored = jc.restore_checkpoint(tmp_path, like)["x"]
+        np.testing.assert_array_equal(restored, jnp.full(50_000, float(newest)))
+        for step in jc.checkpoint_steps(tmp_path):
+            jc.restore_checkpoint(tmp_path, like, step=step)
+        jc.save_checkpoint(tmp_path, newest + 1, like)  # and the next run goes on

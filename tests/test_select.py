@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+import equinox as eqx
+import flax.linen as nn
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+from flax.core import FrozenDict
+
+import jaxcompress as jc
+from jaxcompress._select import paths_and_leaves, select
+
+
+def linen_params():
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(3)(nn.relu(nn.Dense(4)(x)))
+
+    return Net().init(jax.random.key(0), jnp.ones((1, 2)))["params"]
+
+
+def nnx_params():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.Dense_0 = nnx.Linear(2, 4, rngs=rngs)
+            self.Dense_1 = nnx.Linear(4, 3, rngs=rngs)
+
+    return nnx.state(Net(nnx.Rngs(0)), nnx.Param)
+
+
+DENSE_PATHS = ["Dense_0/bias", "Dense_0/kernel", "Dense_1/bias", "Dense_1/kernel"]
+
+
+@pytest.mark.parametrize(
+    "params", [linen_params(), FrozenDict(linen_params()), nnx_params()], ids=type
+)
+def test_paths_are_the_same_for_every_container(params):
+    assert paths_and_leaves(params)[0] == DENSE_PATHS
+
+
+def test_paths_of_plain_trees_equinox_and_haiku():
+    assert paths_and_leaves([(jnp.ones(1),), {"a": jnp.ones(1)}])[0] == ["0/0", "1/a"]
+    mlp = eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array)
+    assert "layers/0/weight" in paths_and_leaves(mlp)[0]
+    haiku = hk.transform(lambda x: hk.nets.MLP([4, 3])(x))
+    params = haiku.init(jax.random.key(0), jnp.ones((1, 2)))
+    assert "mlp/~/linear_0/w" in paths_and_leaves(params)[0]
+
+
+def test_a_field_called_value_keeps_its_name_outside_nnx():
+    assert paths_and_leaves({"value": {"value": jnp.ones(1)}})[0] == ["value/value"]
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        linen_params(),
+        FrozenDict(linen_params()),
+        nnx_params(),
+        eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array),
+        hk.transform(lambda x: hk.nets.MLP([4, 3])(x)).init(
+            jax.random.key(0), jnp.ones((1, 2))
+        ),
+        ({"kernel": jnp.ones((2, 2))}, [None, {"kernel": jnp.eye(2)}]),
+    ],
+    ids=["linen", "frozen", "nnx", "equinox", "haiku", "plain"],
+)
+def test_a_technique_runs_on_every_container(params):
+    pruner = jc.magnitude_pruning(0.5)
+    pruned = jc.compress(pruner, params)
+    assert jax.tree.structure(pruned) == jax.tree.structure(params)
+    paths, leaves, _ = paths_and_leaves(pruned)
+    for path, leaf, old in zip(paths, leaves, jax.tree.leaves(params), strict=True):
+        if jc.is_weight(path, leaf):
+            assert int((leaf != 0).sum()) == leaf.size - round(leaf.size / 2)
+        else:
+            assert leaf is old
+
+
+def test_a_pattern_that_matches_nothing_names_the_closest_paths():
+    with pytest.raises(ValueError) as error:
+        select(linen_params(), "*/kernal")
+    assert str(error.value) == (
+        "'*/kernal' selected none of 4 leaves; closest: 'Dense_0/kernel', "
+        "'Dense_1/kernel', 'Dense_0/bias'. Globs match the whole path."
+    )
+
+
+def test_a_function_that_selects_nothing_is_named():
+    with pytest.raises(ValueError, match="is_weight selected none of 1 leaves .'b'."):
+        jc.magnitude_pruning(0.5).init({"b": jnp.ones(3)})
+
+
+def test_an_empty_tree_is_an_error():
+    with pytest.raises(ValueError, match="the tree has no leaves"):
+        select({}, "*")
+
+
+def test_a_bool_tree_selects_and_another_structure_is_shown():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    assert select(params, {"a": True, "b": False}).tree == {"a": params["a"], "b": None}
+    with pytest.raises(ValueError, match="structure of the parameters"):
+        select(params, {"a": True})
+
+
+def test_integers_cannot_be_compressed():
+    with pytest.raises(TypeError, match="'steps' was selected but has dtype int32"):
+        select({"steps": jnp.zeros(3, jnp.int32)}, "*")
+
+
+def test_is_weight_goes_by_name_and_not_by_rank():
+    stacked_bias = jnp.ones((3, 4))
+    assert not jc.is_weight("layers/Dense_0/bias", stacked_bias)
+    assert not jc.is_weight("layers/LayerNorm_0/scale", stacked_bias)
+    assert not jc.is_weight("Embed_0/embedding", stacked_bias)
+    assert jc.is_weight("layers/Dense_0/kernel", jnp.ones((3, 4, 5)))
+    assert not jc.is_weight("Dense_0/kernel", jnp.ones((3, 4), jnp.int8))
+
+
+def test_put_refuses_another_structure():
+    selection = select({"a": jnp.ones(2), "b": jnp.ones(2)}, "a")
+    with pytest.raises(ValueError, match="keeps the structure"):
+        selection.put({"a": jnp.ones(2)})

@@ -1,0 +1,406 @@
+# SPDX-License-Identifier: Apache-2.0
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import jaxcompress as jc
+
+PARAMS = {
+    "a": {"kernel": jax.random.normal(jax.random.key(0), (8, 6)), "bias": jnp.zeros(6)},
+    "b": {"kernel": jax.random.normal(jax.random.key(1), (6, 4)), "bias": jnp.zeros(4)},
+}
+BATCH = {
+    "x": jax.random.normal(jax.random.key(2), (12, 8)),
+    "y": jax.random.normal(jax.random.key(3), (12, 4)),
+}
+
+
+def forward(p, x):
+    return (
+        jax.nn.relu(x @ p["a"]["kernel"] + p["a"]["bias"][None]) @ p["b"]["kernel"]
+        + p["b"]["bias"][None]
+    )
+
+
+def loss_fn(p, batch):
+    return jnp.mean((forward(p, batch["x"]) - batch["y"]) ** 2)
+
+
+def small():
+    schedule = optax.polynomial_schedule(0.0, 0.8, 3, 10)
+    return jc.chain(
+        jc.magnitude_pruning(schedule, every=2), jc.weight_quantization(bits=4)
+    )
+
+
+def cache_size(jitted):
+    return jitted._cache_size()
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_step_is_the_loop_written_out():
+    c, tx = small(), optax.adam(0.01)
+    init, step = jc.train_step(loss_fn, tx, c)
+    state = init(PARAMS)
+
+    @jax.jit
+    def by_hand(params, opt_state, cs):
+        loss, grads = jax.value_and_grad(lambda p: loss_fn(c.apply(p, cs), BATCH))(
+            params
+        )
+        updates, opt_state = tx.update(grads, opt_state, params)
+        params, cs = c.update(optax.apply_updates(params, updates), cs)
+        return params, opt_state, cs, loss
+
+    params, opt_state, cs = PARAMS, tx.init(PARAMS), c.init(PARAMS)
+    for _ in range(12):
+        state, metrics = step(state, BATCH)
+        params, opt_state, cs, loss = by_hand(params, opt_state, cs)
+        np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        state.params,
+        params,
+    )
+    assert int(state.step) == 12 and cache_size(step) == 1
+
+
+def test_update_gets_the_dense_gradient_at_the_view():
+    seen = []
+
+    def update(params, state, *, grads):
+        seen.append(grads)
+        return params, state
+
+    pruner = jc.magnitude_pruning(0.5)
+    spy = jc.Compressor(init=lambda p: (), apply=lambda p, s: p, update=update)
+    init, step = jc.train_step(loss_fn, optax.sgd(0.1), jc.chain(pruner, spy))
+    state = init(PARAMS)
+    with jax.disable_jit():
+        step(state, BATCH)
+    view = pruner.apply(PARAMS, pruner.init(PARAMS))
+    expected = jax.grad(loss_fn)(view, BATCH)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        seen[0],
+        expected,
+    )
+    assert seen[0]["a"]["kernel"][view["a"]["kernel"] == 0].any()
+
+
+OPTIMIZERS = {
+    "adabelief": optax.adabelief,
+    "adadelta": optax.adadelta,
+    "adafactor": optax.adafactor,
+    "adagrad": optax.adagrad,
+    "adam": optax.adam,
+    "adamax": optax.adamax,
+    "adamw": optax.adamw,
+    "adan": optax.adan,
+    "amsgrad": optax.amsgrad,
+    "fromage": optax.fromage,
+    "lamb": optax.lamb,
+    "lars": optax.lars,
+    "lbfgs": lambda lr: optax.lbfgs(),
+    "lion": optax.lion,
+    "nadam": optax.nadam,
+    "noisy_sgd": lambda lr: optax.noisy_sgd(lr, key=jax.random.key(0)),
+    "novograd": optax.novograd,
+    "radam": optax.radam,
+    "rmsprop": optax.rmsprop,
+    "rprop": optax.rprop,
+    "sgd": lambda lr: optax.sgd(lr, momentum=0.9),
+    "sm3": optax.sm3,
+    "yogi": optax.yogi,
+    "polyak": lambda lr: optax.polyak_sgd(lr),
+    "multi_steps": lambda lr: optax.MultiSteps(optax.adam(lr), 2),
+    "plateau": lambda lr: optax.chain(
+        optax.adam(lr), optax.contrib.reduce_on_plateau(patience=1)
+    ),
+    "muon": optax.contrib.muon,
+    "schedule_free": optax.contrib.schedule_free_adamw,
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_works_with_any_optimizer(name):
+    tx = OPTIMIZERS[name](1e-2)
+    c = jc.chain(jc.magnitude_pruning(0.5), jc.weight_quantization(bits=8))
+    init, step = jc.train_step(loss_fn, tx, c)
+    state = init(PARAMS)
+    for _ in range(4):
+        state, metrics = step(state, BATCH)
+    assert jnp.isfinite(metrics["loss"])
+    assert int((state.params["a"]["kernel"] != 0).sum()) <= 24
+    assert cache_size(step) == 1
+
+
+def test_micro_batches_average_to_the_whole_batch():
+    def run(parts):
+        init, step = jc.train_step(
+            loss_fn, optax.sgd(0.1), small(), micro_batches=parts
+        )
+        return step(init(PARAMS), BATCH)
+
+    (one, metrics), (three, split) = run(1), run(3)
+    np.testing.assert_allclose(metrics["loss"], split["loss"], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        one.params,
+        three.params,
+    )
+    with pytest.raises(ValueError, match="does not split into 5 micro-batches"):
+        run(5)
+    with pytest.raises(ValueError, match="micro_batches=0 is below 1"):
+        run(0)
+
+
+class BatchNormNet(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = nn.BatchNorm(use_running_average=not train, momentum=0.5)(nn.Dense(6)(x))
+        return nn.Dense(4)(nn.Dropout(0.5, deterministic=not train)(x))
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_batch_statistics_dropout_and_metrics(parts):
+    model = BatchNormNet()
+    variables = model.init(jax.random.key(0), BATCH["x"], train=False)
+
+    def loss_fn(params, batch, *, model_state, rng):
+        out, new = model.apply(
+            {"params": params, **model_state},
+            batch["x"],
+            train=True,
+            rngs={"dropout": rng},
+            mutable=["batch_stats"],
+        )
+        error = jnp.abs(out - batch["y"])
+        return (error**2).mean(), jc.Aux({"worst": error.max()}, new)
+
+    init, step = jc.train_step(loss_fn, optax.adam(0.01), small(), micro_batches=parts)
+    state = init(
+        variables["params"],
+        model_state={"batch_stats": variables["batch_stats"]},
+        rng=jax.random.key(1),
+    )
+    losses = []
+    for _ in range(3):
+        state, metrics = step(state, BATCH)
+        losses.append(float(metrics["loss"]))
+        assert set(metrics) == {"loss", "worst"}
+    mean = state.model_state["batch_stats"]["BatchNorm_0"]["mean"]
+    assert mean.any() and len(set(losses)) == 3 and cache_size(step) == 1
+
+
+def test_arguments_that_belong_to_no_batch():
+    def loss_fn(params, batch, teacher):
+        out, target = (forward(p, batch["x"]) for p in (params, teacher))
+        return jc.distill.kl(out, target).mean()
+
+    init, step = jc.train_step(loss_fn, optax.sgd(0.1), micro_batches=2)
+    state, metrics = step(init(PARAMS), BATCH, PARAMS)
+    np.testing.assert_allclose(metrics["loss"], 0, atol=1e-6)
+    _, metrics = step(state, BATCH, jax.tree.map(lambda p: 2 * p, PARAMS))
+    assert metrics["loss"] > 0 and cache_size(step) == 1
+
+
+def learned_scale():
+    """A technique with a parameter of its own: one gain a leaf."""
+
+    def init(params):
+        return jc.Learned(jax.tree.map(lambda p: jnp.ones(()), params))
+
+    def apply(params, state):
+        return jax.tree.map(lambda p, g: g * p, params, state.value)
+
+    return jc.Compressor(init=init, apply=apply)
+
+
+def test_learned_parameters_are_optimized_beside_the_others():
+    init, step = jc.train_step(
+        loss_fn, optax.sgd(0.0), learned_scale(), learned_tx=optax.adam(0.1)
+    )
+    state = init(PARAMS)
+    losses = []
+    for _ in range(20):
+        state, metrics = step(state, BATCH)
+        losses.append(metrics["loss"])
+    equal(state.params, PARAMS)
+    assert losses[-1] < 0.7 * losses[0]
+    assert state.compression.value["a"]["kernel"] != 1
+
+
+def test_learned_parameters_do_not_change_how_the_others_train():
+    tx = optax.chain(optax.clip_by_global_norm(0.1), optax.adam(0.01))
+    frozen = optax.set_to_zero()
+
+    def run(c):
+        init, step = jc.train_step(loss_fn, tx, c, learned_tx=frozen)
+        state, _ = step(init(PARAMS), BATCH)
+        return state.params
+
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
+        run(learned_scale()),
+        run(jc.identity()),
+    )
+
+
+def test_donation_reuses_the_state():
+    init, step = jc.train_step(loss_fn, optax.adam(0.1), donate=True)
+    state = init(jax.tree.map(jnp.copy, PARAMS))
+    step(state, BATCH)
+    assert state.params["a"]["kernel"].is_deleted()
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        (
+            lambda p, b: jnp.ones(3) * p["a"]["bias"].sum(),
+            ValueError,
+            "has shape .3,.:",
+        ),
+        (
+            lambda p, b: (p["a"]["bias"].sum(), {"m": 1}),
+            TypeError,
+            "returned dict beside",
+        ),
+    ],
+)
+def test_bad_losses(bad, error, message):
+    init, step = jc.train_step(bad, optax.sgd(0.1))
+    with pytest.raises(error, match=message):
+        step(init(PARAMS), BATCH)
+
+
+def test_a_model_state_must_come_back():
+    init, step = jc.train_step(
+        lambda p, b, *, model_state: loss_fn(p, b), optax.sgd(0.1)
+    )
+    with pytest.raises(ValueError, match="Aux.model_state=...."):
+        step(init(PARAMS, model_state=jnp.ones(2)), BATCH)
+
+
+def test_a_wrapped_optimizer_compresses_in_a_loop_that_knows_nothing():
+    c = small()
+    tx = optax.chain(
+        optax.clip_by_global_norm(1.0), jc.wrap_optimizer(optax.adam(0.01), c)
+    )
+
+    @jax.jit
+    def somebody_elses_step(params, opt_state):
+        loss, grads = jax.value_and_grad(loss_fn)(params, BATCH)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state, loss
+
+    params, opt_state = PARAMS, tx.init(PARAMS)
+    for _ in range(12):
+        params, opt_state, loss = somebody_elses_step(params, opt_state)
+    raw, state = jc.unwrap(opt_state)
+    view = c.apply(raw, state)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        params,
+        view,
+    )
+    zeros = view["a"]["kernel"] == 0
+    assert zeros.sum() >= 38 and not params["a"]["kernel"][zeros].any()
+    assert cache_size(somebody_elses_step) == 1
+
+
+def test_wrapped_equals_train_step_but_for_its_first_gradient():
+    # A pruner at a constant sparsity projects, so from the second step on both agree
+    # when the first gradient is the same: start from parameters that are their own view.
+    pruner = jc.magnitude_pruning(0.5)
+    start, _ = pruner.update(PARAMS, pruner.init(PARAMS))
+    init, step = jc.train_step(loss_fn, optax.adam(0.01), pruner)
+    state = init(start)
+    tx = jc.wrap_optimizer(optax.adam(0.01), pruner)
+    params, opt_state = start, tx.init(start)
+    for _ in range(5):
+        state, _ = step(state, BATCH)
+        grads = jax.grad(loss_fn)(params, BATCH)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        state.params,
+        jc.unwrap(opt_state)[0],
+    )
+
+
+def test_wrapped_optimizers_say_what_they_need():
+    tx = jc.wrap_optimizer(optax.sgd(0.1), jc.magnitude_pruning(0.5))
+    with pytest.raises(ValueError, match=r"tx.update\(grads, state, params\)"):
+        tx.update(PARAMS, tx.init(PARAMS))
+    with pytest.raises(ValueError, match="Use train_step"):
+        jc.wrap_optimizer(optax.sgd(0.1), learned_scale()).init(PARAMS)
+    with pytest.raises(ValueError, match="holds 0 states of wrap_optimizer"):
+        jc.unwrap(optax.sgd(0.1).init(PARAMS))
+
+
+def test_data_and_tensor_parallel_training_equals_one_device():
+    mesh = jax.make_mesh(
+        (2, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2
+    )
+
+    def put(x, *spec):
+        spec = jax.sharding.PartitionSpec(*spec)
+        return jax.device_put(x, jax.sharding.NamedSharding(mesh, spec))
+
+    def run(params, batch):
+        init, step = jc.train_step(loss_fn, optax.adam(0.01), small())
+        state = init(params)
+        for _ in range(6):
+            state, metrics = jax.block_until_ready(step(state, batch))
+        return state, metrics
+
+    state, metrics = run(PARAMS, BATCH)
+    params = {
+        "a": {
+            "kernel": put(PARAMS["a"]["kernel"], None, "model"),
+            "bias": put(PARAMS["a"]["bias"], "model"),
+        },
+        "b": {
+            "kernel": put(PARAMS["b"]["kernel"], "model", None),
+            "bias": put(PARAMS["b"]["bias"], None),
+        },
+    }
+    sharded, sharded_metrics = run(
+        params, {k: put(v, "data") for k, v in BATCH.items()}
+    )
+    np.testing.assert_allclose(metrics["loss"], sharded_metrics["loss"], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+        state.params,
+        sharded.params,
+    )
+    equal(state.compression[0].masks, sharded.compression[0].masks)
+    mask = sharded.compression[0].masks["a"]["kernel"]
+    kernel = sharded.params["a"]["kernel"]
+    assert mask.sharding.is_equivalent_to(kernel.sharding, 2)
+    assert kernel.sharding.is_equivalent_to(params["a"]["kernel"].sharding, 2)
+
+
+def test_training_runs_inside_scan_and_vmap():
+    init, step = jc.train_step(loss_fn, optax.adam(0.01), small())
+    state = init(PARAMS)
+    for _ in range(3):
+        state, _ = step(state, BATCH)
+    scanned, _ = jax.lax.scan(lambda s, _: step(s, BATCH), init(PARAMS), length=3)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        state.params,
+        scanned.params,
+    )
+    two = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), PARAMS)
+    states, metrics = jax.vmap(lambda p: step(init(p), BATCH))(two)
+    assert metrics["loss"].shape == (2,) and states.step.shape == (2,)
