@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 from ._combine import masked
 from ._compressor import Compressor, PyTree, compress
@@ -197,7 +198,7 @@ def _rank(
                 "leave this leaf out with `where=`."
             )
         return rank
-    if isinstance(leaf, jax.core.Tracer):
+    if isinstance(leaf, Tracer):
         raise TypeError(
             "low_rank(energy=...) chooses shapes by values: call init outside jit, or "
             "pass rank=."

@@ -106,7 +106,7 @@ def train_step(
         rng = None if state.rng is None else jax.random.fold_in(state.rng, state.step)
         learned, rebuild = split_learned(state.compression)
 
-        def view_of(params: PyTree, learned: list[PyTree]) -> PyTree:
+        def view_of(params: PyTree, learned: Any) -> PyTree:
             return c.apply(params, rebuild(learned))
 
         view, pullback = jax.vjp(view_of, state.params, learned)
@@ -188,7 +188,7 @@ def wrap_optimizer(
         return WrappedState(tx.init(params), params, compression)
 
     def update(
-        updates: PyTree, state: WrappedState, params: PyTree = None, **extras: Any
+        updates: PyTree, state: Any, params: PyTree = None, **extras: Any
     ) -> tuple[PyTree, WrappedState]:
         if params is None:
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .._select import Where, is_weight, select
 from ._leaf import Leaf
@@ -47,7 +48,7 @@ class SparseArray(Leaf):
           array: of any shape and dtype, not traced: the number of non-zeros decides
             the shape of the result.
         """
-        if isinstance(array, jax.core.Tracer):
+        if isinstance(array, Tracer):
             raise TypeError(
                 "SparseArray.from_dense needs a concrete array: the number of non-zeros "
                 "is a shape. Call it outside jit."

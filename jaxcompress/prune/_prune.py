@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.core import Tracer
 
 from .._combine import masked
 from .._compressor import Compressor, PyTree
@@ -136,7 +137,7 @@ def _keep(param: jax.Array, mask: jax.Array) -> jax.Array:
 def _check(sparsity: float | Schedule, pattern: Pattern, every: int) -> None:
     if every < 1:
         raise ValueError(f"every={every}: masks are redrawn every 1 or more updates.")
-    if callable(sparsity) or isinstance(sparsity, jax.core.Tracer):
+    if callable(sparsity) or isinstance(sparsity, Tracer):
         return
     if not 0 <= sparsity < 1:
         hint = f" Did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else ""

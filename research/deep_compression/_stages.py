@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of the study, each a compressor and whether the dense network teaches it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import optax
+
+import jaxcompress as jc
+
+from ._config import Config
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One row of the table that is trained.
+
+    Attributes:
+      name: of the row.
+      compressor: what the network is trained under.
+      epochs: of training.
+      from_dense: whether it starts from the dense network (else from scratch).
+      distilled: whether the dense network's logits are part of its loss.
+      transforms: what is done, in words.
+    """
+
+    name: str
+    compressor: jc.Compressor
+    epochs: int
+    from_dense: bool = True
+    distilled: bool = False
+    transforms: tuple[str, ...] = ()
+
+
+def stages(config: Config, steps_per_epoch: int) -> list[Stage]:
+    """Dense, then pruned, then quantized as well, then distilled as well.
+
+    All compressed ones start from the same dense network and train for the same number
+    of steps, so that a row differs from the one above by one technique.
+    """
+    prune, quantize = compressors(config, config.epochs * steps_per_epoch)
+    both = jc.chain(prune, quantize)
+    words = (
+        f"magnitude pruning, ERK, cubic ramp to {config.sparsity:g}",
+        f"{config.bits}-bit weights, one scale a matrix, 8-bit biases"
+        if config.clusters is None
+        else f"{config.clusters} shared values a matrix, 8-bit biases",
+        f"distilled from the dense network, T={config.temperature:g}",
+    )
+
+    def stage(name: str, c: jc.Compressor, done: int) -> Stage:
+        return Stage(
+            name, c, config.epochs, distilled=done == 3, transforms=words[:done]
+        )
+
+    return [
+        Stage("dense", jc.identity(), config.dense_epochs, from_dense=False),
+        stage("pruned", prune, 1),
+        stage("+ quantized", both, 2),
+        stage("+ distilled", both, 3),
+    ]
+
+
+def compressors(config: Config, steps: int) -> tuple[jc.Compressor, jc.Compressor]:
+    """The pruner and the quantizer of a run of ``steps`` steps."""
+    # Half of the steps to prune, the other half to recover; the first of them on the
+    # dense network, whose optimizer has no momentum yet.
+    ramp = optax.polynomial_schedule(
+        0.0,
+        config.sparsity,
+        3,
+        transition_steps=steps // 2,
+        transition_begin=steps // 20,
+    )
+    prune = jc.magnitude_pruning(
+        ramp, budget=jc.prune.erk, every=max(1, steps // 100), where=is_matrix
+    )
+    if config.clusters is not None:
+        values = jc.weight_sharing(
+            config.clusters, every=max(1, steps // 100), where=is_matrix
+        )
+    else:
+        values = jc.weight_quantization(
+            bits=config.bits, granularity=jc.PerTensor(), where=is_matrix
+        )
+    # Biases are few, but at 32 bits they would be a tenth of the file.
+    biases = jc.weight_quantization(bits=8, granularity=jc.PerTensor(), where="*/bias")
+    return prune, jc.chain(values, biases)
+
+
+def is_matrix(path: str, leaf: Any) -> bool:
+    """Whether a leaf is a weight matrix, embeddings included."""
+    return jc.is_weight(path, leaf) or path.endswith("/embedding")

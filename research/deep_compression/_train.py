@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training one stage of one seed: resumable at any moment, the same to the bit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import jaxcompress as jc
+from jaxcompress import report
+
+from ..data import Dataset, Split, batches
+from ._config import Config
+from ._stages import Stage
+
+# A checkpoint takes a few tenths of a second; a kill loses at most this much work.
+_SECONDS_BETWEEN_CHECKPOINTS = 15.0
+
+
+class Trainer:
+    """Trains a stage for one seed after another with the same compiled step."""
+
+    def __init__(
+        self, config: Config, dataset: Dataset, model: nn.Module, stage: Stage
+    ) -> None:
+        self.config, self.dataset, self.model, self.stage = (
+            config,
+            dataset,
+            model,
+            stage,
+        )
+        self.steps = stage.epochs * (len(dataset.train) // config.batch_size)
+        schedule = optax.cosine_decay_schedule(config.learning_rate, self.steps)
+        self._init, self._step = jc.train_step(
+            self._loss, optax.adam(schedule), stage.compressor, donate=True
+        )
+
+    def train(
+        self,
+        seed: int,
+        params: Any,
+        teacher: np.ndarray | None,
+        checkpoints: Path,
+        tick: Callable[[int], None],
+    ) -> tuple[Any, Any, float]:
+        """Train, from the newest checkpoint if there is one.
+
+        Args:
+          seed: of the order of the data.
+          params: to start from.
+          teacher: logits of the dense network on the training split, if it teaches.
+          checkpoints: folder for them.
+          tick: called with the number of steps done.
+
+        Returns:
+          Raw parameters, state of the compressor, and seconds spent in this process.
+        """
+        # Copies, since the step donates what it is given.
+        state = self._init(jax.tree.map(jnp.copy, params))
+        if jc.checkpoint_steps(checkpoints):
+            state = jc.restore_checkpoint(checkpoints, state)
+        start = saved = time.monotonic()
+        train = self.dataset.train
+        order = batches(
+            Split(np.arange(len(train)), np.array(train.y)),
+            batch_size=self.config.batch_size,
+            seed=seed,
+            step=int(state.step),
+        )
+        for step in range(int(state.step), self.steps):
+            rows = next(order)["x"]
+            batch = {"x": train.x[rows], "y": train.y[rows]}
+            if teacher is not None:
+                batch["teacher"] = teacher[rows]
+            state, _ = self._step(state, batch)
+            tick(step + 1)
+            if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                jc.save_checkpoint(checkpoints, step + 1, state)
+                saved = time.monotonic()
+        jax.block_until_ready(state)
+        return state.params, state.compression, time.monotonic() - start
+
+    def _loss(self, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+        logits: Any = self.model.apply({"params": params}, batch["x"])
+        labels = optax.losses.softmax_cross_entropy_with_integer_labels(
+            logits, batch["y"]
+        ).mean()
+        if not self.stage.distilled:
+            return labels
+        teaching = jc.distill.kl(
+            logits, batch["teacher"], temperature=self.config.temperature
+        ).mean()
+        weight = self.config.distill
+        return weight * teaching + (1 - weight) * labels
+
+
+class Evaluator:
+    """Logits and accuracy of a network, in batches of one size."""
+
+    def __init__(self, model: nn.Module, batch_size: int = 1000) -> None:
+        self._batch_size = batch_size
+        self._apply = jax.jit(lambda params, x: model.apply({"params": params}, x))
+
+    def logits(self, params: Any, split: Split) -> np.ndarray:
+        """Logits of every example, ``(n, classes)``."""
+        size = min(self._batch_size, len(split))
+        parts = []
+        for i in range(0, len(split), size):
+            x = split.x[i : i + size]
+            # The last part is padded, so that there is one shape to compile for.
+            padded = np.concatenate([x, np.zeros_like(split.x[: size - len(x)])])
+            parts.append(np.asarray(self._apply(params, padded))[: len(x)])
+        return np.concatenate(parts)
+
+    def latency(self, tree: Any, split: Split) -> report.Latency:
+        """Time of one batch, from the tree as it is stored: decoded on the device."""
+        x = jnp.asarray(split.x[:256])
+        return report.latency(lambda p, x: self._apply(jc.dense(p), x), tree, x)
+
+    def accuracy(self, params: Any, split: Split) -> float:
+        """Fraction of right answers."""
+        return float((self.logits(params, split).argmax(-1) == split.y).mean())

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import jaxcompress as jc
+from jaxcompress import report
+from research.data import Split, load
+from research.deep_compression._cli import main
+from research.deep_compression._config import DEFAULTS, Config
+from research.deep_compression._models import MODELS
+from research.deep_compression._run import CONTROL, PACKED
+from research.deep_compression._train import Evaluator
+
+TINY = ["--seeds", "1", "--dense-epochs", "3", "--epochs", "3", "--batch-size", "100"]
+ROWS = ["dense", "pruned", "+ quantized", "+ distilled", PACKED, CONTROL]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "out"
+    assert main([*TINY, "--out", str(out)]) == 0
+    return out
+
+
+def results(out):
+    return json.loads((out / "results.json").read_text())
+
+
+def test_the_results_hold_what_the_table_shows(finished):
+    summary = results(finished)
+    assert list(summary["rows"]) == ROWS
+    for name, row in summary["rows"].items():
+        record = report.Record.from_json(json.dumps(summary["records"][name][0]))
+        assert record.size is not None and record.accuracy is not None
+        file = finished / f"seed0-{name.strip('+ ').replace(' ', '-')}.safetensors"
+        assert record.size.file_bytes == file.stat().st_size == row["file_bytes"]
+        assert record.simulated == (name not in ("dense", CONTROL))
+    assert (finished / "results.png").stat().st_size > 10_000
+
+
+def test_accuracies_are_those_of_the_reloaded_files(finished):
+    digits = load("digits")
+    rows = results(finished)["rows"]
+    model = MODELS["lenet_300_100"](classes=10)
+    params = jc.dense(jc.load(finished / "seed0-packed.safetensors"))
+    again = Evaluator(model).accuracy(params, digits.test)
+    assert again == rows[PACKED]["accuracy"] == rows["+ distilled"]["accuracy"]
+    kernels = [params[f"Dense_{i}"]["kernel"] for i in range(3)]
+    zeros = sum(int((k == 0).sum()) for k in kernels) / sum(k.size for k in kernels)
+    assert zeros >= 0.9 - 1e-3
+
+
+def test_the_control_is_no_larger_than_the_file(finished):
+    summary = results(finished)
+    packed = summary["rows"][PACKED]["file_bytes"]
+    control = jc.load(finished / "seed0-small-dense.safetensors")
+    floats = 4 * sum(x.size for x in jax.tree.leaves(control))
+    assert 0.5 * packed < floats <= packed
+
+
+def test_resuming_a_finished_run_repeats_nothing(finished, capsys):
+    before = {f.name: f.stat().st_mtime_ns for f in finished.glob("seed0-*")}
+    assert main([*TINY, "--out", str(finished), "--resume"]) == 0
+    assert {f.name: f.stat().st_mtime_ns for f in finished.glob("seed0-*")} == before
+    assert "dense" in capsys.readouterr().out
+
+
+def test_a_run_is_never_overwritten(finished, capsys):
+    assert main([*TINY, "--out", str(finished)]) == 1
+    assert "already holds a run" in capsys.readouterr().err
+
+
+def test_resuming_with_other_settings_is_refused(finished, capsys):
+    other = [*TINY, "--bits", "3", "--out", str(finished), "--resume"]
+    assert main(other) == 1
+    assert "other settings (bits 4 -> 3)" in capsys.readouterr().err
+
+
+def test_more_seeds_can_be_added(finished):
+    more = [*TINY, "--out", str(finished), "--resume"]
+    more[1] = "2"
+    assert main(more) == 0
+    row = results(finished)["rows"]["dense"]
+    assert row["spread"] is not None
+
+
+def test_a_damaged_file_is_named(tmp_path, capsys):
+    assert main([*TINY, "--out", str(tmp_path)]) == 0
+    file = tmp_path / "seed0-dense.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert main([*TINY, "--out", str(tmp_path), "--resume"]) == 1
+    error = capsys.readouterr().err
+    assert "seed0-dense.safetensors" in error and "Move that file away" in error
+
+
+def interrupted(out, options, seconds, how):
+    env = {**os.environ, "XLA_FLAGS": ""}
+    command = [sys.executable, "-m", "research.deep_compression", *options]
+    child = subprocess.Popen(
+        [*command, "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+        cwd=Path(__file__).parents[3],
+    )
+    deadline = time.monotonic() + 60
+    while not (out / "seed0-dense.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(seconds)
+    child.send_signal(how)
+    _, error = child.communicate(timeout=60)
+    return child.returncode, error
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_at_any_moment_it_resumes_to_the_same_result(how, finished, tmp_path):
+    options = [*TINY]
+    options[5] = "3"
+    code, error = interrupted(tmp_path / "out", options, 0.7, how)
+    if how is signal.SIGINT:
+        assert code == 130 and "--resume" in error and "Traceback" not in error
+    assert main([*options, "--out", str(tmp_path / "out"), "--resume"]) == 0
+    for name in ("seed0-dense", "seed0-distilled", "seed0-packed", "seed0-small-dense"):
+        one, two = (d / f"{name}.safetensors" for d in (finished, tmp_path / "out"))
+        assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--sparsity", "90"], 1, "Did you mean 0.9?"),
+        (["--bits", "12"], 1, "bits=12"),
+        (["--clusters", "1"], 1, "clusters=1"),
+        (["--seeds", "0"], 2, "--seeds 0: at least 1"),
+        (["--distill", "2"], 2, "--distill 2.0 is outside"),
+        (["--temperature", "0"], 2, "are positive"),
+        (["--model", "characters"], 2, "does not fit --data digits"),
+        (["--batch-size", "5000"], 1, "more than the 1257 training examples"),
+        (["--resume"], 1, "no run to go on with"),
+    ],
+)
+def test_bad_arguments_get_a_word_and_leave_nothing(
+    options, code, message, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert main([*options, "--out", str(out)]) == code
+    assert message in capsys.readouterr().err
+    assert not list(out.glob("*")) if out.exists() else True
+
+
+def test_a_folder_that_cannot_be_made_is_said(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main([*TINY, "--out", str(tmp_path / "file" / "out")]) == 1
+    assert "Choose a folder" in capsys.readouterr().err
+
+
+def test_missing_data_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    options = ["--data", "shakespeare", "--data-dir", str(empty), "--no-download"]
+    assert main([*options, "--out", str(tmp_path / "out")]) == 1
+    assert "shakespeare" in capsys.readouterr().err
+
+
+def test_help_names_every_option(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for option in ("--data", "--resume", "--seeds", "--out", "--clusters"):
+        assert option in text
+
+
+def test_weight_sharing_runs_in_place_of_quantization(tmp_path):
+    assert main([*TINY, "--clusters", "8", "--out", str(tmp_path / "out")]) == 0
+    tree = jc.load(tmp_path / "out" / "seed0-packed.safetensors")
+    assert isinstance(tree["Dense_0"]["kernel"], jc.Codebook)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_maps_examples_to_logits(name):
+    x = np.zeros((3, 64), np.int32) if name == "characters" else np.ones((3, 8, 8, 1))
+    model = MODELS[name](classes=7)
+    params = model.init(jax.random.key(0), x)
+    assert np.shape(model.apply(params, x)) == (3, 7)
+
+
+def test_evaluation_pads_and_forgets_the_padding():
+    model = MODELS["lenet_300_100"](classes=4)
+    x = np.random.RandomState(0).rand(7, 2, 2, 1).astype(np.float32)
+    params = model.init(jax.random.key(0), x)["params"]
+    split = Split(x, np.zeros(7, np.int32))
+    whole = np.asarray(model.apply({"params": params}, x))
+    parts = Evaluator(model, batch_size=3).logits(params, split)
+    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_defaults_are_complete():
+    for name, settings in DEFAULTS.items():
+        Config(data=name, **settings)
