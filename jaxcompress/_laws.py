@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The eleven laws of a compressor, each as a function that raises where it is broken."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from ._combine import chain, masked
+from ._compressor import Compressor, PyTree
+from ._select import paths_and_leaves
+from .leaves import dense
+
+_TRACED_STEPS = 100
+
+
+class LawError(AssertionError):
+    """A law that a compressor does not keep: which one, where, and by how much."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    c: Compressor
+    params: PyTree  # after a few steps
+    state: PyTree
+    start: PyTree  # before them
+    first: PyTree  # the state that init made
+    grads: PyTree
+    rounding: float
+
+
+def step(params: PyTree, grads: PyTree) -> PyTree:
+    """An optimizer's step, always eager: its own rounding is not what is tested."""
+    return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads)
+
+
+def _law1_apply_keeps_avals(case: Case) -> None:
+    view = case.c.apply(case.params, case.state)
+    _same_avals(1, "apply(params)", case.params, view)
+
+
+def _law2_update_keeps_avals(case: Case) -> None:
+    params, state = case.c.update(case.start, case.first, grads=case.grads)
+    _same_avals(2, "params after update", case.start, params)
+    _same_avals(2, "state after update", case.first, state)
+
+
+def _law3_jit(case: Case) -> None:
+    traces = 0
+
+    def traced(params: PyTree, state: PyTree, grads: PyTree) -> Any:
+        nonlocal traces
+        traces += 1
+        params, state = case.c.update(params, state, grads=grads)
+        return params, state, case.c.apply(params, state)
+
+    compiled = jax.jit(traced)
+    eager = traced(case.params, case.state, case.grads)
+    once = compiled(case.params, case.state, case.grads)
+    _close(3, "jit against eager", eager, once, case.rounding)
+    traces, (params, state, _) = 1, once
+    for _ in range(_TRACED_STEPS - 1):
+        params, state, _ = compiled(step(params, case.grads), state, case.grads)
+    if traces != 1:
+        raise LawError(f"law 3: {_TRACED_STEPS} steps were traced {traces} times.")
+
+
+def _law4_ships_what_was_trained(case: Case) -> None:
+    view = case.c.apply(case.params, case.state)
+    shipped = dense(case.c.finalize(case.params, case.state))
+    _close(4, "dense(finalize) against apply", view, shipped, 0.0)
+
+
+def _law5_unselected(case: Case) -> str | None:
+    """Those the compressor itself leaves alone, and those a mask keeps from it."""
+    paths, leaves, _ = paths_and_leaves(case.params)
+    view = jax.tree.leaves(case.c.apply(case.params, case.state))
+    untouched = {p for p, x, v in zip(paths, leaves, view, strict=True) if v is x}
+    if untouched:
+        _untouched(case.c, case, untouched)
+    for path in paths:
+        only = masked(case.c, path)
+        try:
+            only.init(case.params)
+        except ValueError:
+            continue  # the compressor itself does not select this leaf alone
+        _untouched(only, case, set(paths) - {path})
+        return None
+    return None if untouched else "not checked: no leaf could be selected alone"
+
+
+def _untouched(c: Compressor, case: Case, paths: set[str]) -> None:
+    params, state = c.update(case.params, c.init(case.params), grads=case.grads)
+    for name, tree in (
+        ("update", params),
+        ("apply", c.apply(params, state)),
+        ("finalize", dense(c.finalize(params, state))),
+    ):
+        before, after = (
+            {p: x for p, x in zip(*paths_and_leaves(t)[:2], strict=True) if p in paths}
+            for t in (case.params, tree)
+        )
+        _close(5, f"{name} of what was not selected", before, after, 0.0)
+
+
+def _law6_idempotent(case: Case) -> None:
+    view = case.c.apply(case.params, case.state)
+    again = case.c.apply(view, case.state)
+    eps = max(float(jnp.finfo(x.dtype).eps) for x in jax.tree.leaves(view))
+    _close(6, "apply twice against once", view, again, max(8 * eps, case.rounding))
+
+
+def _law7_gradient(case: Case) -> None:
+    def inner(params: PyTree) -> jax.Array:
+        view = case.c.apply(params, case.state)
+        parts = jax.tree.map(
+            lambda v, g: jnp.sum(v.astype(jnp.float32) * g), view, case.grads
+        )
+        return sum(jax.tree.leaves(parts), jnp.zeros(()))
+
+    for path, grad in zip(
+        *paths_and_leaves(jax.grad(inner)(case.params))[:2], strict=True
+    ):
+        if not bool(jnp.all(jnp.isfinite(grad))):
+            raise LawError(f"law 7: the gradient at {path!r} is not finite.")
+
+
+def _law8_file_round_trip(case: Case) -> None:
+    from .pack import load, save
+
+    shipped = case.c.finalize(case.params, case.state)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "law8.safetensors")
+        save(path, shipped)
+        loaded = load(path, like=shipped)
+    _close(8, "load(save) against the tree", shipped, loaded, 0.0)
+
+
+def _law9_chain_is_associative(case: Case) -> None:
+    def halve() -> Compressor:
+        return Compressor(
+            init=lambda params: (),
+            apply=lambda params, state: jax.tree.map(lambda p: p / 2, params),
+        )
+
+    left = chain(chain(halve(), halve()), case.c)
+    right = chain(halve(), chain(halve(), case.c))
+
+    def results(c: Compressor) -> list[PyTree]:
+        state = c.init(case.start)
+        view = c.apply(case.start, state)
+        return [view, dense(c.finalize(case.start, state))]
+
+    _close(9, "a(bc) against (ab)c", results(left), results(right), 0.0)
+
+
+def _law10_reported_bytes(case: Case) -> None:
+    from .pack import save
+    from .report import size
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "law10.safetensors")
+        save(path, case.c.finalize(case.params, case.state))
+        reported, actual = size(path).file_bytes, os.stat(path).st_size
+    if reported != actual:
+        raise LawError(f"law 10: {reported} bytes reported, the file has {actual}.")
+
+
+def _law11_sharded_and_resumed(case: Case) -> str | None:
+    _resumed(case)
+    number = jax.device_count()
+    if number == 1:
+        return "held for resuming; sharding not checked: there is one device"
+    mesh = jax.make_mesh((number,), ("x",), axis_types=(AxisType.Auto,))
+
+    def shard(leaf: jax.Array) -> jax.Array:
+        axes = [i for i, n in enumerate(leaf.shape) if n and n % number == 0][:1]
+        spec = [("x" if i in axes else None) for i in range(leaf.ndim)]
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    def run(params: PyTree, state: PyTree, grads: PyTree) -> tuple[PyTree, PyTree]:
+        params, state = case.c.update(params, state, grads=grads)
+        return case.c.apply(params, state), state
+
+    # One program at a time: several in flight can starve virtual devices of threads.
+    sharded = jax.tree.map(shard, (case.start, case.grads))
+    state = _sharded_init(case, sharded[0])
+    _close(
+        11,
+        "init, sharded against unsharded",
+        case.c.init(case.start),
+        state,
+        case.rounding,
+    )
+    single = jax.jit(run)(case.start, case.c.init(case.start), case.grads)
+    view, state = jax.block_until_ready(jax.jit(run)(sharded[0], state, sharded[1]))
+    _close(11, "sharded against unsharded", single, (view, state), case.rounding)
+    for path, before, after in zip(
+        *paths_and_leaves(sharded[0])[:2], jax.tree.leaves(view), strict=True
+    ):
+        if not after.sharding.is_equivalent_to(before.sharding, before.ndim):
+            raise LawError(
+                f"law 1: apply changed the sharding of {path!r} from {before.sharding} "
+                f"to {after.sharding}."
+            )
+    return None
+
+
+def _sharded_init(case: Case, params: PyTree) -> PyTree:
+    try:
+        jax.eval_shape(case.c.init, params)
+    except TypeError:  # shapes that depend on values, such as a rank by energy
+        return case.c.init(case.start)
+    return jax.block_until_ready(jax.jit(case.c.init)(params))
+
+
+def _resumed(case: Case) -> None:
+    from .checkpoint import restore_checkpoint, save_checkpoint
+
+    params, grads = step(case.params, case.grads), case.grads
+    straight = case.c.update(params, case.state, grads=grads)
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(folder, 0, (params, case.state))
+        params, state = restore_checkpoint(folder, (params, case.state))
+    resumed = case.c.update(params, state, grads=grads)
+    _close(11, "resumed against uninterrupted", straight, resumed, 0.0)
+
+
+LAWS: dict[int, Callable[[Case], str | None]] = {
+    1: _law1_apply_keeps_avals,
+    2: _law2_update_keeps_avals,
+    3: _law3_jit,
+    4: _law4_ships_what_was_trained,
+    5: _law5_unselected,
+    6: _law6_idempotent,
+    7: _law7_gradient,
+    8: _law8_file_round_trip,
+    9: _law9_chain_is_associative,
+    10: _law10_reported_bytes,
+    11: _law11_sharded_and_resumed,
+}
+
+
+def _same_structure(law: int, what: str, old: PyTree, new: PyTree) -> None:
+    before, after = jax.tree.structure(old), jax.tree.structure(new)
+    if before != after:
+        raise LawError(f"law {law}: {what} changed its structure: {before} -> {after}")
+
+
+def _same_avals(law: int, what: str, old: PyTree, new: PyTree) -> None:
+    _same_structure(law, what, old, new)
+    for path, a, b in zip(
+        *paths_and_leaves(old)[:2], jax.tree.leaves(new), strict=True
+    ):
+        before, after = jax.typeof(a), jax.typeof(b)
+        same = (before.shape, before.dtype, before.weak_type) == (
+            after.shape,
+            after.dtype,
+            after.weak_type,
+        )
+        if not same:
+            raise LawError(
+                f"law {law}: {what} turned {path!r} from {before} to {after}."
+            )
+
+
+def _close(law: int, what: str, old: PyTree, new: PyTree, rounding: float) -> None:
+    _same_structure(law, what, old, new)
+    for path, a, b in zip(
+        *paths_and_leaves(old)[:2], jax.tree.leaves(new), strict=True
+    ):
+        x, y = np.asarray(a), np.asarray(b)
+        if (x.shape, x.dtype) != (y.shape, y.dtype):
+            raise LawError(
+                f"law {law}: {what}: {path!r} is {y.dtype}{list(y.shape)}, not "
+                f"{x.dtype}{list(x.shape)}."
+            )
+        if x.tobytes() == y.tobytes():
+            continue
+        far = np.abs(x.astype(np.float64) - y.astype(np.float64)).max(initial=0)
+        if not far <= rounding * np.abs(x.astype(np.float64)).max(initial=0):
+            raise LawError(f"law {law}: {what}: {path!r} differs by up to {far:.3g}.")

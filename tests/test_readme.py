@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every Python block of the README runs, in order, and does what its text says."""
+
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcompress as jc
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def blocks():
+    return re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("readme")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        scope = {"__name__": "readme"}
+        for number, block in enumerate(blocks()):
+            exec(compile(block, f"README block {number}", "exec"), scope)
+    return scope, folder
+
+
+def test_there_are_five_examples_and_what_they_share():
+    assert len(blocks()) == 6
+
+
+def test_pruning_learns_and_prunes(names):
+    scope, _ = names
+    kernel = scope["sparse"]["Dense_0"]["kernel"]
+    assert int((kernel == 0).sum()) == round(0.9 * kernel.size)
+    loss = scope["cross_entropy"]
+    assert loss(scope["sparse"], scope["batch"]) < loss(scope["params"], scope["batch"])
+
+
+def test_the_files_hold_what_was_trained(names):
+    scope, folder = names
+    small = jc.load(folder / "mlp-small.safetensors")
+    q = small["Dense_0"]["kernel"]
+    assert isinstance(q, jc.QArray) and q.bits == 4
+    assert int((q.codes == 0).sum()) >= round(0.9 * q.codes.size)
+    state = scope["state"]
+    view = scope["small"].apply(state.params, state.compression)
+    jax.tree.map(np.testing.assert_array_equal, jc.dense(small), view)
+    int8 = jc.load(folder / "mlp-int8.safetensors")
+    assert int8["Dense_0"]["kernel"].bits == 8
+    exact = scope["model"].apply({"params": scope["trained"]}, scope["x"])
+    assert jnp.abs(scope["logits"] - exact).max() < 0.05 * jnp.abs(exact).max()
+
+
+def test_one_compilation(names):
+    assert names[0]["step"]._cache_size() == 1
+
+
+def test_the_third_partys_technique_is_short():
+    own = blocks()[-1].strip().splitlines()
+    assert len(own) <= 25
+
+
+@pytest.mark.parametrize(
+    "command", ["python -m research.deep_compression", "&& pytest"]
+)
+def test_the_two_commands_are_there(command):
+    assert command in README
+
+
+def test_links_lead_somewhere():
+    for text in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
+        for link in re.findall(r"\]\(([^)#:]+)\)", (ROOT / text).read_text()):
+            assert (ROOT / link).exists(), link
