@@ -33,18 +33,25 @@ def save_checkpoint(
 
     Args:
       directory: made if it is missing.
-      step: number of the checkpoint; the same number replaces it.
+      step: number of the checkpoint, above those that are there.
       state: any pytree of arrays, such as a ``TrainState``; typed keys included.
       keep: how many of the newest checkpoints stay.
 
     Raises:
-      CheckpointError: if the directory cannot be written.
+      CheckpointError: if the directory cannot be written, or holds this step or a later
+        one, which stays as it is.
     """
     import orbax.checkpoint as ocp
 
+    steps = checkpoint_steps(directory)
+    # Replacing one would leave a moment without any.
+    if steps and step <= steps[-1]:
+        raise CheckpointError(
+            f"{directory} already holds a checkpoint of step {steps[-1]}, so step {step} "
+            "is not written. Go on from it with restore_checkpoint, or give a new run a "
+            "folder of its own."
+        )
     with _manager(directory, keep=keep, create=True) as manager:
-        if step in manager.all_steps():
-            manager.delete(step)
         manager.save(step, args=ocp.args.StandardSave(_named(state)))
         manager.wait_until_finished()
 

@@ -89,13 +89,19 @@ def test_restoring_keeps_the_sharding_of_like(tmp_path):
     np.testing.assert_array_equal(again, PARAMS["a"]["kernel"])
 
 
-def test_only_the_newest_stay_and_a_step_can_be_written_again(tmp_path):
-    for step in (1, 2, 3, 3):
+def test_only_the_newest_stay_and_none_is_replaced(tmp_path):
+    for step in (1, 2, 3):
         jc.save_checkpoint(tmp_path, step, {"x": jnp.full(2, float(step))}, keep=2)
     assert jc.checkpoint_steps(tmp_path) == [2, 3]
     like = {"x": jnp.zeros(2)}
     assert jc.restore_checkpoint(tmp_path, like)["x"].tolist() == [3.0, 3.0]
     assert jc.restore_checkpoint(tmp_path, like, step=2)["x"].tolist() == [2.0, 2.0]
+    for step in (1, 3):
+        with pytest.raises(
+            jc.CheckpointError, match="already holds .* step 3, so step"
+        ):
+            jc.save_checkpoint(tmp_path, step, {"x": jnp.zeros(2)})
+    assert jc.restore_checkpoint(tmp_path, like)["x"].tolist() == [3.0, 3.0]
 
 
 def test_a_missing_checkpoint_is_named(tmp_path):
@@ -147,7 +153,7 @@ def test_two_leaves_of_one_name_are_refused(tmp_path):
 
 KILLED = """
     import jax.numpy as jnp, jaxcompress as jc, sys
-    for step in range(10_000):
+    for step in range(int(sys.argv[2]), 10_000):
         jc.save_checkpoint(sys.argv[1], step, {"x": jnp.full(50_000, float(step))})
         print(step, flush=True)
 """
@@ -155,10 +161,10 @@ KILLED = """
 
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
     env = {**os.environ, "XLA_FLAGS": ""}
-    like = {"x": jnp.zeros(50_000)}
+    like, start = {"x": jnp.zeros(50_000)}, 0
     for delay in (0.013, 0.057):
         child = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path)],
+            [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), str(start)],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=env,
@@ -179,3 +185,4 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
         for step in jc.checkpoint_steps(tmp_path):
             jc.restore_checkpoint(tmp_path, like, step=step)
         jc.save_checkpoint(tmp_path, newest + 1, like)  # and the next run goes on
+        start = newest + 2

@@ -75,7 +75,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "dense_epochs": 20,
         "epochs": 80,
         "batch_size": 128,
-        "sparsity": 0.92,
+        "sparsity": 0.9,
     },
     "shakespeare": {
         **_COMMON,

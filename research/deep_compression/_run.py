@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from typing import Any
 
@@ -86,18 +87,20 @@ class _Seed:
         if not stage.from_dense:
             example = self.dataset.train.x[:1]
             start = trainer.model.init(jax.random.key(self.seed), example)["params"]
+        checkpoints = self.folder.checkpoints(self.seed, stage.name)
         with self.progress.task(self.seed, stage.name, trainer.steps) as tick:
             params, state, seconds = trainer.train(
                 self.seed,
                 start,
                 teacher if stage.distilled else None,
-                self.folder.checkpoints(self.seed, stage.name),
+                checkpoints,
                 tick,
             )
         tree = stage.compressor.finalize(params, state)
         jc.save(file, tree)
         record = self._record(stage, tree, evaluator, seconds)
         self.folder.finish(self.seed, record)
+        shutil.rmtree(checkpoints, ignore_errors=True)
         return record, tree
 
     def reload(self, last: Stage, evaluator: Evaluator) -> report.Record:
