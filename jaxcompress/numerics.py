@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +40,9 @@ def smallest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
     """Mark exactly ``count`` elements: the smallest, ties broken by flat index.
 
     Equal to the first ``count`` entries of a stable argsort, found by bisection on bit
-    patterns instead of a sort: 32 passes of a fused compare-and-count (16 for 16-bit
-    floats), whose memory is one counter and whose passes shard without gathering.
+    patterns instead of a sort: at most 16 passes of a fused compare-and-count (8 for
+    16-bit floats) and as many to break ties, whose memory is a few counters and whose
+    passes shard: devices exchange counters only.
 
     Args:
       scores: float array of any shape, float32, bfloat16 or float16. NaN counts as the
@@ -55,12 +57,10 @@ def smallest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
       >>> smallest(jnp.array([3., 1., 2., 1.]), 1).tolist()
       [False, True, False, False]
     """
-    keys = _ordered_keys(scores)
     count = jnp.clip(jnp.asarray(count, jnp.int32), 0, scores.size)
-    threshold = _kth_smallest_key([keys], count)
-    below, tied = keys < threshold, keys == threshold
-    missing = count - jnp.sum(below, dtype=jnp.int32)
-    return below | (tied & _first(tied, missing))
+    threshold, held = _split_at([scores], count, lambda x, _: _ordered_keys(x))
+    keys = _ordered_keys(scores)
+    return (keys < threshold) | _first(keys == threshold, count - held)
 
 
 @jax.jit
@@ -76,14 +76,14 @@ def smallest_per_leaf(leaves: Sequence[jax.Array], count: jax.Array) -> list[jax
     Returns:
       One int32 scalar an array; they add up to ``count``.
     """
-    keys = [_ordered_keys(leaf) for leaf in leaves]
-    count = jnp.clip(jnp.asarray(count, jnp.int32), 0, sum(k.size for k in keys))
-    threshold = _kth_smallest_key(keys, count)
-    below = [jnp.sum(k < threshold, dtype=jnp.int32) for k in keys]
-    missing, counts = count - sum(below), []
-    for key, n in zip(keys, below, strict=True):
-        ties = jnp.minimum(missing, jnp.sum(key == threshold, dtype=jnp.int32))
-        counts.append(n + ties)
+    count = jnp.clip(jnp.asarray(count, jnp.int32), 0, sum(x.size for x in leaves))
+    threshold, held = _split_at(leaves, count, lambda x, _: _ordered_keys(x))
+    missing, counts = count - held, []
+    for leaf in leaves:
+        keys = _ordered_keys(leaf)
+        below, tied = _count([keys < threshold, keys == threshold])
+        ties = jnp.minimum(missing, tied)
+        counts.append(below + ties)
         missing = missing - ties
     return counts
 
@@ -142,41 +142,86 @@ def _ordered_keys(x: jax.Array) -> jax.Array:
     return jnp.where(jnp.isnan(x), ~jnp.zeros_like(raw), keys)
 
 
-def _kth_smallest_key(keys: Sequence[jax.Array], count: jax.Array) -> jax.Array:
-    """Key of the ``count``-th smallest over all arrays (1-based), bit by bit."""
-    dtype = jnp.result_type(*keys)
-    bits = jnp.iinfo(dtype).bits
+def _split_at(
+    arrays: Sequence[jax.Array],
+    count: jax.Array,
+    keys_of: Callable[[jax.Array, jax.Array], jax.Array],
+) -> tuple[jax.Array, jax.Array]:
+    """A key below which ``count`` elements lie, or as many as ties allow.
 
-    def set_bit(i: jax.Array, low: jax.Array) -> jax.Array:
-        bit = lax.shift_left(jnp.asarray(1, dtype), jnp.asarray(bits - 1 - i, dtype))
-        candidate = low | bit
-        below = sum(jnp.sum(k < candidate, dtype=jnp.int32) for k in keys)
-        return jnp.where(below < count, candidate, low)
+    Found two bits a pass, from the top; it stops at the first key that divides exactly.
 
-    return lax.fori_loop(0, bits, set_bit, jnp.zeros((), dtype))
+    Args:
+      arrays: what to divide.
+      count: at most the number of elements.
+      keys_of: ``(array, zero) -> keys``, unsigned integers of one dtype. The zero is for
+        keys made of nothing else: added early, it keeps them out of memory.
+
+    Returns:
+      The key, and how many elements lie below it: ``count``, or fewer if some but not
+      all of those that have this key belong to the ``count`` smallest.
+    """
+    none = jnp.zeros((), jnp.int32)
+    dtype = jax.eval_shape(keys_of, arrays[0], none).dtype
+
+    def unsettled(carry: tuple[jax.Array, jax.Array, jax.Array]) -> jax.Array:
+        shift, _, below = carry
+        return (shift >= 0) & (below < count)
+
+    def set_bits(
+        carry: tuple[jax.Array, jax.Array, jax.Array],
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        shift, key, below = carry
+        # XLA would compute the keys once, before the loop, and hold as much memory as
+        # the scores. A barrier with the counter in it prevents that; keys without an
+        # operand (an index) need a zero that XLA cannot tell is one.
+        here, shift, zero = lax.optimization_barrier(
+            (tuple(arrays), shift, jnp.minimum(below, 0))
+        )
+        digits = [jnp.asarray(i, dtype) << shift.astype(dtype) for i in (1, 2, 3)]
+        candidates = [key | digit for digit in digits]
+        counts = [_count([keys_of(x, zero) < c for c in candidates]) for x in here]
+        for candidate, number in zip(candidates, _add(*counts), strict=True):
+            key = jnp.where(number <= count, candidate, key)
+            below = jnp.where(number <= count, number, below)
+        return shift - 2, key, below
+
+    start = none + jnp.iinfo(dtype).bits - 2, jnp.zeros((), dtype), none
+    _, key, below = lax.while_loop(unsettled, set_bits, start)
+    return key, below
+
+
+def _count(flags: Sequence[jax.Array]) -> Sequence[jax.Array]:
+    """How many are set in each of several bool arrays of one shape, in one pass.
+
+    In one reduction of several operands: a plain sum of a large array XLA for CPU turns
+    into a tree of sums, for which it writes the flags to memory as int32.
+    """
+    operands = tuple(f.astype(jnp.int32) for f in flags)
+    zeros = (jnp.zeros((), jnp.int32),) * len(operands)
+    return lax.reduce(operands, zeros, _add, tuple(range(flags[0].ndim)))
+
+
+def _add(*columns: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
+    return tuple(functools.reduce(jnp.add, xs) for xs in zip(*columns, strict=True))
 
 
 def _first(flags: jax.Array, count: jax.Array) -> jax.Array:
-    """Mark the first ``count`` positions in flat order up to the last flag needed."""
-    index = _flat_index(flags.shape)
+    """The first ``count`` flags in flat order; there are that many."""
 
-    def halve(bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = bounds
-        middle = low + (high - low) // 2
-        enough = jnp.sum(flags & (index < middle), dtype=jnp.int32) >= count
-        return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+    def keys_of(flags: jax.Array, zero: jax.Array) -> jax.Array:
+        index = _flat_index(flags.shape, zero)
+        return jnp.where(flags, index, ~jnp.zeros_like(index))
 
-    # Without ties to break every flag is needed, and the loop does not run.
-    whole = jnp.asarray(flags.size, jnp.int32)
-    low = jnp.where(jnp.sum(flags, dtype=jnp.int32) <= count, whole, 0)
-    end, _ = lax.while_loop(lambda b: b[0] < b[1], halve, (low, whole))
-    return index < end
+    end, _ = _split_at([flags], count, keys_of)
+    return keys_of(flags, jnp.zeros((), jnp.int32)) < end
 
 
-def _flat_index(shape: Sequence[int]) -> jax.Array:
+def _flat_index(shape: Sequence[int], zero: jax.Array) -> jax.Array:
     """Row-major index of every element, without a reshape that sharding would undo."""
-    index, stride = jnp.zeros(shape, jnp.int32), 1
+    index, stride, zero = jnp.zeros(shape, jnp.uint32), 1, zero.astype(jnp.uint32)
     for axis in reversed(range(len(shape))):
-        index = index + lax.broadcasted_iota(jnp.int32, tuple(shape), axis) * stride
+        along = lax.broadcasted_iota(jnp.uint32, tuple(shape), axis) + zero
+        index = index + along * jnp.uint32(stride)
         stride *= shape[axis]
     return index

@@ -72,16 +72,18 @@ def prune(
     def update(
         params: PyTree, state: PruneState, **extras: Any
     ) -> tuple[PyTree, PruneState]:
-        # Pruned weights are zero before they are scored, so they rank lowest again.
-        params = apply(params, state)
         count = state.count + 1
         masks = lax.cond(
             count % every == 0,
-            lambda: draw(params, count, **extras),
+            # Pruned weights are zero when they are scored, so they rank lowest again.
+            lambda: draw(apply(params, state), count, **extras),
             lambda: state.masks,
         )
-        state = PruneState(count=count, masks=masks)
-        return apply(params, state), state
+        # Both masks in one pass: a weight that a falling sparsity revives starts at zero.
+        params = jax.tree.map(
+            lambda p, old, new: _keep(p, old & new), params, state.masks, masks
+        )
+        return params, PruneState(count=count, masks=masks)
 
     return Compressor(init=init, apply=apply, update=update)
 

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Interleaved rounds, ratios paired within a round, and the noise floor beside them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxcompress import report
+
+Variant = Callable[[], Any]
+"""Does the work once and returns its arrays, which the harness waits for."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """The times of one variant, in seconds per unit of work.
+
+    Attributes:
+      name: of the variant.
+      first: the first call, with whatever is compiled in it, whole and not per unit.
+      minimum: of the rounds.
+      median: of the rounds.
+      p90: nine in ten rounds took no longer.
+      ratio: lower quartile, median and upper quartile over the rounds of this variant's
+        time divided by the baseline's in the same round.
+      aim: what the ratio should be, in words; None where there is none.
+      extra: further columns.
+    """
+
+    name: str
+    first: float
+    minimum: float
+    median: float
+    p90: float
+    ratio: tuple[float, float, float]
+    aim: str | None = None
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def measure(
+    variants: Mapping[str, Variant],
+    *,
+    rounds: int,
+    units: int = 1,
+    warm_up: bool = True,
+    control: Variant | None = None,
+    aims: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Row]:
+    """Time every variant once a round, each round in a new random order.
+
+    Neighbors on the machine slow a whole round more than one variant of it, so ratios
+    are taken within rounds. The baseline runs twice a round; the ratio of its second
+    entry to its first is the noise floor: what differs by no more is the same.
+
+    Args:
+      variants: by name; the first is the baseline.
+      rounds: how many to time, after a first call that compiles.
+      units: of work in one call, such as steps; times are divided by it.
+      warm_up: whether there is one more call before the rounds; there is no need where
+        every call starts from nothing.
+      control: the second entry of the baseline; None: the same callable.
+      aims: what the ratios should be, by name.
+      clock: seconds.
+
+    Raises:
+      ValueError: for fewer than two rounds, or an aim for a name that is no variant.
+    """
+    if rounds < 2:
+        raise ValueError(f"rounds={rounds}: quartiles take 2 or more.")
+    baseline, aims = next(iter(variants)), {} if aims is None else aims
+    if unknown := aims.keys() - variants.keys():
+        raise ValueError(f"aims for {sorted(unknown)}, which are no variants.")
+    again = f"{baseline} (again)"
+    entries = {
+        baseline: variants[baseline],
+        again: variants[baseline] if control is None else control,
+        **variants,
+    }
+
+    def timed(name: str) -> float:
+        start = clock()
+        jax.block_until_ready(entries[name]())
+        return clock() - start
+
+    first = {name: timed(name) for name in entries}
+    for name in entries if warm_up else ():
+        timed(name)
+    order, shuffle = list(entries), random.Random(0).shuffle
+    seconds: dict[str, list[float]] = {name: [] for name in entries}
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()  # A collection would be charged to whoever is running.
+    try:
+        for _ in range(rounds):
+            shuffle(order)
+            for name in order:
+                seconds[name].append(timed(name) / units)
+    finally:
+        if collecting:
+            gc.enable()
+    return [
+        _row(name, first[name], seconds[name], seconds[baseline], aims.get(name))
+        for name in entries
+    ]
+
+
+def parser(
+    module: str, doc: str | None, *, rounds: int, quick: int = 2
+) -> argparse.ArgumentParser:
+    """The command line that all benchmarks share.
+
+    Args:
+      module: name of the benchmark's file, without its ending.
+      doc: its docstring, shown by ``--help``.
+      rounds: how many to time by default.
+      quick: how many with ``--quick``.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.{module}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--rounds", type=int, help=f"default {rounds}; {quick} if quick")
+    made.add_argument(
+        "--quick", action="store_true", help="tiny sizes: does it run? no number counts"
+    )
+    made.set_defaults(benchmark=module, default_rounds=(rounds, quick))
+    return made
+
+
+def parse(
+    made: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse a command line, the number of rounds settled."""
+    settings = made.parse_args(argv)
+    default_rounds = vars(settings).pop("default_rounds")
+    if settings.rounds is None:
+        settings.rounds = default_rounds[settings.quick]
+    if settings.rounds < 2:
+        made.error(f"--rounds {settings.rounds}: quartiles take 2 or more.")
+    return settings
+
+
+def show(rows: Sequence[Row], settings: argparse.Namespace) -> None:
+    """Print the rows as a table and, last, everything as one line of JSON."""
+    print(table(rows))
+    here = report.provenance(repository=Path(__file__).parent)
+    known = vars(settings) | {
+        "device": here.device,
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "versions": dict(here.versions),
+        "commit": here.commit,
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+    print(json.dumps(known))
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows, aligned; milliseconds, and ratios with their quartiles."""
+    extra = list(dict.fromkeys(name for row in rows for name in row.extra))
+    lines = [
+        ["", "first", "min", "median", "p90 ms", "ratio [quartiles]", "aim", *extra]
+    ]
+    for row in rows:
+        low, middle, high = row.ratio
+        times = (row.first, row.minimum, row.median, row.p90)
+        lines.append(
+            [row.name]
+            + [f"{1e3 * seconds:,.2f}" for seconds in times]
+            + [f"{middle:.3f} [{low:.3f}, {high:.3f}]", row.aim or ""]
+            + [_text(row.extra.get(name)) for name in extra]
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(line, widths, strict=True)][1:]
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _row(
+    name: str,
+    first: float,
+    seconds: Sequence[float],
+    baseline: Sequence[float],
+    aim: str | None,
+) -> Row:
+    ratios = [a / b for a, b in zip(seconds, baseline, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Row(
+        name=name,
+        first=first,
+        minimum=min(seconds),
+        median=statistics.median(seconds),
+        p90=statistics.quantiles(seconds, n=10, method="inclusive")[-1],
+        ratio=(low, middle, high),
+        aim=aim,
+    )
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.2f}" if isinstance(value, float) else str(value)

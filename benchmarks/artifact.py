@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How fast files are written and read, and how small they are, against NumPy's.
+
+Every format stores the same arrays: codes and scales, for a quantized tree. Rates are
+per megabyte of the dense float32 weights. Ours are also checksummed, and synced to disk
+before they take their name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+import jaxcompress as jc
+from jaxcompress import pack, report
+
+from . import _harness
+
+_LEAVES = 4
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    made = _harness.parser("artifact", __doc__, rounds=10)
+    made.add_argument(
+        "--width", type=int, default=1000, help="of each of 4 square matrices (1000)"
+    )
+    settings = _harness.parse(made, argv)
+    if settings.width < 1:
+        made.error(f"--width {settings.width}: a matrix has 1 row or more.")
+    if settings.quick:
+        settings.width = 32
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, tree in _trees(settings.width).items():
+            rows += _measure(name, tree, Path(folder), settings)
+    _harness.show(rows, settings)
+
+
+def _trees(width: int) -> dict[str, Any]:
+    keys = jax.random.split(jax.random.key(0), _LEAVES)
+    dense = {
+        f"Dense_{i}": {"kernel": jax.random.normal(key, (width, width))}
+        for i, key in enumerate(keys)
+    }
+
+    def small(*compressors: jc.Compressor) -> Any:
+        return jc.compress(jc.chain(*compressors), dense)
+
+    four_bits = jc.weight_quantization(bits=4)
+    return {
+        "float32": dense,
+        "int8": small(jc.weight_quantization(bits=8)),
+        "90 % pruned, 4 bits": small(jc.magnitude_pruning(0.9), four_bits),
+        "97 % pruned, 4 bits": small(jc.magnitude_pruning(0.97), four_bits),
+    }
+
+
+def _measure(name: str, tree: Any, folder: Path, settings: Any) -> list[_harness.Row]:
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    weights = _LEAVES * settings.width**2
+    paths = {
+        "numpy.savez": folder / "plain.npz",
+        "numpy.savez_compressed": folder / "deflated.npz",
+        "jaxcompress": folder / "packed.safetensors",
+    }
+    plain, deflated, packed = paths.values()
+    write = {
+        "numpy.savez": lambda: np.savez(plain, *leaves),
+        "numpy.savez_compressed": lambda: np.savez_compressed(deflated, *leaves),
+        "jaxcompress": lambda: pack.save(packed, tree),
+    }
+    read = {
+        "numpy.savez": lambda: _read(plain),
+        "numpy.savez_compressed": lambda: _read(deflated),
+        "jaxcompress": lambda: pack.load(packed),
+    }
+
+    def rows(verb: str, variants: dict[str, Callable[[], Any]]) -> list[_harness.Row]:
+        measured = _harness.measure(variants, rounds=settings.rounds)
+        return [finish(verb, row) for row in measured]
+
+    def finish(verb: str, row: _harness.Row) -> _harness.Row:
+        nbytes = paths[row.name.removesuffix(" (again)")].stat().st_size
+        extra = {
+            "MB/s": 4e-6 * weights / row.median,
+            "bytes": nbytes,
+            "bits/weight": 8 * nbytes / weights,
+            "bound": 8 * bound / weights,
+        }
+        return dataclasses.replace(row, name=f"{name}: {verb} {row.name}", extra=extra)
+
+    # Raises unless the file, decoded again, holds this tree bit for bit.
+    bound = report.size(tree).bound_bytes
+    return rows("write", write) + rows("read", read)
+
+
+def _read(path: Path) -> list[np.ndarray]:
+    with np.load(path) as file:
+        return [file[name] for name in file.files]
+
+
+if __name__ == "__main__":
+    main()
