@@ -162,5 +162,8 @@ def _narrower(config: Config, dataset: Dataset) -> Iterator[nn.Module]:
     """The network of the study with ever smaller widths."""
     widths: Any = MODELS[config.model](classes=dataset.num_classes)
     for shrink in np.linspace(1, 0, 400, endpoint=False):
-        narrow = tuple(max(1, round(shrink * width)) for width in widths.widths)
+        first, *rest = (max(1, round(shrink * width)) for width in widths.widths)
+        # Two units between the layers would be no network; a bottleneck this narrow
+        # costs little, since most weights are in the first layer.
+        narrow = (first, *(max(16, width) for width in rest))
         yield MODELS[config.model](classes=dataset.num_classes, widths=narrow)

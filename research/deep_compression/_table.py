@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import statistics
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -71,13 +72,13 @@ def summary(
         "config": dataclasses.asdict(config),
         "data": {
             "name": dataset.name,
-            "source": dataset.source,
+            "source": Path(dataset.source).name,
             "license": dataset.license,
             "train": len(dataset.train),
             "validation": len(dataset.validation),
             "test": len(dataset.test),
         },
-        "seconds": seconds,
+        "seconds_of_this_process": seconds,
         "rows": rows(records),
         "records": {
             name: [json.loads(record.to_json()) for record in row]
