@@ -193,7 +193,7 @@ def test_every_model_maps_examples_to_logits(name):
     x = np.zeros((3, 64), np.int32) if name == "characters" else np.ones((3, 8, 8, 1))
     model = MODELS[name](classes=7)
     params = model.init(jax.random.key(0), x)
-    assert np.shape(model.apply(params, x)) == (3, 7)
+    assert np.asarray(model.apply(params, x)).shape == (3, 7)
 
 
 def test_evaluation_pads_and_forgets_the_padding():
