@@ -80,8 +80,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "shakespeare": {
         **_COMMON,
         "model": "characters",
-        "dense_epochs": 4,
-        "epochs": 4,
+        "dense_epochs": 8,
+        "epochs": 8,
         "batch_size": 256,
         "sparsity": 0.8,
     },
