@@ -25,8 +25,9 @@ def chain(*compressors: Compressor) -> Compressor:
         (quantization, weight sharing, low rank) comes last on that leaf.
 
     Raises:
-      ValueError: in ``finalize``, if a later stage changes a leaf that an earlier one
-        has already given a compressed representation.
+      TypeError: if something else than a compressor is given.
+      ValueError: in ``init``, if a later stage changes a leaf that an earlier one has
+        already given a compressed representation.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -35,6 +36,9 @@ def chain(*compressors: Compressor) -> Compressor:
       >>> int(jc.compress(small, params)["kernel"].codes.astype(bool).sum())
       102
     """
+    for c in compressors:
+        if not isinstance(c, Compressor):
+            raise TypeError(f"chain takes compressors, chain(a, b); {c!r} is none.")
 
     def init(params: PyTree) -> tuple[PyTree, ...]:
         seen, states = params, []

@@ -59,6 +59,11 @@ def test_an_empty_chain_is_the_identity():
     assert jc.compress(jc.chain(), PARAMS) is PARAMS
 
 
+def test_a_list_is_no_chain():
+    with pytest.raises(TypeError, match=r"chain takes compressors, chain\(a, b\); \["):
+        jc.chain([jc.identity()])  # pyright: ignore[reportArgumentType]
+
+
 def test_zeros_survive_quantization_sharing_and_finalize():
     for last in (
         jc.weight_quantization(bits=4),

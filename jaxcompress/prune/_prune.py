@@ -141,6 +141,10 @@ def _check(sparsity: float | Schedule, pattern: Pattern, every: int) -> None:
         raise ValueError(f"every={every}: masks are redrawn every 1 or more updates.")
     if callable(sparsity) or isinstance(sparsity, Tracer):
         return
+    if isinstance(sparsity, str):
+        raise TypeError(
+            f"sparsity={sparsity!r} is a text; pass a number or a schedule."
+        )
     if not 0 <= sparsity < 1:
         hint = f" Did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else ""
         raise ValueError(f"sparsity={sparsity} is outside [0, 1).{hint}")

@@ -36,7 +36,7 @@ class Int:
     symmetric: bool = True
 
     def __post_init__(self) -> None:
-        if self.bits not in (*range(1, 9), 16):
+        if not isinstance(self.bits, int) or self.bits not in (*range(1, 9), 16):
             raise ValueError(
                 f"bits={self.bits}: integers of 1 to 8 and of 16 bits are supported."
             )

@@ -115,6 +115,11 @@ def test_masks_follow_the_sharding_of_their_weight_and_only_counters_are_gathere
     assert after.masks["kernel"].sharding.is_equivalent_to(rows, 2)
 
 
+def test_a_text_is_no_sparsity():
+    with pytest.raises(TypeError, match="sparsity='0.9' is a text"):
+        jc.magnitude_pruning("0.9")  # pyright: ignore[reportArgumentType]
+
+
 @pytest.mark.parametrize(
     ("sparsity", "kwargs", "message"),
     [
