@@ -11,6 +11,7 @@ os.environ["XLA_FLAGS"] = (
 
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -19,3 +20,10 @@ hypothesis.settings.register_profile(
     "jax", deadline=None, max_examples=25, derandomize=True, print_blob=True
 )
 hypothesis.settings.load_profile("jax")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_compiled_programs():
+    """Drawn shapes compile thousands of programs; a module does not need another's."""
+    yield
+    jax.clear_caches()
