@@ -4,6 +4,7 @@
 from . import (
     distill as distill,
     numerics as numerics,
+    program as program,
     prune as prune,
     quantize as quantize,
     testing as testing,
@@ -35,6 +36,15 @@ from .leaves import (
 )
 from .numerics import ste as ste
 from .pack import ArtifactError as ArtifactError, load as load, save as save
+from .program import (
+    count as count,
+    execute as execute,
+    observe as observe,
+    quantize_activations as quantize_activations,
+    rewrite as rewrite,
+    sites as sites,
+    taps as taps,
+)
 from .prune import magnitude_pruning as magnitude_pruning
 from .quantize import (
     PerChannel as PerChannel,

@@ -99,11 +99,15 @@ class Selection:
         return jax.tree.unflatten(self._treedef, merged)
 
     def like(self, tree: Any) -> Any:
-        """Select the same leaves of another tree, where it has the same structure."""
-        leaves, treedef = jax.tree.flatten(tree)
-        if treedef != self._treedef:
+        """Select the same leaves of another tree, where it has the same structure.
+
+        What stands at a leaf may be a tree of its own (statistics of it), or None.
+        """
+        try:
+            leaves = self._treedef.flatten_up_to(tree)
+        except ValueError:
             return tree
-        return jax.tree.unflatten(treedef, _keep(leaves, self._flags))
+        return jax.tree.unflatten(self._treedef, _keep(leaves, self._flags))
 
 
 def select(tree: Any, where: Where) -> Selection:
@@ -177,9 +181,9 @@ def _nothing_selected(where: Where, paths: list[str]) -> str:
     if not paths:
         return "there is nothing to select from: the tree has no leaves."
     if isinstance(where, str):
-        closest = ", ".join(repr(path) for path in _closest(where, paths))
+        near = ", ".join(repr(path) for path in closest(where, paths))
         return (
-            f"{where!r} selected none of {len(paths)} leaves; closest: {closest}. "
+            f"{where!r} selected none of {len(paths)} leaves; closest: {near}. "
             "Globs match the whole path."
         )
     name = getattr(where, "__name__", "a tree of bools")
@@ -191,7 +195,9 @@ def _nothing_selected(where: Where, paths: list[str]) -> str:
     )
 
 
-def _closest(pattern: str, paths: list[str]) -> list[str]:
+def closest(pattern: str, paths: list[str]) -> list[str]:
+    """The three paths that are most like a glob that matched none."""
+
     def likeness(path: str) -> float:
         whole = difflib.SequenceMatcher(None, pattern.strip("*/"), path).ratio()
         tails = pattern.rsplit("/", 1)[-1], path.rsplit("/", 1)[-1]

@@ -51,6 +51,13 @@ def test_dependencies_point_one_way(path):
         assert third <= {"jax", "numpy", "optax"}
 
 
+def test_one_file_knows_how_jax_represents_programs():
+    for path in MODULES:
+        names = imports(path, top_level_only=False)
+        inside = [n for n in names if n.startswith(("jax.extend", "jax.interpreters"))]
+        assert not inside or path == PACKAGE / "program" / "_compat.py", path
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_packages_are_imported_where_they_are_used(path):
     names = {n.split(".")[0] for n in imports(path, top_level_only=True)}

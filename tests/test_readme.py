@@ -32,8 +32,8 @@ def names(tmp_path_factory):
     return scope, folder
 
 
-def test_there_are_five_examples_and_what_they_share():
-    assert len(blocks()) == 6
+def test_there_are_six_examples_and_what_they_share():
+    assert len(blocks()) == 7
 
 
 def test_pruning_learns_and_prunes(names):
@@ -57,6 +57,18 @@ def test_the_files_hold_what_was_trained(names):
     assert int8["Dense_0"]["kernel"].bits == 8
     exact = scope["model"].apply({"params": scope["trained"]}, scope["x"])
     assert jnp.abs(scope["logits"] - exact).max() < 0.05 * jnp.abs(exact).max()
+
+
+def test_weights_and_activations_train_together(names):
+    scope, _ = names
+    state, batch = scope["w8a8"], scope["batch"]
+    # Linen numbers layers as they are made: the one inside is Dense_1, with its ReLU.
+    low, high, count = state.model_state["Dense_1/kernel/output"]
+    assert low == 0 and high > 0 and count == len(scope["batches"])
+    view = jc.weight_quantization(bits=8).apply(state.params, ())
+    logits, _ = scope["quantized"].frozen(view, state.model_state, batch["x"])
+    assert len(jnp.unique(logits)) <= 256
+    assert jnp.mean(jnp.argmax(logits, -1) == batch["y"]) > 0.95
 
 
 def test_one_compilation(names):

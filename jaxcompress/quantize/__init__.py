@@ -10,4 +10,4 @@ from ._granularity import (
     PerTensor as PerTensor,
 )
 from ._quantize import quantize as quantize, weight_quantization as weight_quantization
-from ._scales import Scale as Scale, absmax as absmax
+from ._scales import Scale as Scale, absmax as absmax, of_range as of_range

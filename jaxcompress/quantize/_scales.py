@@ -31,20 +31,44 @@ def absmax(
       https://arxiv.org/abs/1603.05279
     """
     tiles, axes = split_tiles(weights, shape)
-    # XLA may divide by a constant or multiply by its reciprocal, as it is compiled; this
-    # leaves it no choice, so that jit and eager have the same bits.
-    step = np.float32(1 / fmt.high)
     if fmt.binary:
         total = jnp.sum(jnp.abs(tiles), axes)
         return _positive(total / jnp.maximum(jnp.sum(tiles != 0, axes), 1)), None
     if fmt.symmetric:
-        return _positive(jnp.max(jnp.abs(tiles), axes) * step), None
-    low = jnp.minimum(jnp.min(tiles, axes), 0)
-    high = jnp.maximum(jnp.max(tiles, axes), 0)
+        bound = jnp.max(jnp.abs(tiles), axes)
+        return of_range(-bound, bound, fmt)
+    return of_range(jnp.min(tiles, axes), jnp.max(tiles, axes), fmt)
+
+
+def of_range(
+    low: jax.Array, high: jax.Array, fmt: Int
+) -> tuple[jax.Array, jax.Array | None]:
+    """The scale and zero point whose grid spans a range.
+
+    Args:
+      low: float array, smallest values. NaN, of a range that is not known, gives NaN.
+      high: largest values, of the same shape.
+      fmt: which codes there are; a symmetric format takes the larger magnitude of the
+        two, an asymmetric one widens the range to contain zero.
+
+    Returns:
+      A positive scale and an integer-valued zero point (None where the format is
+      symmetric), of the shape of the range.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> jc.quantize.of_range(jnp.array(0.0), jnp.array(2.0), jc.quantize.Int(8))[1]
+    """
+    # XLA may divide by a constant or multiply by its reciprocal, as it is compiled; this
+    # leaves it no choice, so that jit and eager have the same bits.
+    step = np.float32(1 / fmt.high)
+    if fmt.symmetric:
+        return _positive(jnp.maximum(jnp.abs(low), jnp.abs(high)) * step), None
+    low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
     scale = _positive((high - low) * step)
     return scale, jnp.clip(jnp.round(-low / scale), fmt.low, fmt.high)
 
 
 def _positive(scale: jax.Array) -> jax.Array:
     """A tile of zeros, or of values too small to divide by, gets the scale 1."""
-    return jnp.where(scale > jnp.finfo(scale.dtype).tiny, scale, 1)
+    return jnp.where(scale <= jnp.finfo(scale.dtype).tiny, 1, scale)

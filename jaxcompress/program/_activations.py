@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Activation quantization: a function that computes on the grids of an integer runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+from .._select import closest, matches
+from ..quantize import Int, fake_quant, of_range
+from ._analyze import analyze
+from ._boundaries import Boundaries, Boundary, Marked, Point
+from ._find import Found, find
+from ._graph import Program
+from ._interpret import Frame, Interpreter, NodeHook, ValueHook
+from ._ranges import Ranges, moving_average
+from ._rewrite import check_names, stacked
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationQuantizer:
+    """How an activation is quantized.
+
+    Attributes:
+      fmt: which codes there are. After a ReLU a symmetric format wastes half of them.
+      ranges: how its range is chosen: ``moving_average()``, ``minmax()``,
+        ``percentile()``, ``dynamic()``.
+    """
+
+    fmt: Int = Int(8, symmetric=False)
+    ranges: Ranges = moving_average()
+
+    def __call__(self, x: jax.Array, state: Any) -> jax.Array:
+        """Round to the grid; backward, the identity where nothing is clipped."""
+        low, high = self.ranges.read(state, jax.lax.stop_gradient(x))
+        shape = (1,) * (x.ndim - low.ndim)
+        low, high = low.reshape(shape + low.shape), high.reshape(shape + high.shape)
+        return fake_quant(x, self.fmt, scale=lambda *_: of_range(low, high, self.fmt))
+
+
+Policy = (
+    ActivationQuantizer
+    | Mapping[str, ActivationQuantizer | None]
+    | Callable[[Point], ActivationQuantizer | None]
+)
+"""Which points are quantized, and how: one way for all of them, ``{glob: way or None}`` on
+their names of which the first match counts, or a function of the point."""
+
+
+def operands_only(
+    quantizer: ActivationQuantizer | None = None,
+) -> Callable[[Point], ActivationQuantizer | None]:
+    """The policy that quantizes what products read, and nothing else."""
+    chosen = ActivationQuantizer() if quantizer is None else quantizer
+    return lambda point: chosen if point.boundary is Boundary.OPERAND else None
+
+
+class QuantizedFunction(NamedTuple):
+    """A function with quantized activations, in its modes.
+
+    Attributes:
+      init: ``(params, *args) -> ranges``: of nothing seen yet, a dict by point. The
+        arguments may be shapes.
+      calibrate: ``(params, ranges, *args) -> (out, ranges)``: observes; the result is
+        that of the function, bit for bit.
+      train: likewise: observes, then rounds to the grid of what it has seen.
+      frozen: likewise: rounds to the grid of the ranges and leaves them as they are.
+      points: ``(params, *args) -> {name: (Point, ActivationQuantizer)}``: what is
+        quantized, and how.
+    """
+
+    init: Callable[..., dict[str, Any]]
+    calibrate: Callable[..., tuple[Any, dict[str, Any]]]
+    train: Callable[..., tuple[Any, dict[str, Any]]]
+    frozen: Callable[..., tuple[Any, dict[str, Any]]]
+    points: Callable[..., dict[str, tuple[Point, ActivationQuantizer]]]
+
+
+def quantize_activations(
+    fn: Callable[..., Any],
+    policy: Policy | None = None,
+    *,
+    inline_custom: bool = False,
+) -> QuantizedFunction:
+    """Quantize the activations of any function, wherever an integer runtime would.
+
+    Points are the inputs, what each product gives (with the bias, batch norm and ReLU
+    that are fused to it), both sides and the result of residual sums, what products read
+    that nobody stored before (QK^T and PV included), and the outputs. Simulated: the
+    function computes in floats and is no faster; ``execute`` multiplies integers.
+
+    Weights are left to a ``Compressor``: ``params`` may be its view. The ranges are an
+    ordinary pytree; in ``train_step`` they are the ``model_state``. There is one range for
+    each layer of a scan over layers, and one for all trips of any other loop.
+
+    Args:
+      fn: ``(params, *args) -> out``; see ``sites``.
+      policy: how: None for 8 asymmetric bits everywhere; see ``Policy``, and
+        ``operands_only`` for the classic W8A8.
+      inline_custom: look into functions with derivative rules of their own.
+
+    Raises:
+      ValueError: in the modes, if a glob of the policy matches no point, if nothing at
+        all is quantized, or if the ranges belong to another function.
+
+    Warns:
+      OpaqueWarning: where parts of the function are not entered.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"w": jnp.eye(3)}
+      >>> quantized = jc.quantize_activations(lambda params, x: x @ params["w"])
+      >>> x = jnp.array([[0.0, 0.5, 255.0]])
+      >>> ranges = quantized.init(params, x)
+      >>> sorted(ranges)
+      ['input/0', 'w/output']
+      >>> _, ranges = jax.jit(quantized.calibrate)(params, ranges, x)
+      >>> out, _ = jax.jit(quantized.frozen)(params, ranges, jnp.array([[3.2, -9, 999]]))
+      >>> out.tolist()
+      [[3.0, 0.0, 255.0]]
+
+    References:
+      Jacob et al., 2017, https://arxiv.org/abs/1712.05877
+    """
+    chosen = ActivationQuantizer() if policy is None else policy
+
+    def plan(params: Any, args: tuple[Any, ...]) -> Plan:
+        program = analyze(fn, params, args, inline_custom=inline_custom)
+        return make_plan(program, chosen)
+
+    def init(params: Any, *args: Any) -> dict[str, Any]:
+        known = plan(params, args)
+        return {
+            name: stacked(way.ranges.init(), point.layers)
+            for name, (point, way) in known.points.items()
+        }
+
+    def mode(*, observe: bool, rounds: bool) -> Callable[..., Any]:
+        def run(
+            params: Any, ranges: dict[str, Any], *args: Any
+        ) -> tuple[Any, dict[str, Any]]:
+            known = plan(params, args)
+            known.found.warn("quantize_activations")
+            check_names(ranges, known.points, all_of=True)
+            nodes, values = known.hooks(observe=observe, rounds=rounds)
+            leaves = jax.tree.leaves((params, args))
+            out, new, _ = Interpreter(known.program, nodes, values)(leaves, ranges)
+            return out, new
+
+        return run
+
+    return QuantizedFunction(
+        init=init,
+        calibrate=mode(observe=True, rounds=False),
+        train=mode(observe=True, rounds=True),
+        frozen=mode(observe=False, rounds=True),
+        points=lambda params, *args: plan(params, args).points,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is quantized in a program, and how.
+
+    Attributes:
+      program: the program.
+      found: its sites.
+      boundaries: its points, where they are.
+      points: by name, with how they are quantized.
+    """
+
+    program: Program
+    found: Found
+    boundaries: Boundaries
+    points: dict[str, tuple[Point, ActivationQuantizer]]
+
+    def hooks(self, *, observe: bool, rounds: bool) -> tuple[Any, Any]:
+        """What the interpreter does at the nodes and at the values."""
+
+        def apply(name: str, x: jax.Array, frame: Frame) -> jax.Array:
+            way = self.points[name][1]
+            if observe:
+                seen = jax.lax.stop_gradient(x)
+                frame.state[name] = way.ranges.observe(frame.state[name], seen)
+            return way(x, frame.state[name]) if rounds else x
+
+        def once(mark: Marked, x: jax.Array, frame: Frame) -> jax.Array:
+            # Several sites of a frame may read one value, which is stored once.
+            if mark.point.name not in frame.kept:
+                frame.kept[mark.point.name] = apply(mark.point.name, x, frame)
+            return frame.kept[mark.point.name]
+
+        by_node: dict[Any, list[Marked]] = {}
+        for mark in self.boundaries.marks:
+            if mark.node is not None:
+                by_node.setdefault(mark.node, []).append(mark)
+
+        def at_node(marks: list[Marked]) -> NodeHook:
+            def run(op: Any, operands: list[Any], frame: Frame) -> Any:
+                operands = list(operands)
+                for mark in marks:
+                    operands[mark.operand] = once(mark, operands[mark.operand], frame)
+                return op(*operands)
+
+            return NodeHook(tuple(m.point.name for m in marks), run)
+
+        def at_value(name: str) -> ValueHook:
+            return ValueHook((name,), lambda x, frame: apply(name, x, frame))
+
+        nodes = {node: at_node(marks) for node, marks in by_node.items()}
+        values = {
+            mark.value: at_value(mark.point.name)
+            for mark in self.boundaries.marks
+            if mark.node is None
+        }
+        return nodes, values
+
+
+def make_plan(program: Program, policy: Policy) -> Plan:
+    """Apply a policy to the points of a program.
+
+    Raises:
+      ValueError: if a glob matches nothing, or nothing is quantized.
+    """
+    found = find(program)
+    choose = _chooser(policy)
+    names: list[str] = []
+    points: dict[str, tuple[Point, ActivationQuantizer]] = {}
+
+    def accept(point: Point) -> bool:
+        names.append(point.name)
+        way = choose(point)
+        if way is not None:
+            points[point.name] = (point, way)
+        return way is not None
+
+    marked = Boundaries(program, found, accept)
+    if isinstance(policy, Mapping):
+        for glob in policy:
+            if not any(matches(glob, name) for name in names):
+                near = ", ".join(map(repr, closest(glob, names)))
+                raise ValueError(
+                    f"{glob!r} matches none of {len(names)} points; closest: {near}. "
+                    "Globs match the whole name."
+                )
+    if not points:
+        offered = (
+            f"of the points {names[:5]} the policy takes none"
+            if names
+            else ("it has no floating-point input")
+        )
+        raise ValueError(f"no activation of the function is quantized: {offered}.")
+    return Plan(program, found, marked, points)
+
+
+def _chooser(policy: Policy) -> Callable[[Point], ActivationQuantizer | None]:
+    if isinstance(policy, ActivationQuantizer):
+        return lambda point: policy
+    if isinstance(policy, Mapping):
+        return lambda point: next(
+            (way for glob, way in policy.items() if matches(glob, point.name)), None
+        )
+    if callable(policy):
+        return policy
+    raise TypeError(
+        f"the policy is a {type(policy).__name__}; give an ActivationQuantizer, a dict "
+        "{glob: ActivationQuantizer or None}, or a function of a Point."
+    )

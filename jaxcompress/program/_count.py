@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Count: what a function computes and moves, product by product."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._select import path_text
+from ..leaves import Codebook, QArray, dense, is_leaf
+from ._activations import Plan, Policy, make_plan
+from ._analyze import analyze
+from ._find import find
+from ._graph import Node
+from ._site import Opaque, Site, opaque_lines
+from ._table import table
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SiteCount:
+    """What one product costs in one call of the function.
+
+    Attributes:
+      name: of the site.
+      macs: multiply-accumulates, all trips of the loops around it included.
+      density: share of its weights that are not zero; 1.0 where they are not known.
+      bits: declared bits of its two operands: weights (or the left one) and input.
+      weight_bytes: its weights at their bits, zeros left out; 0 for data times data, and
+        for a second use of a leaf.
+      activation_bytes: what it reads and writes beside weights, all trips included, at the
+        bits of the policy or of the dtype.
+      bit_ops: multiply-accumulates by weights that are not zero, times the bits of both
+        operands.
+    """
+
+    name: str
+    macs: int
+    density: float
+    bits: tuple[float, float]
+    weight_bytes: float
+    activation_bytes: float
+
+    @property
+    def effective_macs(self) -> float:
+        """Multiply-accumulates by weights that are not zero."""
+        return self.macs * self.density
+
+    @property
+    def bit_ops(self) -> float:
+        """Effective multiply-accumulates, times the bits of both operands."""
+        return self.effective_macs * self.bits[0] * self.bits[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """What all products cost, printed as a table.
+
+    Nothing here is measured. It is what hardware could save that uses every zero and
+    every bit; masks and fake quantization save nothing when simulated.
+
+    Attributes:
+      sites: one count for each.
+      other_bytes: parameters that no product multiplies by, at their own size.
+      unknown: names of sites in ``while`` loops, whose trips were counted as one.
+      opaque: parts that were not entered, so that nothing in them is counted.
+    """
+
+    sites: tuple[SiteCount, ...]
+    other_bytes: float
+    unknown: tuple[str, ...]
+    opaque: tuple[Opaque, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return sum(s.macs for s in self.sites)
+
+    @property
+    def effective_macs(self) -> float:
+        """Multiply-accumulates by weights that are not zero."""
+        return sum(s.effective_macs for s in self.sites)
+
+    @property
+    def bit_ops(self) -> float:
+        """Effective multiply-accumulates, times the bits of both operands."""
+        return sum(s.bit_ops for s in self.sites)
+
+    @property
+    def weight_bytes(self) -> float:
+        """All parameters at their bits, zero weights left out."""
+        return sum(s.weight_bytes for s in self.sites) + self.other_bytes
+
+    @property
+    def activation_bytes(self) -> float:
+        """What products read and write beside weights."""
+        return sum(s.activation_bytes for s in self.sites)
+
+    def __str__(self) -> str:
+        def row(name: str, x: SiteCount | Count, *middle: str) -> list[str]:
+            numbers = (x.weight_bytes, x.activation_bytes, x.bit_ops)
+            return [name, f"{x.macs:,}", *middle, *(f"{n:,.0f}" for n in numbers)]
+
+        head = [
+            "site",
+            "MACs",
+            "density",
+            "bits",
+            "weight B",
+            "activation B",
+            "bit ops",
+        ]
+        rows = [
+            row(s.name, s, f"{s.density:.3f}", "x".join(f"{b:g}" for b in s.bits))
+            for s in self.sites
+        ]
+        rows.append(row("total", self, "", ""))
+        notes = [
+            f"in a while loop, counted as one trip: {name}" for name in self.unknown
+        ]
+        return "\n".join([table([head, *rows]), *notes, *opaque_lines(self.opaque)])
+
+
+def count(
+    fn: Callable[..., Any],
+    params: Any,
+    *args: Any,
+    policy: Policy | None = None,
+    inline_custom: bool = False,
+) -> Count:
+    """Count multiply-accumulates, bit operations and bytes of a function.
+
+    The program is traced, not run. Scans count every trip; of branches all are counted,
+    though one runs. Only products are: what lies between them is fused with them or small.
+
+    Args:
+      fn: ``(params, *args) -> out`` of dense parameters; see ``sites``.
+      params: its parameters, compressed leaves or not. Leaves declare their bits, and
+        concrete ones their zeros; for a masked tree pass the view. Shapes do for the rest.
+      *args: arrays or shapes.
+      policy: of ``quantize_activations``: the bits of activations; None: of their dtypes.
+      inline_custom: look into functions with derivative rules of their own.
+
+    Warns:
+      OpaqueWarning: where parts of the function are not entered.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"w": jnp.array([[1.0, 0.0], [0.0, 0.0]])}
+      >>> counted = jc.count(lambda params, x: x @ params["w"], params, jnp.ones((8, 2)))
+      >>> counted.macs, counted.effective_macs, counted.weight_bytes
+      (32, 8.0, 4.0)
+    """
+    shapes = jax.eval_shape(dense, params)
+    program = analyze(fn, shapes, args, inline_custom=inline_custom)
+    plan = None if policy is None else make_plan(program, policy)
+    found = plan.found if plan else find(program)
+    found.warn("count")
+    pairs, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_leaf)
+    leaves = {path_text(path): leaf for path, leaf in pairs}
+    used: set[str] = set()
+    rows = []
+    for node, site in found.sites.items():
+        rows.append(_count(node, site, leaves, plan, first=site.leaf not in used))
+        used.add(site.leaf or "")
+    return Count(
+        sites=tuple(rows),
+        other_bytes=sum(
+            _bytes(leaf) for path, leaf in leaves.items() if path not in used
+        ),
+        unknown=tuple(s.name for s in found.sites.values() if s.trips is None),
+        opaque=tuple(found.opaque),
+    )
+
+
+def _count(
+    node: Node, site: Site, leaves: dict[str, Any], plan: Plan | None, *, first: bool
+) -> SiteCount:
+    trips = 1 if site.trips is None else site.trips
+    bits = [_grid_bits(node, i, plan) for i in range(2)]
+    density, weight_bytes = 1.0, 0.0
+    moved = [(i, site.operands[i]) for i in range(2)]
+    if site.weight is not None:
+        leaf = leaves[site.leaf or ""]
+        bits[site.weight] = _bits(leaf)
+        density = _density(leaf)
+        weight_bytes = _bytes(leaf) * density if first else 0.0
+        moved = [(i, x) for i, x in moved if i != site.weight]
+    if site.primitive == "gather":
+        moved = []  # indices are integers already
+    values = sum(math.prod(x.shape) * bits[i] for i, x in moved)
+    values += math.prod(site.result.shape) * _result_bits(node, plan)
+    # Weights first, whichever side they stand on.
+    order = bits[::-1] if site.weight == 1 else bits
+    return SiteCount(
+        name=site.name,
+        macs=site.macs * trips,
+        density=density,
+        bits=(order[0], order[1]),
+        weight_bytes=weight_bytes,
+        activation_bytes=values * trips / 8,
+    )
+
+
+def _grid_bits(node: Node, operand: int, plan: Plan | None) -> float:
+    mark = None if plan is None else plan.boundaries.grid(node, operand)
+    if mark is None or plan is None:
+        return _dtype_bits(node.ins[operand].aval.dtype)
+    return plan.points[mark.point.name][1].fmt.bits
+
+
+def _result_bits(node: Node, plan: Plan | None) -> float:
+    value = node.outs[0]
+    mark = (
+        None if plan is None else plan.boundaries.at.get(plan.boundaries.fused(value))
+    )
+    if mark is None or plan is None:
+        return _dtype_bits(value.aval.dtype)
+    return plan.points[mark.point.name][1].fmt.bits
+
+
+def _bits(leaf: Any) -> float:
+    """Declared bits of a weight."""
+    if isinstance(leaf, QArray):
+        return leaf.bits
+    if isinstance(leaf, Codebook):
+        return math.ceil(math.log2(leaf.centroids.shape[-1]))
+    return _dtype_bits(leaf.dtype)
+
+
+def _dtype_bits(dtype: Any) -> float:
+    return (
+        jnp.finfo(dtype).bits
+        if jnp.issubdtype(dtype, jnp.floating)
+        else 8 * dtype.itemsize
+    )
+
+
+def _bytes(leaf: Any) -> float:
+    return math.prod(leaf.shape) * _bits(leaf) / 8
+
+
+def _density(leaf: Any) -> float:
+    if isinstance(leaf, jax.ShapeDtypeStruct) or not leaf.size:
+        return 1.0
+    return float(jnp.count_nonzero(dense(leaf))) / leaf.size

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Products on integers: which sites of a packed tree can be some, and how they run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..leaves import QArray, is_leaf
+from ..quantize import Int, of_range, to_qarray
+from ._activations import Plan
+from ._graph import Node
+from ._integer import MAX_SUMMED, Codes, as_codes, product
+from ._interpret import Frame, NodeHook
+from ._layout import Layout, layout
+from ._site import Site
+
+Pays = Callable[[Site], bool]
+"""Whether a product is faster on integers than on floats, as far as can be known."""
+
+
+def large(site: Site) -> bool:
+    """Whether a product has a million weights or more.
+
+    Below, a float32 product is as fast on the CPU this was measured on (see
+    ``benchmarks/integer_products.py``); ``measured`` asks the device at hand instead.
+    """
+    weights = 0 if site.weight is None else math.prod(site.operands[site.weight].shape)
+    return weights >= 2**20
+
+
+class Weight(NamedTuple):
+    """A packed weight, as the hook of its site sees it; a leading axis for each layer."""
+
+    codes: jax.Array
+    scale: jax.Array
+    zero_point: jax.Array | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """A product that can run on integers.
+
+    Attributes:
+      node: where it is.
+      site: what is known of it.
+      layout: how its leaf lies in it.
+      weight: the leaf.
+      bits: of the leaf.
+      fmt: how its input is quantized.
+      point: on whose grid that lies; None: every row has a range of its own.
+      plan: that the point is from.
+    """
+
+    node: Node
+    site: Site
+    layout: Layout
+    weight: Weight
+    bits: int
+    fmt: Int
+    point: str | None
+    plan: Plan | None
+
+
+def choose(
+    node: Node, site: Site, leaf: Any, plan: Plan | None, pays: Pays
+) -> Product | str:
+    """The product of a site on integers, or why it runs on floats.
+
+    Args:
+      node: where it is.
+      site: what is known of it.
+      leaf: the leaf it multiplies by.
+      plan: of the policy; None: rows are quantized on the fly.
+      pays: whether a product that can be one shall be one.
+    """
+    if site.weight is None:
+        return "data times data"
+    if not isinstance(leaf, QArray):
+        return (
+            f"the leaf is a {type(leaf).__name__}"
+            if is_leaf(leaf)
+            else "the leaf is dense"
+        )
+    if leaf.bits > 8:
+        return f"the leaf has {leaf.bits} bits"
+    if site.primitive != "dot_general":
+        return "a convolution"
+    known = layout(node, site, leaf.shape)
+    if isinstance(known, str):
+        return known
+    trail = node.ins[site.weight].trail
+    axes = [i for a in (trail.axes if trail else ()) for i in a or ()]
+    if (
+        trail is None
+        or not trail.exact
+        or sorted(axes) != list(range(known.stacked, len(leaf.shape)))
+    ):
+        return "the parameter is changed before it is multiplied by"
+    if any(leaf.scale.shape[i] != 1 for i in known.inside):
+        return "its scales vary along the axis that is summed over"
+    if any(a not in (1, b) for a, b in zip(leaf.scale.shape, leaf.shape, strict=True)):
+        return "its scales belong to groups of outputs"
+    if known.features > MAX_SUMMED:
+        return f"int32 does not hold sums of {known.features} products"
+    point, fmt = None, Int(8)
+    if plan is not None:
+        mark = plan.boundaries.grid(node, 1 - site.weight)
+        if mark is None:
+            return "the policy does not quantize its input"
+        point, way = mark.point.name, plan.points[mark.point.name][1]
+        fmt = way.fmt
+        if fmt.bits > 8:
+            return f"its input has {fmt.bits} bits"
+        if mark.node is None and not way.ranges.is_kept:
+            return "its input is on the dynamic grid of an earlier value"
+    if not pays(site):
+        return "it does not pay"
+    weight = Weight(leaf.codes, leaf.scale, leaf.zero_point)
+    return Product(node, site, known, weight, leaf.bits, fmt, point, plan)
+
+
+def hook(p: Product) -> NodeHook:
+    """Runs a product on integers; its weight is given under the name of its site."""
+    side = 1 - (p.site.weight or 0)
+
+    def run(op: Any, operands: list[Any], frame: Frame) -> Any:
+        del op
+        w = _operand(frame.given[p.site.name], p)
+        return product(_input(operands[side], p, frame), w, p.site)
+
+    return NodeHook((p.site.name, *([p.point] if p.point else [])), run)
+
+
+def _input(x: jax.Array, p: Product, frame: Frame) -> Codes:
+    """The data operand as codes: of its point's grid, or of a range for every row."""
+    if p.plan is None or p.point is None:
+        return rows_as_codes(x, p.site)
+    low, high = p.plan.points[p.point][1].ranges.read(frame.state[p.point], x)
+    ones = (1,) * (x.ndim - low.ndim)
+    low, high = low.reshape(ones + low.shape), high.reshape(ones + high.shape)
+    return as_codes(to_qarray(x, p.fmt, scale=lambda *_: of_range(low, high, p.fmt)))
+
+
+def _operand(given: Weight, p: Product) -> Codes:
+    """The weight as codes, laid out as the operand of its site."""
+    trail = p.node.ins[p.site.weight or 0].trail
+    shape = p.site.operands[p.site.weight or 0].shape
+    summed = p.site.contraction[p.site.weight or 0]
+    order = [
+        i - p.layout.stacked for a in (trail.axes if trail else ()) for i in a or ()
+    ]
+    wide = [
+        1 if i + p.layout.stacked in p.layout.inside else n
+        for i, n in enumerate(given.codes.shape)
+    ]
+    thin = tuple(1 if i in summed else n for i, n in enumerate(shape))
+
+    def along(x: jax.Array) -> jax.Array:
+        return jnp.broadcast_to(x, wide).transpose(order).reshape(thin)
+
+    return as_codes(
+        QArray(
+            codes=given.codes.transpose(order).reshape(shape),
+            scale=along(given.scale),
+            zero_point=None if given.zero_point is None else along(given.zero_point),
+            bits=p.bits,
+            value_dtype=jnp.dtype(jnp.float32),
+        )
+    )
+
+
+def rows_as_codes(x: jax.Array, site: Site) -> Codes:
+    """The data operand of a site, every row rounded to 8 bits of its own range."""
+    summed = site.contraction[1 - (site.weight or 0)]
+    rows = tuple(1 if i in summed else n for i, n in enumerate(x.shape))
+    return as_codes(to_qarray(x, Int(8), scale_shape=rows))

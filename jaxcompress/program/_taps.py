@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Taps: intermediate features of a function, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+
+from .._select import closest, matches
+from . import _compat
+from ._analyze import analyze
+from ._boundaries import Boundaries
+from ._find import Found, find
+from ._graph import Program, Region, Value, nodes, readers, shape_of
+from ._interpret import Frame, Interpreter, ValueHook
+
+Select = str | Iterable[str] | Callable[[str], bool]
+"""Names: a glob that matches the whole name, several globs, or a function of the name."""
+
+
+def taps(
+    fn: Callable[..., Any], select: Select, *, inline_custom: bool = False
+) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
+    """Give a function its named intermediate features as a second result.
+
+    For distillation on features, and for looking. The function itself is not changed, and
+    gradients flow through the features. ``tap_names`` lists what there is:
+
+    - ``"<site>/input"`` (``/lhs`` and ``/rhs`` of data times data) and ``"<site>/output"``,
+      the latter with the bias, batch norm and ReLU that follow a product;
+    - residual sums: ``"<name stack>/add"``;
+    - what leaves a name scope, which is a module in Flax Linen: ``"ResNet/Block_0"``
+      (``#1`` and so on for a second result);
+    - whatever was marked with ``jax.ad_checkpoint.checkpoint_name(x, "name")``.
+
+    Features inside of loops, such as a scan over layers, are stacked along a new first
+    axis. Those inside of ``while`` loops and of branches are not available.
+
+    Args:
+      fn: ``(params, *args) -> out``; see ``sites``.
+      select: names; see ``Select``.
+      inline_custom: look into functions with derivative rules of their own.
+
+    Returns:
+      ``(params, *args) -> (out, {name: feature})``.
+
+    Raises:
+      ValueError: when called, if a glob matches no name, or none that is available.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"first": jnp.eye(2), "last": jnp.ones((2, 1))}
+      >>> def fn(params, x):
+      ...     return jax.nn.relu(x @ params["first"]) @ params["last"]
+      >>> out, features = jc.taps(fn, "first/*")(params, jnp.array([[-1.0, 2.0]]))
+      >>> {name: x.tolist() for name, x in features.items()}
+      {'first/input': [[-1.0, 2.0]], 'first/output': [[0.0, 2.0]]}
+    """
+
+    def tapped(params: Any, *args: Any) -> tuple[Any, dict[str, jax.Array]]:
+        program = analyze(fn, params, args, inline_custom=inline_custom)
+        found = find(program)
+        found.warn("taps")
+        chosen = _chosen(_named(program, found), select)
+        by_value: dict[Value, list[str]] = {}
+        for name, value in chosen.items():
+            by_value.setdefault(value, []).append(name)
+        hooks = {value: _hook(tuple(names)) for value, names in by_value.items()}
+        leaves = jax.tree.leaves((params, args))
+        out, _, emitted = Interpreter(program, {}, hooks)(leaves, {})
+        return out, {name: emitted[name] for name in chosen}
+
+    return tapped
+
+
+def tap_names(
+    fn: Callable[..., Any], params: Any, *args: Any, inline_custom: bool = False
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The features that ``taps`` can give, with their shapes and dtypes.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> def fn(params, x):
+      ...     return x @ params["w"]
+      >>> list(jc.program.tap_names(fn, {"w": jnp.eye(2)}, jnp.ones((3, 2))))
+      ['w/input', 'w/output']
+    """
+    program = analyze(fn, params, args, inline_custom=inline_custom)
+    named = _named(program, find(program))
+    return {
+        name: _stacked(value) for name, value in named.items() if _is_available(value)
+    }
+
+
+def _hook(names: tuple[str, ...]) -> ValueHook:
+    def run(x: Any, frame: Frame) -> Any:
+        frame.emitted.update(dict.fromkeys(names, x))
+        return x
+
+    return ValueHook(names, run)
+
+
+def _named(program: Program, found: Found) -> dict[str, Value]:
+    """Every name of a feature."""
+    marks = Boundaries(program, found, lambda point: point.boundary.is_inside).marks
+    stored = {mark.point.name: mark.value for mark in marks}
+    named: dict[str, Value] = {}
+    for node, site in found.sites.items():
+        for i, value in enumerate(node.ins[:2]):
+            side = "input" if site.weight is not None else ("lhs", "rhs")[i]
+            if value.origin.data and _compat.is_floating(value.aval):
+                named[f"{site.name}/{side}"] = value
+        if output := stored.pop(f"{site.name}/output", None):
+            named[f"{site.name}/output"] = output
+    named |= stored
+    for node in nodes(program.root):
+        if node.primitive == "name":
+            named[node.eqn.params["name"]] = node.outs[0]
+    for name, value in _leaving(program.root):
+        named.setdefault(name, value)
+    return {k: v for k, v in named.items() if v.region and not v.region.sealed}
+
+
+def _leaving(root: Region) -> Iterator[tuple[str, Value]]:
+    """What is computed in a name scope and read outside of it, by the scope's name."""
+    results = dict(_results(root, ""))
+    scopes: dict[str, list[Value]] = {}
+    for node in nodes(root):
+        for value in node.outs:
+            if not (value.origin.data and _compat.is_floating(value.aval)):
+                continue
+            users = [reader.scope for reader in readers(value)]
+            users += [results[value]] if value in results else []
+            for scope in _prefixes(node.scope):
+                inside = [u == scope or u.startswith(f"{scope}/") for u in users]
+                values = scopes.setdefault(scope, [])
+                if not all(inside) and value not in values:
+                    values.append(value)
+    for scope, values in scopes.items():
+        for i, value in enumerate(values):
+            yield (f"{scope}#{i}" if i else scope), value
+
+
+def _results(region: Region, scope: str) -> Iterator[tuple[Value, str]]:
+    """The results of a program, its loops and its branches; and the scope they go to."""
+    yield from ((value, scope) for value in region.outs)
+    for node in region.nodes:
+        for body in node.bodies:
+            if body.home is body:
+                yield from _results(body, node.scope)
+
+
+def _prefixes(scope: str) -> Iterable[str]:
+    parts = scope.split("/") if scope else []
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
+
+
+def _is_available(value: Value) -> bool:
+    """Whether loops can hand it out: all around it are scans, and there is no branch."""
+    return value.region is not None and value.region.home.hands_out
+
+
+def _stacked(value: Value) -> jax.ShapeDtypeStruct:
+    shape = shape_of(value)
+    loops = value.region.loops if value.region else ()
+    return jax.ShapeDtypeStruct(
+        (*(x.trips or 0 for x in loops), *shape.shape), shape.dtype
+    )
+
+
+def _chosen(named: dict[str, Value], select: Select) -> dict[str, Value]:
+    available = {k: v for k, v in named.items() if _is_available(v)}
+    if callable(select):
+        picked = {k: v for k, v in available.items() if select(k)}
+        if not picked:
+            raise ValueError(
+                f"the function selected none of {len(available)} features; "
+                f"among them are {', '.join(map(repr, list(available)[:5]))}."
+            )
+        return picked
+    picked = {}
+    for glob in [select] if isinstance(select, str) else select:
+        matched = {k: v for k, v in available.items() if matches(glob, k)}
+        if not matched:
+            inside = [k for k in named if matches(glob, k)]
+            if inside:
+                raise ValueError(
+                    f"{glob!r} matches {inside[0]!r}, which is inside of a while loop or "
+                    "a branch, where a feature cannot leave from."
+                )
+            near = ", ".join(map(repr, closest(glob, list(available))))
+            raise ValueError(
+                f"{glob!r} matches none of {len(available)} features; closest: {near}. "
+                "Globs match the whole name."
+            )
+        picked |= matched
+    return picked

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The way from a parameter to where it is used: which of its axes lies along which."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from ._compat import JaxprEqn, shape
+
+Axes = tuple[tuple[int, ...] | None, ...]
+
+# They move values or round them, and change none.
+_MOVES = {
+    "transpose",
+    "reshape",
+    "squeeze",
+    "broadcast_in_dim",
+    "convert_element_type",
+    "copy",
+    "optimization_barrier",
+    "sharding_constraint",
+    "stop_gradient",
+    "name",
+}
+
+
+class Trail(NamedTuple):
+    """Where a parameter leaf lies in a value that is computed from parameters alone.
+
+    Attributes:
+      leaf: its place in the tree.
+      axes: for each axis of the value the axes of the leaf that lie along it, outermost
+        first: ``()`` where it has length 1 or repeats the leaf, None where it is unknown.
+      exact: whether the value is the leaf itself, but for its layout and dtype.
+    """
+
+    leaf: int
+    axes: Axes
+    exact: bool
+
+    @classmethod
+    def start(cls, leaf: int, shape: Sequence[int]) -> Trail:
+        """At the parameter itself."""
+        return cls(leaf, tuple((i,) for i in range(len(shape))), True)
+
+    def without_first_axis(self) -> Trail | None:
+        """Inside a scan over the first axis."""
+        return self._replace(axes=self.axes[1:])
+
+    def with_first_axis(self) -> Trail:
+        """Stacked by a scan: the new axis is none of the leaf's that is known."""
+        return self._replace(axes=(None, *self.axes), exact=False)
+
+
+def follow(eqn: JaxprEqn, trails: Sequence[Trail | None], leaf: int) -> Trail | None:
+    """The trail through one equation without data among its operands.
+
+    Args:
+      eqn: the equation.
+      trails: of its operands.
+      leaf: which leaf to follow where several meet.
+    """
+    name, result = eqn.primitive.name, shape(eqn.outvars[0])
+    here = [
+        (shape(atom), trail)
+        for atom, trail in zip(eqn.invars, trails, strict=True)
+        if trail is not None and trail.leaf == leaf
+    ]
+    if not here:
+        return None
+    lost = Trail(leaf, (None,) * len(result), False)
+    before, trail = here[0]
+    if name in _MOVES and len(eqn.invars) == 1:
+        axes = _moved(name, eqn.params, before, trail.axes, result)
+        return Trail(leaf, axes, trail.exact)
+    if name in ("slice", "dynamic_slice") and len(before) == len(result):
+        return Trail(leaf, trail.axes, False)
+    same = [t for s, t in here if s == result]
+    if same and _is_elementwise(eqn):
+        # Several may have come by different ways (a straight-through estimator's do).
+        known = max(same, key=lambda t: sum(a is not None for a in t.axes))
+        return known._replace(exact=False)
+    return lost
+
+
+def _is_elementwise(eqn: JaxprEqn) -> bool:
+    """As far as shapes tell: every operand has the result's shape, or repeats along it."""
+    result = shape(eqn.outvars[0])
+    return all(
+        not own
+        or (
+            len(own) == len(result)
+            and all(n in (1, m) for n, m in zip(own, result, strict=True))
+        )
+        for own in map(shape, eqn.invars)
+    )
+
+
+def _moved(
+    name: str,
+    params: dict[str, Any],
+    before: Sequence[int],
+    axes: Axes,
+    after: Sequence[int],
+) -> Axes:
+    if name == "transpose":
+        return tuple(axes[i] for i in params["permutation"])
+    if name == "squeeze":
+        gone = {d % len(before) for d in params["dimensions"]}
+        return tuple(a for i, a in enumerate(axes) if i not in gone)
+    if name == "broadcast_in_dim":
+        to = dict(zip(params["broadcast_dimensions"], range(len(before)), strict=True))
+        return tuple(
+            axes[to[i]] if i in to and before[to[i]] == n else ()
+            for i, n in enumerate(after)
+        )
+    if name == "reshape":
+        return _reshaped(before, axes, after)
+    return axes
+
+
+def _reshaped(before: Sequence[int], axes: Axes, after: Sequence[int]) -> Axes:
+    """Axes that a reshape merges are known; those it splits are not."""
+    result: list[tuple[int, ...] | None] = []
+    i = 0
+    for size in after:
+        if size == 1:
+            result.append(())
+            continue
+        merged: tuple[int, ...] | None = ()
+        have = 1
+        while have < size and i < len(before):
+            own = axes[i] if before[i] != 1 else ()
+            merged = None if merged is None or own is None else merged + own
+            have *= before[i]
+            i += 1
+        if have != size:  # split: nothing is known from here on
+            return (*result, *(None,) * (len(after) - len(result)))
+        result.append(merged)
+    return tuple(result)
