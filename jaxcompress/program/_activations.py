@@ -92,7 +92,9 @@ def quantize_activations(
     that nobody stored before (QK^T and PV included), and the outputs. Simulated: the
     function computes in floats and is no faster; ``execute`` multiplies integers.
 
-    Weights are left to a ``Compressor``: ``params`` may be its view. The ranges are an
+    Weights are left to a ``Compressor``: ``params`` may be its view. Whatever else the
+    model has, such as batch statistics, belongs to ``params`` too: every other argument is
+    data. The first axis of a result is taken for the batch. The ranges are an
     ordinary pytree; in ``train_step`` they are the ``model_state``. There is one range for
     each layer of a scan over layers, and one for all trips of any other loop.
 

@@ -37,7 +37,6 @@ def analyze(
         paths,
         avals[:count],
         paths_and_leaves(tuple(args))[0],
-        traced.consts,
         traced.out_tree,
     )
     values = [
@@ -48,11 +47,7 @@ def analyze(
     ]
     builder = _Builder(program, inline_custom)
     root = Region(traced.jaxpr, traced.consts, (), None, sealed=False)
-    consts = [
-        Value(v.aval, Origin(False, frozenset(), frozenset([i])), None)
-        for i, v in enumerate(traced.jaxpr.constvars)
-    ]
-    program.root = builder.fill(root, values, "", consts)
+    program.root = builder.fill(root, values, "")
     return program
 
 
@@ -63,18 +58,13 @@ class _Builder:
             _compat.CUSTOM_RULES if inline_custom else set()
         )
 
-    def fill(
-        self,
-        region: Region,
-        ins: list[Value],
-        scope: str,
-        consts: list[Value] | None = None,
-    ) -> Region:
+    def fill(self, region: Region, ins: list[Value], scope: str) -> Region:
         """Walk the equations of a region, given the values of its arguments."""
         jaxpr = region.jaxpr
         env: dict[Var, Value] = {}
-        if consts is None:
-            consts = [Value(v.aval, NOTHING, None) for v in jaxpr.constvars]
+        # A jitted function inside may close over arrays of its own.
+        origin = Origin(closed_over=True)
+        consts = [Value(v.aval, origin, None) for v in jaxpr.constvars]
         for var, value in zip(
             (*jaxpr.constvars, *jaxpr.invars), (*consts, *ins), strict=True
         ):
@@ -85,7 +75,7 @@ class _Builder:
 
         def read(atom: Any) -> Value:
             if isinstance(atom, Literal):
-                return Value(atom.aval, NOTHING, None)
+                return Value(atom.aval, NOTHING, None, literal=atom.val)
             return env[atom]
 
         for eqn in jaxpr.eqns:

@@ -19,27 +19,16 @@ from .._select import path_text
 from . import _compat
 from ._find import Found
 from ._graph import Node, Program, Value, nodes, readers, shape_of
+from ._primitives import (
+    AFFINE,
+    COLLECTIVES,
+    ELEMENTWISE,
+    GATHERING,
+    JOINING,
+    MOVES,
+    SELECTING,
+)
 from ._site import Site
-
-_MOVES = {
-    "broadcast_in_dim", "convert_element_type", "copy", "expand_dims", "name",
-    "optimization_barrier", "reshape", "rev", "sharding_constraint", "squeeze",
-    "stop_gradient", "transpose",
-}  # fmt: skip
-_ELEMENTWISE = _MOVES | {
-    "abs", "add", "add_any", "and", "cbrt", "ceil", "clamp", "cos", "cosh", "div", "eq",
-    "erf", "erf_inv", "erfc", "exp", "exp2", "expm1", "floor", "ge", "gt", "integer_pow",
-    "is_finite", "le", "log", "log1p", "log2", "logistic", "lt", "max", "min", "mul",
-    "ne", "neg", "not", "one_minus_square", "or", "pow", "reduce_precision", "rem",
-    "round", "rsqrt", "select_n", "sign", "sin", "sinh", "sqrt", "square", "sub", "tan",
-    "tanh", "xor",
-}  # fmt: skip
-_JOINING = {"add", "add_any", "sub", "mul", "div", "max", "min", "concatenate"}
-_AFFINE = {"add", "add_any", "sub", "mul", "div"}
-# Their results are among the values they are given, or zero.
-_SELECTING = _MOVES | {
-    "dynamic_slice", "pad", "reduce_max", "reduce_window_max", "slice", "split",
-}  # fmt: skip
 
 
 class Boundary(enum.Enum):
@@ -104,6 +93,7 @@ class Boundaries:
         self.program, self.found, self.accept = program, found, accept
         self.sources_of: dict[Value, frozenset[int]] = {}
         self.at: dict[Value, Marked] = {}  # points that everyone sees
+        self.refused: set[Value] = set()
         self.names: Counter[str] = Counter()
         self.mark_values()
         self.marks: list[Marked] = [*self.at.values(), *self.mark_operands()]
@@ -161,11 +151,13 @@ class Boundaries:
     def mark(
         self, value: Value, name: str, why: Boundary, site: Site | None = None
     ) -> None:
-        if value in self.at or not _is_quantizable(value):
+        if value in self.at or value in self.refused or not _is_quantizable(value):
             return
         point = self.point(value, name, why, site)
         if self.accept(point):
             self.at[value] = Marked(point, value)
+        else:  # and not offered again under another name
+            self.refused.add(value)
 
     def point(
         self,
@@ -213,8 +205,8 @@ class Boundaries:
         node = value.producer
         if not value.origin.data:
             found = frozenset()
-        elif node is None or not _passes(node):
-            found = frozenset([id(value)] if _compat.is_floating(value.aval) else [])
+        elif node is None or not (_passes(node) or self.is_statistic(value)):
+            found = frozenset([id(value)] if _is_quantizable(value) else [])
         else:
             parts = [self.sources(v) for v in node.ins]
             found = frozenset().union(*parts)
@@ -225,24 +217,35 @@ class Boundaries:
 
     def is_join(self, node: Node) -> bool:
         """Whether it puts two tensors together."""
-        if node.primitive not in _JOINING or not _is_quantizable(node.outs[0]):
+        if node.primitive not in JOINING or not _is_quantizable(node.outs[0]):
             return False
         parts = {self.sources(v) for v in node.ins} - {frozenset()}
         return len(parts) > 1
 
     def stored(self, value: Value) -> Marked | None:
         """The point on whose grid a value lies already."""
+        reader = None
         while value not in self.at:
             node = value.producer
-            if node is None or not (
-                node.primitive in _SELECTING or _is_rectifier(node)
-            ):
+            if node is None or not self.keeps_grid(node, reader):
                 return None
-            data = [v for v in node.ins if v.origin.data]
-            if not data or not _is_quantizable(data[0]):
+            kept = [v for v in node.ins if self.sources(v)]
+            if len(kept) != 1:
                 return None
-            value = data[0]
+            (value,), reader = kept, node
         return self.at[value]
+
+    def keeps_grid(self, node: Node, reader: Node | None) -> bool:
+        """Whether its result is on the grid of its operand."""
+        if node.primitive == "pad":
+            return _is_zero(node.ins[1])
+        if node.primitive in SELECTING or self.is_mask(node):
+            return True
+        # Dropout scales what it leaves, before or after; evaluation does not. They have
+        # one grid, or else training would have points that evaluation does not know.
+        beside = [v.producer for v in node.ins] + [reader]
+        masks = any(other is not None and self.is_mask(other) for other in beside)
+        return _is_rectifier(node, bound=0) or (_is_scaling(node) and masks)
 
     def fused(self, value: Value) -> Value:
         """The last value that a runtime computes in one go with this one."""
@@ -256,10 +259,22 @@ class Boundaries:
                 end = value
         return end
 
+    def is_mask(self, node: Node) -> bool:
+        """Whether it sets elements to zero for reasons of its own, as dropout does."""
+        if node.primitive == "mul":
+            return any(_is_flag(v) and not self.sources(v) for v in node.ins)
+        if node.primitive != "select_n":
+            return False
+        which, *cases = node.ins
+        return not self.sources(which) and sum(map(_is_zero, cases)) == 1
+
     def is_fusable(self, node: Node, value: Value) -> bool:
-        if node.primitive in _MOVES or _is_rectifier(node):
+        users = [reader for out in node.outs for reader in readers(out)]
+        if _is_scaling(node) and users and all(map(self.is_mask, users)):
+            return False
+        if node.primitive in MOVES or _is_rectifier(node):
             return True
-        if node.primitive not in _AFFINE:
+        if node.primitive not in AFFINE:
             return False
         others = [v for v in node.ins if v is not value]
         return len(others) == 1 and (
@@ -270,10 +285,14 @@ class Boundaries:
         """Whether a reader only makes statistics of a value, as a batch norm does."""
         if _reduces_batch(node):
             return True
-        if depth == 0 or node.primitive not in _ELEMENTWISE or len(node.outs) != 1:
+        if (
+            depth == 0
+            or node.primitive not in ELEMENTWISE | MOVES
+            or len(node.outs) != 1
+        ):
             return False
         others = [v for v in node.ins if v is not value]
-        if any(v.origin.data for v in others):
+        if any(v.origin.data and not self.is_statistic(v) for v in others):
             return False
         (out,) = node.outs
         users = list(readers(out))
@@ -292,38 +311,70 @@ class Boundaries:
                 return False
             if _reduces_batch(node):
                 continue
-            if not _passes(node):
+            if not _passes(node) and node.primitive not in SELECTING:
                 return False
             pending += node.ins
         return value.origin.data
 
 
 def _is_quantizable(value: Value) -> bool:
-    return value.origin.data and _compat.is_floating(value.aval)
+    """Whether it is an activation; a number by itself, such as a temperature, is none."""
+    floating = _compat.is_floating(value.aval)
+    return value.origin.data and floating and bool(value.aval.shape)
+
+
+def _before_moves(value: Value) -> Iterator[Value]:
+    yield value
+    while value.producer is not None and value.producer.primitive in MOVES:
+        value = value.producer.ins[0]
+        yield value
+
+
+def _is_zero(value: Value) -> bool:
+    *_, first = _before_moves(value)
+    return first.literal is not None and bool(first.literal == 0)
+
+
+def _is_flag(value: Value) -> bool:
+    """Whether it is made of bools."""
+    return any(v.aval.dtype == bool for v in _before_moves(value))
+
+
+def _is_scaling(node: Node) -> bool:
+    """Whether it multiplies data by a number."""
+    constants = [v for v in node.ins if not v.origin.data and not v.origin.leaves]
+    return node.primitive in ("mul", "div") and len(constants) == 1
 
 
 def _passes(node: Node) -> bool:
     """Whether its result is a function of the same tensors as its operands are."""
     name = node.primitive
-    return name in _ELEMENTWISE or name.startswith("reduce_") or name == "concatenate"
+    known = ELEMENTWISE | MOVES | COLLECTIVES | GATHERING
+    return name in known or name.startswith("reduce_")
 
 
 def _reduces_batch(node: Node) -> bool:
     return node.primitive.startswith("reduce_") and 0 in node.eqn.params.get("axes", ())
 
 
-def _is_rectifier(node: Node) -> bool:
-    """Whether it bounds a value by constants, as ReLU and ReLU6 do."""
+def _is_rectifier(node: Node, *, bound: float | None = None) -> bool:
+    """Whether it bounds a value by constants, as ReLU and ReLU6 do.
+
+    Args:
+      node: any.
+      bound: the only one that is allowed; None: any.
+    """
     data = [v for v in node.ins if v.origin.data]
     others = [v for v in node.ins if not v.origin.data]
     return (
         node.primitive in ("max", "min", "clamp")
         and len(data) == 1
         and all(not v.origin.leaves and not v.aval.shape for v in others)
+        and (bound is None or all(v.literal == bound for v in others))
     )
 
 
 def _sides(node: Node) -> Sequence[str]:
-    if node.primitive == "concatenate":
+    if node.primitive in GATHERING:
         return [str(i) for i in range(len(node.ins))]
     return ("lhs", "rhs")

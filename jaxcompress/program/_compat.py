@@ -197,11 +197,34 @@ def branches(eqn: JaxprEqn) -> Sequence[Any]:
     return eqn.params["branches"]
 
 
-def switch(index: jax.Array, fns: Sequence[Callable[..., Any]], *operands: Any) -> Any:
-    """``lax.switch``; of two branches ``lax.cond``, which does not clamp the index."""
-    if len(fns) == 2:
-        return lax.cond(index != 0, fns[1], fns[0], *operands)
+def chosen(eqn: JaxprEqn, index: Any, fns: Sequence[Any], *operands: Any) -> Any:
+    """Run one of the branches of a ``cond``.
+
+    Args:
+      eqn: the equation.
+      index: of the branch, or the flag that it was made of.
+      fns: the branches.
+      *operands: of each.
+    """
+    platforms = eqn.params.get("branches_platforms")
+    if platforms:  # chosen when compiled: the others may not even compile here
+        pairs = list(zip(platforms, fns, strict=True))
+        default = next((fn for names, fn in pairs if names is None), None)
+        named = {name: fn for names, fn in pairs for name in names or ()}
+        return lax.platform_dependent(*operands, default=default, **named)
+    if index.dtype == bool:
+        return lax.cond(index, fns[1], fns[0], *operands)
     return lax.switch(index, fns, *operands)
+
+
+def flag(maker: JaxprEqn) -> Var | None:
+    """The bool that an equation makes an index of; None if it does something else."""
+    if maker.primitive.name != "convert_element_type":
+        return None
+    (atom,) = maker.invars
+    aval: Any = atom.aval
+    is_flag = jnp.issubdtype(aval.dtype, jnp.bool_)
+    return atom if is_flag and isinstance(atom, Var) else None
 
 
 class Contraction(NamedTuple):

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,7 +45,7 @@ class Found:
 
 def find(program: Program) -> Found:
     """Name the sites of a program."""
-    names: Counter[str] = Counter()
+    names: set[str] = set()
     found: dict[Node, Site] = {}
     opaque: list[Opaque] = []
     closed_over: list[str] = []
@@ -64,12 +64,12 @@ def find(program: Program) -> Found:
             f"they have no names and are not compressed: {'; '.join(closed_over)}. Pass "
             "them in `params`, or ignore this warning if they are constants.",
             ClosedOverWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
     return Found(found, opaque)
 
 
-def _site(program: Program, node: Node, names: Counter[str]) -> Site:
+def _site(program: Program, node: Node, names: set[str]) -> Site:
     lhs, rhs = node.ins[:2]
     origins = [v.origin for v in (lhs, rhs)]
     leaves = [o.leaves if not o.data else frozenset() for o in origins]
@@ -80,15 +80,18 @@ def _site(program: Program, node: Node, names: Counter[str]) -> Site:
         weight = 1 if main in leaves[1] else 0
         leaf = program.paths[main]
     base = leaf or "/".join(filter(None, (node.scope, node.primitive)))
-    name = f"{base}#{names[base]}" if names[base] else base
-    names[base] += 1
+    # Counted on until it is free: a leaf may itself be called "w#1".
+    numbered = (f"{base}#{i}" if i else base for i in itertools.count())
+    name = next(n for n in numbered if n not in names)
+    names.add(name)
     contraction, batch = _axes(node)
     inside, outputs = None, None
     if weight is not None:
         trail = node.ins[weight].trail
         if trail is not None and trail.leaf == program.paths.index(leaf or ""):
             summed, shared = contraction[weight], batch[weight]
-            rest = [i for i in range(len(trail.axes)) if i not in (*summed, *shared)]
+            taken = (*summed, *shared, *_looked_up(node))
+            rest = [i for i in range(len(trail.axes)) if i not in taken]
             inside = _ascending(trail.axes[i] for i in summed)
             outputs = _ascending(trail.axes[i] for i in rest)
     trips = [loop.trips for loop in node.region.loops]
@@ -154,10 +157,18 @@ def _is_lookup(node: Node) -> bool:
     )
 
 
+def _looked_up(node: Node) -> list[int]:
+    """Axes of a table along which a look-up takes a part only."""
+    if node.primitive != "gather":
+        return []
+    sizes = zip(node.eqn.params["slice_sizes"], node.ins[0].aval.shape, strict=True)
+    return [i for i, (taken, size) in enumerate(sizes) if taken != size]
+
+
 def _closed_over(node: Node, site: Site) -> list[str]:
     def is_constant(value: Value) -> bool:
         origin = value.origin
-        return bool(origin.consts) and not origin.leaves and len(value.aval.shape) >= 2
+        return origin.closed_over and not origin.leaves and len(value.aval.shape) >= 2
 
     return [
         f"{v.aval.str_short()} at {site.name!r}"

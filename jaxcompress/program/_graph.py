@@ -24,7 +24,7 @@ class Origin(NamedTuple):
 
     data: bool = False
     leaves: frozenset[int] = frozenset()  # parameters, by their place in the tree
-    consts: frozenset[int] = frozenset()  # what the function closed over
+    closed_over: bool = False  # of arrays that are no argument
 
 
 DATA = Origin(data=True)
@@ -38,9 +38,8 @@ def join(origins: Sequence[Origin]) -> Origin:
         if origin.data:
             return DATA
         if origin is not NOTHING and origin != joined:
-            joined = Origin(
-                False, joined.leaves | origin.leaves, joined.consts | origin.consts
-            )
+            closed_over = joined.closed_over or origin.closed_over
+            joined = Origin(False, joined.leaves | origin.leaves, closed_over)
     return joined
 
 
@@ -55,6 +54,7 @@ class Value:
     consumers: list[Node] = dataclasses.field(default_factory=list)
     region: Region | None = None  # with `var`: the place where a hook finds it
     var: Var | None = None
+    literal: Any = None  # of what stands in the program as a number
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -117,7 +117,6 @@ class Program:
       paths: path texts of the parameter leaves.
       leaves: their shapes and dtypes.
       arguments: path texts of the leaves of the other arguments.
-      consts: what was closed over.
       out_tree: structure of the result.
     """
 
@@ -125,7 +124,6 @@ class Program:
     paths: list[str]
     leaves: list[Any]
     arguments: list[str]
-    consts: list[Any]
     out_tree: Any
 
     def main_leaf(self, leaves: frozenset[int]) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from . import _compat
@@ -106,6 +107,8 @@ class Interpreter:
         """
         frame = Frame(dict(state), dict(given or {}))
         outs = self.run(self.program.root, list(leaves), frame)
+        # A constant that the function returns is not yet an array.
+        outs = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in outs]
         out = jax.tree.unflatten(self.program.out_tree, outs)
         return out, frame.state, frame.emitted
 
@@ -152,7 +155,10 @@ class Interpreter:
         for nodes, needed in self._pieces(region):
             first = nodes[0]
             if needed is None:
-                outs = self.step(first, [read(a) for a in first.eqn.invars], frame)
+                operands = [read(a) for a in first.eqn.invars]
+                if flag := _flag(first):
+                    operands[0] = read(flag)
+                outs = self.step(first, operands, frame)
                 for var, x in zip(first.eqn.outvars, outs, strict=True):
                     write(var, x)
                 continue
@@ -176,6 +182,7 @@ class Interpreter:
             pieces.append((group, None if touched else set(read)))
             for node in group:
                 read.update(a for a in node.eqn.invars if isinstance(a, Var))
+                read.update(filter(None, [_flag(node)] if touched else []))
         return pieces[::-1]
 
     def step(self, node: Node, operands: list[Any], frame: Frame) -> Sequence[Any]:
@@ -293,6 +300,17 @@ class Interpreter:
         index, *args = operands
         state = self._take(node.bodies, frame.state)
         fns = [branch(body) for body in node.bodies]
-        outs, new = _compat.switch(index, fns, args, state)
+        outs, new = _compat.chosen(node.eqn, index, fns, args, state)
         frame.state.update(new)
         return outs
+
+
+def _flag(node: Node) -> Var | None:
+    """Of a branch on a flag the flag, which the equation takes as an integer.
+
+    Made from the integer again it would cost a comparison that the program did not have.
+    """
+    maker = node.ins[0].producer if node.primitive == "cond" and node.ins else None
+    if maker is None or maker.region is not node.region:
+        return None
+    return _compat.flag(maker.eqn)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._histogram import bounds, edges, histogram
+from ._histogram import add, bounds, empty, histogram
 
 
 class Ranges(NamedTuple):
@@ -98,16 +98,13 @@ def percentile(share: float = 0.9999) -> Ranges:
         raise ValueError(f"share={share} is not in (0.5, 1]; 0.999 clips one in 1000.")
 
     def observe(counts: jax.Array, x: jax.Array) -> jax.Array:
-        return counts + histogram(x)
+        return add(counts, histogram(x))
 
     def read(counts: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         del x
         return bounds(counts, share)
 
-    def init() -> jax.Array:
-        return jnp.zeros((2, edges().size), jnp.int32)
-
-    return Ranges(init, observe, read)
+    return Ranges(empty, observe, read)
 
 
 def dynamic(axis: int | tuple[int, ...] | None = None) -> Ranges:

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from ._analyze import analyze
 from ._find import find
-from ._graph import Node
 from ._interpret import Frame, Interpreter, NodeHook, State
 from ._site import Site
 
@@ -84,6 +83,7 @@ def _hook(rule: Rule, site: Site) -> NodeHook:
     def run(op: Callable[..., Any], operands: list[Any], frame: Frame) -> Any:
         old = frame.state.get(site.name)
         result, new = rule(site, op, tuple(operands), old)
+        _check_result(site, result)
         check_state(site.name, old, new)
         if new is not None:
             frame.state[site.name] = new
@@ -139,10 +139,15 @@ def check_state(name: str, old: Any, new: Any) -> None:
         )
 
 
+def _check_result(site: Site, result: Any) -> None:
+    """Refuse what would broadcast in silence, or fail far from here."""
+    want = site.result
+    if (jnp.shape(result), jnp.result_type(result)) != (want.shape, want.dtype):
+        raise ValueError(
+            f"the rule returned {_describe(result)} at {site.name!r}, where the program "
+            f"has {_describe(want)}."
+        )
+
+
 def _describe(tree: Any) -> str:
     return str(jax.tree.map(lambda x: f"{jnp.result_type(x)}{jnp.shape(x)}", tree))
-
-
-def nodes_named(sites: Mapping[Node, Site]) -> dict[str, Node]:
-    """The node of each name."""
-    return {site.name: node for node, site in sites.items()}

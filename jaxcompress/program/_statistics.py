@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._histogram import bounds, edges, histogram
+from ._histogram import add, bounds, empty, histogram
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +131,7 @@ def gram() -> Statistic:
 class Magnitudes(NamedTuple):
     """How many input values there are of each sign and magnitude."""
 
-    counts: jax.Array  # int32 ([layers,] 2, buckets): negative ones, and the others
+    counts: jax.Array  # int32 ([layers,] 2, buckets + 1): negative ones, and the others
 
     def percentile(self, share: float) -> tuple[jax.Array, jax.Array]:
         """The range that leaves out at most ``1 - share`` of the values on each side."""
@@ -151,8 +151,8 @@ def magnitudes() -> Statistic:
         return Magnitudes(histogram(rows))
 
     return Statistic(
-        empty=lambda *_: Magnitudes(jnp.zeros((2, edges().size), jnp.int32)),
+        empty=lambda *_: Magnitudes(empty()),
         of=of,
-        merge=lambda a, b: Magnitudes(a.counts + b.counts),
+        merge=lambda a, b: Magnitudes(add(a.counts, b.counts)),
         read=lambda summary, like_leaf: summary,
     )

@@ -7,22 +7,9 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ._compat import JaxprEqn, shape
+from ._primitives import ELEMENTWISE, MOVES
 
 Axes = tuple[tuple[int, ...] | None, ...]
-
-# They move values or round them, and change none.
-_MOVES = {
-    "transpose",
-    "reshape",
-    "squeeze",
-    "broadcast_in_dim",
-    "convert_element_type",
-    "copy",
-    "optimization_barrier",
-    "sharding_constraint",
-    "stop_gradient",
-    "name",
-}
 
 
 class Trail(NamedTuple):
@@ -71,21 +58,29 @@ def follow(eqn: JaxprEqn, trails: Sequence[Trail | None], leaf: int) -> Trail | 
         return None
     lost = Trail(leaf, (None,) * len(result), False)
     before, trail = here[0]
-    if name in _MOVES and len(eqn.invars) == 1:
+    if name in MOVES and len(eqn.invars) == 1:
         axes = _moved(name, eqn.params, before, trail.axes, result)
         return Trail(leaf, axes, trail.exact)
     if name in ("slice", "dynamic_slice") and len(before) == len(result):
         return Trail(leaf, trail.axes, False)
     same = [t for s, t in here if s == result]
-    if same and _is_elementwise(eqn):
+    if same and name in ELEMENTWISE and _is_aligned(eqn):
         # Several may have come by different ways (a straight-through estimator's do).
-        known = max(same, key=lambda t: sum(a is not None for a in t.axes))
-        return known._replace(exact=False)
+        ways = zip(*(t.axes for t in same), strict=True)
+        return Trail(leaf, tuple(map(_agreed, ways)), False)
     return lost
 
 
-def _is_elementwise(eqn: JaxprEqn) -> bool:
-    """As far as shapes tell: every operand has the result's shape, or repeats along it."""
+def _agreed(ways: tuple[tuple[int, ...] | None, ...]) -> tuple[int, ...] | None:
+    """What several ways say of one axis: a repeated or unknown one gives way."""
+    told = {way for way in ways if way}
+    if len(told) == 1:
+        return told.pop()
+    return () if not told and () in ways else None
+
+
+def _is_aligned(eqn: JaxprEqn) -> bool:
+    """Whether every operand has the result's shape, or repeats along its axes."""
     result = shape(eqn.outvars[0])
     return all(
         not own
