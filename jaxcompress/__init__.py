@@ -53,10 +53,5 @@ from .quantize import (
     weight_quantization as weight_quantization,
 )
 from .share import weight_sharing as weight_sharing
-from .train import (
-    Aux as Aux,
-    TrainState as TrainState,
-    train_step as train_step,
-    unwrap as unwrap,
-    wrap_optimizer as wrap_optimizer,
-)
+from .train import Aux as Aux, TrainState as TrainState, train_step as train_step
+from .wrap import unwrap as unwrap, wrap_optimizer as wrap_optimizer

@@ -79,5 +79,6 @@ def _needs_rank_two(path: str, shape: Sequence[int], what: str) -> None:
             f"{path!r} has shape {tuple(shape)}: {what} of a leaf of rank {len(shape)} "
             "cannot be told from its rank. Pass axis=: for a Flax convolution the "
             "outputs are axis -1 and the inputs axis -2; for layers stacked by nn.scan "
-            "add their axis, as in (0, -1). axis={'Conv_*/kernel': -1} names leaves."
+            "add their axis, as in (0, -1). axis={'Conv_*/kernel': -1} names leaves; "
+            "jaxcompress.program.weight_axes reads all of them from the function."
         )

@@ -5,43 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from two_layers import BATCH, PARAMS, cache_size, equal, forward, loss_fn, small
 
 import jaxcompress as jc
-
-PARAMS = {
-    "a": {"kernel": jax.random.normal(jax.random.key(0), (8, 6)), "bias": jnp.zeros(6)},
-    "b": {"kernel": jax.random.normal(jax.random.key(1), (6, 4)), "bias": jnp.zeros(4)},
-}
-BATCH = {
-    "x": jax.random.normal(jax.random.key(2), (12, 8)),
-    "y": jax.random.normal(jax.random.key(3), (12, 4)),
-}
-
-
-def forward(p, x):
-    return (
-        jax.nn.relu(x @ p["a"]["kernel"] + p["a"]["bias"][None]) @ p["b"]["kernel"]
-        + p["b"]["bias"][None]
-    )
-
-
-def loss_fn(p, batch):
-    return jnp.mean((forward(p, batch["x"]) - batch["y"]) ** 2)
-
-
-def small():
-    schedule = optax.polynomial_schedule(0.0, 0.8, 3, 10)
-    return jc.chain(
-        jc.magnitude_pruning(schedule, every=2), jc.weight_quantization(bits=4)
-    )
-
-
-def cache_size(jitted):
-    return jitted._cache_size()
-
-
-def equal(a, b):
-    jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_a_step_is_the_loop_written_out():
@@ -287,64 +253,6 @@ def test_a_model_state_must_come_back():
     )
     with pytest.raises(ValueError, match="Aux.model_state=...."):
         step(init(PARAMS, model_state=jnp.ones(2)), BATCH)
-
-
-def test_a_wrapped_optimizer_compresses_in_a_loop_that_knows_nothing():
-    c = small()
-    tx = optax.chain(
-        optax.clip_by_global_norm(1.0), jc.wrap_optimizer(optax.adam(0.01), c)
-    )
-
-    @jax.jit
-    def somebody_elses_step(params, opt_state):
-        loss, grads = jax.value_and_grad(loss_fn)(params, BATCH)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, loss
-
-    params, opt_state = PARAMS, tx.init(PARAMS)
-    for _ in range(12):
-        params, opt_state, loss = somebody_elses_step(params, opt_state)
-    raw, state = jc.unwrap(opt_state)
-    view = c.apply(raw, state)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        params,
-        view,
-    )
-    zeros = view["a"]["kernel"] == 0
-    assert zeros.sum() >= 38 and not params["a"]["kernel"][zeros].any()
-    assert cache_size(somebody_elses_step) == 1
-
-
-def test_wrapped_equals_train_step_but_for_its_first_gradient():
-    # A pruner at a constant sparsity projects, so from the second step on both agree
-    # when the first gradient is the same: start from parameters that are their own view.
-    pruner = jc.magnitude_pruning(0.5)
-    start, _ = pruner.update(PARAMS, pruner.init(PARAMS))
-    init, step = jc.train_step(loss_fn, optax.adam(0.01), pruner)
-    state = init(start)
-    tx = jc.wrap_optimizer(optax.adam(0.01), pruner)
-    params, opt_state = start, tx.init(start)
-    for _ in range(5):
-        state, _ = step(state, BATCH)
-        grads = jax.grad(loss_fn)(params, BATCH)
-        updates, opt_state = tx.update(grads, opt_state, params)
-        params = optax.apply_updates(params, updates)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
-        state.params,
-        jc.unwrap(opt_state)[0],
-    )
-
-
-def test_wrapped_optimizers_say_what_they_need():
-    tx = jc.wrap_optimizer(optax.sgd(0.1), jc.magnitude_pruning(0.5))
-    with pytest.raises(ValueError, match=r"tx.update\(grads, state, params\)"):
-        tx.update(PARAMS, tx.init(PARAMS))
-    with pytest.raises(ValueError, match="Use train_step"):
-        jc.wrap_optimizer(optax.sgd(0.1), learned_scale()).init(PARAMS)
-    with pytest.raises(ValueError, match="holds 0 states of wrap_optimizer"):
-        jc.unwrap(optax.sgd(0.1).init(PARAMS))
 
 
 def test_data_and_tensor_parallel_training_equals_one_device():

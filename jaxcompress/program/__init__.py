@@ -47,3 +47,4 @@ from ._statistics import (
     moments as moments,
 )
 from ._taps import Select as Select, tap_names as tap_names, taps as taps
+from ._weight_axes import WeightAxes as WeightAxes, weight_axes as weight_axes

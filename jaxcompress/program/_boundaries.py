@@ -16,19 +16,18 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 
 from .._select import path_text
-from . import _compat
 from ._find import Found
 from ._graph import Node, Program, Value, nodes, readers, shape_of
-from ._primitives import (
-    AFFINE,
-    COLLECTIVES,
-    ELEMENTWISE,
-    GATHERING,
-    JOINING,
-    MOVES,
-    SELECTING,
-)
+from ._primitives import AFFINE, ELEMENTWISE, GATHERING, MOVES, SELECTING
 from ._site import Site
+from ._sources import (
+    Sources,
+    is_quantizable,
+    is_rectifier,
+    is_scaling,
+    is_zero,
+    reduces_batch,
+)
 
 
 class Boundary(enum.Enum):
@@ -91,7 +90,7 @@ class Boundaries:
 
     def __init__(self, program: Program, found: Found, accept: Callable[[Point], bool]):
         self.program, self.found, self.accept = program, found, accept
-        self.sources_of: dict[Value, frozenset[int]] = {}
+        self.sources = Sources(found)
         self.at: dict[Value, Marked] = {}  # points that everyone sees
         self.refused: set[Value] = set()
         self.names: Counter[str] = Counter()
@@ -115,7 +114,7 @@ class Boundaries:
                 if node.outs[0].origin.data:
                     end = self.fused(node.outs[0])
                     self.mark(end, f"{site.name}/output", Boundary.PRODUCT, site)
-            elif not node.region.sealed and self.is_join(node):
+            elif not node.region.sealed and self.sources.is_join(node):
                 joins.append(node)
                 name = self.numbered(
                     "/".join(filter(None, (node.scope, node.primitive)))
@@ -135,7 +134,7 @@ class Boundaries:
             if node.primitive == "gather":
                 continue
             for i, value in enumerate(node.ins[:2]):
-                if not _is_quantizable(value) or self.stored(value):
+                if not is_quantizable(value) or self.stored(value):
                     continue
                 key = value, id(node.region.home)
                 if key not in seen:
@@ -151,7 +150,7 @@ class Boundaries:
     def mark(
         self, value: Value, name: str, why: Boundary, site: Site | None = None
     ) -> None:
-        if value in self.at or value in self.refused or not _is_quantizable(value):
+        if value in self.at or value in self.refused or not is_quantizable(value):
             return
         point = self.point(value, name, why, site)
         if self.accept(point):
@@ -190,37 +189,8 @@ class Boundaries:
         tree = jax.tree.unflatten(self.program.out_tree, outs)
         for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
             # Losses, and the running statistics of a batch norm, are no activations.
-            if value.aval.shape and not self.is_statistic(value):
+            if value.aval.shape and not self.sources.is_statistic(value):
                 yield path_text(path) or "0", value
-
-    def sources(self, value: Value) -> frozenset[int]:
-        """The stored tensors that a value is a function of, element by element.
-
-        A function of one tensor, its own mean included, is one tensor still: that tells
-        the inside of a softmax or a norm from a residual sum. Masks and random bits are
-        no tensors of their own.
-        """
-        if value in self.sources_of:
-            return self.sources_of[value]
-        node = value.producer
-        if not value.origin.data:
-            found = frozenset()
-        elif node is None or not (_passes(node) or self.is_statistic(value)):
-            found = frozenset([id(value)] if _is_quantizable(value) else [])
-        else:
-            parts = [self.sources(v) for v in node.ins]
-            found = frozenset().union(*parts)
-            if self.is_join(node):
-                found = frozenset([id(value)])
-        self.sources_of[value] = found
-        return found
-
-    def is_join(self, node: Node) -> bool:
-        """Whether it puts two tensors together."""
-        if node.primitive not in JOINING or not _is_quantizable(node.outs[0]):
-            return False
-        parts = {self.sources(v) for v in node.ins} - {frozenset()}
-        return len(parts) > 1
 
     def stored(self, value: Value) -> Marked | None:
         """The point on whose grid a value lies already."""
@@ -238,14 +208,16 @@ class Boundaries:
     def keeps_grid(self, node: Node, reader: Node | None) -> bool:
         """Whether its result is on the grid of its operand."""
         if node.primitive == "pad":
-            return _is_zero(node.ins[1])
-        if node.primitive in SELECTING or self.is_mask(node):
+            return is_zero(node.ins[1])
+        if node.primitive in SELECTING or self.sources.is_mask(node):
             return True
         # Dropout scales what it leaves, before or after; evaluation does not. They have
         # one grid, or else training would have points that evaluation does not know.
         beside = [v.producer for v in node.ins] + [reader]
-        masks = any(other is not None and self.is_mask(other) for other in beside)
-        return _is_rectifier(node, bound=0) or (_is_scaling(node) and masks)
+        masks = any(
+            other is not None and self.sources.is_mask(other) for other in beside
+        )
+        return is_rectifier(node, bound=0) or (is_scaling(node) and masks)
 
     def fused(self, value: Value) -> Value:
         """The last value that a runtime computes in one go with this one."""
@@ -259,31 +231,22 @@ class Boundaries:
                 end = value
         return end
 
-    def is_mask(self, node: Node) -> bool:
-        """Whether it sets elements to zero for reasons of its own, as dropout does."""
-        if node.primitive == "mul":
-            return any(_is_flag(v) and not self.sources(v) for v in node.ins)
-        if node.primitive != "select_n":
-            return False
-        which, *cases = node.ins
-        return not self.sources(which) and sum(map(_is_zero, cases)) == 1
-
     def is_fusable(self, node: Node, value: Value) -> bool:
         users = [reader for out in node.outs for reader in readers(out)]
-        if _is_scaling(node) and users and all(map(self.is_mask, users)):
+        if is_scaling(node) and users and all(map(self.sources.is_mask, users)):
             return False
-        if node.primitive in MOVES or _is_rectifier(node):
+        if node.primitive in MOVES or is_rectifier(node):
             return True
         if node.primitive not in AFFINE:
             return False
         others = [v for v in node.ins if v is not value]
         return len(others) == 1 and (
-            not others[0].origin.data or self.is_statistic(others[0])
+            not others[0].origin.data or self.sources.is_statistic(others[0])
         )
 
     def is_dead_end(self, node: Node, value: Value, depth: int = 8) -> bool:
         """Whether a reader only makes statistics of a value, as a batch norm does."""
-        if _reduces_batch(node):
+        if reduces_batch(node):
             return True
         if (
             depth == 0
@@ -292,86 +255,11 @@ class Boundaries:
         ):
             return False
         others = [v for v in node.ins if v is not value]
-        if any(v.origin.data and not self.is_statistic(v) for v in others):
+        if any(v.origin.data and not self.sources.is_statistic(v) for v in others):
             return False
         (out,) = node.outs
         users = list(readers(out))
         return bool(users) and all(self.is_dead_end(n, out, depth - 1) for n in users)
-
-    def is_statistic(self, value: Value) -> bool:
-        """Whether every way from data to a value goes through a sum over the batch."""
-        pending, seen = [value], set()
-        while pending:
-            v = pending.pop()
-            if v in seen or not v.origin.data:
-                continue
-            seen.add(v)
-            node = v.producer
-            if node is None or node in self.found.sites:
-                return False
-            if _reduces_batch(node):
-                continue
-            if not _passes(node) and node.primitive not in SELECTING:
-                return False
-            pending += node.ins
-        return value.origin.data
-
-
-def _is_quantizable(value: Value) -> bool:
-    """Whether it is an activation; a number by itself, such as a temperature, is none."""
-    floating = _compat.is_floating(value.aval)
-    return value.origin.data and floating and bool(value.aval.shape)
-
-
-def _before_moves(value: Value) -> Iterator[Value]:
-    yield value
-    while value.producer is not None and value.producer.primitive in MOVES:
-        value = value.producer.ins[0]
-        yield value
-
-
-def _is_zero(value: Value) -> bool:
-    *_, first = _before_moves(value)
-    return first.literal is not None and bool(first.literal == 0)
-
-
-def _is_flag(value: Value) -> bool:
-    """Whether it is made of bools."""
-    return any(v.aval.dtype == bool for v in _before_moves(value))
-
-
-def _is_scaling(node: Node) -> bool:
-    """Whether it multiplies data by a number."""
-    constants = [v for v in node.ins if not v.origin.data and not v.origin.leaves]
-    return node.primitive in ("mul", "div") and len(constants) == 1
-
-
-def _passes(node: Node) -> bool:
-    """Whether its result is a function of the same tensors as its operands are."""
-    name = node.primitive
-    known = ELEMENTWISE | MOVES | COLLECTIVES | GATHERING
-    return name in known or name.startswith("reduce_")
-
-
-def _reduces_batch(node: Node) -> bool:
-    return node.primitive.startswith("reduce_") and 0 in node.eqn.params.get("axes", ())
-
-
-def _is_rectifier(node: Node, *, bound: float | None = None) -> bool:
-    """Whether it bounds a value by constants, as ReLU and ReLU6 do.
-
-    Args:
-      node: any.
-      bound: the only one that is allowed; None: any.
-    """
-    data = [v for v in node.ins if v.origin.data]
-    others = [v for v in node.ins if not v.origin.data]
-    return (
-        node.primitive in ("max", "min", "clamp")
-        and len(data) == 1
-        and all(not v.origin.leaves and not v.aval.shape for v in others)
-        and (bound is None or all(v.literal == bound for v in others))
-    )
 
 
 def _sides(node: Node) -> Sequence[str]:
