@@ -103,7 +103,7 @@ def expand_tiles(tiles: jax.Array, shape: Sequence[int]) -> jax.Array:
     split, spread = [], []
     for have, want in zip(tiles.shape, shape, strict=True):
         split += [have, 1]
-        spread += [have, want // have]
+        spread += [have, want // have if have else 1]
     return jnp.broadcast_to(tiles.reshape(split), spread).reshape(shape)
 
 
@@ -122,7 +122,7 @@ def split_tiles(
     split = [
         n
         for have, want in zip(tiles, x.shape, strict=True)
-        for n in (have, want // have)
+        for n in (have, want // have if have else 1)
     ]
     return x.reshape(split), tuple(range(1, len(split), 2))
 

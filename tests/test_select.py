@@ -123,3 +123,32 @@ def test_put_refuses_another_structure():
     selection = select({"a": jnp.ones(2), "b": jnp.ones(2)}, "a")
     with pytest.raises(ValueError, match="keeps the structure"):
         selection.put({"a": jnp.ones(2)})
+
+
+def test_statistics_are_selected_like_the_leaves_they_stand_at():
+    params = {"a": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}, "b": jnp.eye(3)}
+
+    def fn(params, x):
+        return (x @ params["a"]["kernel"] + params["a"]["bias"][None]) @ params["b"]
+
+    stats = {"in": jc.program.moments(), "hessian": jc.program.gram()}
+    observed = jc.observe(fn, params, [jnp.array([[1.0, -2.0]])], stats)
+    assert observed["a"]["bias"] is None
+
+    seen = {}
+
+    def update(params, state, **extras):
+        seen.update(extras, params=params)
+        return params, state
+
+    spy = jc.Compressor(
+        init=lambda params: (), apply=lambda params, state: params, update=update
+    )
+    only_a = jc.masked(spy, "a/*")
+    jc.compress(only_a, params, stats=observed, step=7)
+    assert seen["stats"]["b"] is None and seen["params"]["b"] is None
+    assert seen["stats"]["a"] is not observed["a"]
+    assert seen["stats"]["a"]["kernel"] is observed["a"]["kernel"]
+    assert seen["stats"]["a"]["bias"] is None
+    # What has another structure than the parameters is handed on as it is.
+    assert seen["step"] == 7

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .._select import path_text
-from ..leaves import Codebook, QArray, dense, is_leaf
+from ..leaves import Codebook, LowRank, QArray, dense, is_leaf
 from ._activations import Plan, Policy, make_plan
 from ._analyze import analyze
 from ._find import find
@@ -161,7 +161,10 @@ def count(
     found = plan.found if plan else find(program)
     found.warn("count")
     pairs, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_leaf)
-    leaves = {path_text(path): leaf for path, leaf in pairs}
+    leaves = {
+        path_text(path): leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
+        for path, leaf in pairs
+    }
     used: set[str] = set()
     rows = []
     for node, site in found.sites.items():
@@ -227,24 +230,27 @@ def _bits(leaf: Any) -> float:
     """Declared bits of a weight."""
     if isinstance(leaf, QArray):
         return leaf.bits
+    if isinstance(leaf, LowRank):
+        return _bits(leaf.left)
     if isinstance(leaf, Codebook):
         return math.ceil(math.log2(leaf.centroids.shape[-1]))
     return _dtype_bits(leaf.dtype)
 
 
 def _dtype_bits(dtype: Any) -> float:
-    return (
-        jnp.finfo(dtype).bits
-        if jnp.issubdtype(dtype, jnp.floating)
-        else 8 * dtype.itemsize
-    )
+    if jnp.issubdtype(dtype, jnp.integer):
+        return jnp.iinfo(dtype).bits  # an int4 has 4, though it takes a byte
+    return jnp.finfo(dtype).bits if jnp.issubdtype(dtype, jnp.floating) else 8
 
 
 def _bytes(leaf: Any) -> float:
+    if isinstance(leaf, LowRank):
+        return _bytes(leaf.left) + _bytes(leaf.right)
     return math.prod(leaf.shape) * _bits(leaf) / 8
 
 
 def _density(leaf: Any) -> float:
-    if isinstance(leaf, jax.ShapeDtypeStruct) or not leaf.size:
+    shapes = jax.tree.map(lambda x: isinstance(x, jax.ShapeDtypeStruct), leaf)
+    if any(jax.tree.leaves(shapes)) or not leaf.size:
         return 1.0
     return float(jnp.count_nonzero(dense(leaf))) / leaf.size

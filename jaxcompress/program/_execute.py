@@ -22,7 +22,7 @@ from ._find import Found, find
 from ._graph import Program
 from ._integer import as_codes, product
 from ._interpret import Interpreter
-from ._products import Pays, Product, choose, hook, large, rows_as_codes
+from ._products import Pays, Product, choose, hook, large, layered, rows_as_codes
 from ._rewrite import check_names
 from ._site import Site
 from ._table import table
@@ -94,6 +94,7 @@ def execute(
 
     A product by a ``QArray`` of up to 8 bits, with scales along its outputs, multiplies
     int8 by int8 into int32 and scales the sum: exact but for the rounding of its input.
+    (Integers have no NaN: with ranges from data, one in an input comes out as a number.)
     Few rows are padded to 8 on a CPU, whose integer kernels want them. Every other leaf,
     and every product for which it does not pay, runs on dense floats.
 
@@ -144,7 +145,7 @@ def execute(
             # Dynamic points have a state too, an empty one.
             state = dict.fromkeys(known.plan.points, ()) | (ranges or {})
         nodes |= {p.node: hook(p) for p in known.products}
-        given = {p.site.name: p.weight for p in known.products}
+        given = {p.site.name: layered(p) for p in known.products}
         leaves = jax.tree.leaves((dense(packed), args))
         out, _, _ = Interpreter(known.program, nodes, values)(leaves, state, given)
         return out
@@ -260,8 +261,7 @@ def _prepare(
     shapes = jax.eval_shape(dense, packed)
     program = analyze(fn, shapes, args, inline_custom=inline_custom)
     plan = None if policy is None else make_plan(program, policy)
-    if plan is not None:
-        _check_ranges(plan, ranges)
+    _check_ranges(plan, ranges)
     found = plan.found if plan else find(program)
     pairs, _ = jax.tree_util.tree_flatten_with_path(packed, is_leaf=is_leaf)
     by_path = {path_text(path): leaf for path, leaf in pairs}
@@ -278,7 +278,14 @@ def _prepare(
     return _Prepared(program, found, plan, products, tuple(steps))
 
 
-def _check_ranges(plan: Plan, ranges: dict[str, Any] | None) -> None:
+def _check_ranges(plan: Plan | None, ranges: dict[str, Any] | None) -> None:
+    if plan is None:
+        if ranges is not None:
+            raise ValueError(
+                "ranges= belong to a policy, and there is none: every row is rounded to "
+                "its own range. Pass execute the policy that the ranges were made with."
+            )
+        return
     kept = any(way.ranges.is_kept for _, way in plan.points.values())
     if kept and ranges is None:
         raise ValueError(

@@ -48,9 +48,9 @@ def empty() -> jax.Array:
 
 
 def add(a: jax.Array, b: jax.Array) -> jax.Array:
-    """The counts of both; of more than 2**30 values half of each, shares being the same."""
+    """The counts of both; past 2**30 values half of each, which keeps the shares."""
     total = jnp.sum(a.astype(jnp.float32)) + jnp.sum(b.astype(jnp.float32))
-    return jnp.where(total < 2**30, a + b, (a >> 1) + (b >> 1))
+    return jnp.where(total < 2**30, a + b, ((a + 1) >> 1) + ((b + 1) >> 1))
 
 
 def bounds(counts: jax.Array, share: float) -> tuple[jax.Array, jax.Array]:
@@ -66,11 +66,13 @@ def bounds(counts: jax.Array, share: float) -> tuple[jax.Array, jax.Array]:
     """
     negative, positive = counts[:, :-1]
     ordered = jnp.concatenate([negative[::-1], positive])
-    values = jnp.concatenate([-edges()[::-1], edges()])
+    inner = np.concatenate([np.zeros(1, np.float32), edges()[:-1]])
+    lows = jnp.concatenate([-edges()[::-1], inner])
+    highs = jnp.concatenate([-inner[::-1], edges()])
     total = jnp.sum(ordered)
     # As a count of what is left out, which int32 holds exactly and a share does not.
     out = jnp.floor((1 - share) * total).astype(jnp.int32)
-    high = values[jnp.sum(jnp.cumsum(ordered[::-1]) > out) - 1]
-    low = values[jnp.argmax(jnp.cumsum(ordered) > out)]
+    high = highs[jnp.sum(jnp.cumsum(ordered[::-1]) > out) - 1]
+    low = lows[jnp.argmax(jnp.cumsum(ordered) > out)]
     known = (total > 0) & ~jnp.any(counts[:, -1])
     return jnp.where(known, low, jnp.nan), jnp.where(known, high, jnp.nan)

@@ -156,7 +156,7 @@ class Interpreter:
             first = nodes[0]
             if needed is None:
                 operands = [read(a) for a in first.eqn.invars]
-                if flag := _flag(first):
+                if flag := self._flag(first):
                     operands[0] = read(flag)
                 outs = self.step(first, operands, frame)
                 for var, x in zip(first.eqn.outvars, outs, strict=True):
@@ -182,8 +182,21 @@ class Interpreter:
             pieces.append((group, None if touched else set(read)))
             for node in group:
                 read.update(a for a in node.eqn.invars if isinstance(a, Var))
-                read.update(filter(None, [_flag(node)] if touched else []))
+                read.update(filter(None, [self._flag(node)]))
         return pieces[::-1]
+
+    def _flag(self, node: Node) -> Var | None:
+        """Of a changed branch on a flag the flag, which the equation takes as an integer.
+
+        Made from the integer again it would cost a comparison that the program did not
+        have.
+        """
+        if node.primitive != "cond" or not any(self.names[id(b)] for b in node.bodies):
+            return None
+        maker = node.ins[0].producer
+        if maker is None or maker.region is not node.region:
+            return None
+        return _compat.flag(maker.eqn)
 
     def step(self, node: Node, operands: list[Any], frame: Frame) -> Sequence[Any]:
         """Evaluate one touched node."""
@@ -303,14 +316,3 @@ class Interpreter:
         outs, new = _compat.chosen(node.eqn, index, fns, args, state)
         frame.state.update(new)
         return outs
-
-
-def _flag(node: Node) -> Var | None:
-    """Of a branch on a flag the flag, which the equation takes as an integer.
-
-    Made from the integer again it would cost a comparison that the program did not have.
-    """
-    maker = node.ins[0].producer if node.primitive == "cond" and node.ins else None
-    if maker is None or maker.region is not node.region:
-        return None
-    return _compat.flag(maker.eqn)

@@ -27,7 +27,7 @@ class Layout:
       inside: axes of the leaf that are summed over, ascending.
       batch: axes of the leaf that the product is batched over.
       outputs: axes of the leaf along which the outputs lie.
-      stacked: leading axes of the leaf that loops over layers have taken off.
+      layers: axes of the leaf that loops over layers have taken off, outermost first.
       groups: of features that no output mixes.
       features: in a group.
     """
@@ -38,7 +38,7 @@ class Layout:
     inside: tuple[int, ...]
     batch: tuple[int, ...]
     outputs: tuple[int, ...]
-    stacked: int
+    layers: tuple[int, ...]
     groups: int
     features: int
 
@@ -85,20 +85,16 @@ class Layout:
           x: one value a feature.
           shape: of the leaf.
         """
-        layers = x.shape[: self.stacked]
-        wide = [1 if i in self.outputs else n for i, n in enumerate(shape)]
-        wide[: self.stacked] = layers
-        if self.batch or self.groups == 1:
-            return x.reshape(wide)
-        # The groups of a convolution lie along its outputs, each as often as it has some.
-        (output,) = self.outputs
-        x = x.reshape(
-            *layers,
-            self.groups,
-            *(n for i, n in enumerate(wide) if i >= self.stacked and i != output),
-        )
-        x = jnp.moveaxis(x, len(layers), output)
-        return jnp.repeat(x, shape[output] // self.groups, output)
+        # Groups of a convolution lie along its outputs, each as often as it has some.
+        grouped = self.outputs if self.groups > 1 and not self.batch else ()
+        along = [*self.layers, *(self.batch or grouped), *self.inside]
+        sizes = {i: shape[i] for i in along} | dict.fromkeys(grouped, self.groups)
+        x = x.reshape([sizes[i] for i in along])
+        x = x.transpose(sorted(range(len(along)), key=along.__getitem__))
+        x = x.reshape([sizes.get(i, 1) for i in range(len(shape))])
+        for output in grouped:
+            x = jnp.repeat(x, shape[output] // self.groups, output)
+        return x
 
 
 def layout(node: Node, site: Site, shape: tuple[int, ...]) -> Layout | str:
@@ -119,23 +115,27 @@ def layout(node: Node, site: Site, shape: tuple[int, ...]) -> Layout | str:
     if trail is None or inside is None or outputs is None:
         return "the parameter reaches it through an operation that mixes its axes"
     summed, shared = site.contraction[site.weight], site.batch[site.weight]
-    batch = tuple(i for axis in shared for i in trail.axes[axis] or ())
-    stacked = len(shape) - len(inside) - len(outputs) - len(batch)
-    if len(site.layers) != stacked:
+    operand = node.ins[site.weight].aval.shape
+    repeated = [
+        n for n, axes in zip(operand, trail.axes, strict=True) if n > 1 and not axes
+    ]
+    if not trail.whole or repeated:
+        return "it multiplies by a part of the parameter, or by reordered axes"
+    if len(site.layers) != len(trail.layers):
         return "the loops over layers around it are not over this parameter's axes"
+    batch = tuple(i for axis in shared for i in trail.axes[axis] or ())
     # Pairs in the order of the leaf's axes; those of a merged axis stay together.
     order = sorted(range(len(summed)), key=lambda i: trail.axes[summed[i]] or ())
     merged = tuple(j for i in order for j in trail.axes[summed[i]] or ())
-    sizes = math.prod(node.ins[site.weight].aval.shape[i] for i in summed)
-    if merged != inside or math.prod(shape[i] for i in inside) != sizes:
+    if merged != inside or batch != tuple(sorted(batch)):
         return "it multiplies by a part of the parameter, or by reordered axes"
+    features = math.prod(operand[i] for i in summed)
+    known = (inside, batch, outputs, trail.layers)
     if site.primitive == "dot_general":
-        groups = math.prod(node.ins[site.weight].aval.shape[i] for i in shared)
-        return Layout(
-            node, site, tuple(order), inside, batch, outputs, stacked, groups, sizes
-        )
+        groups = math.prod(operand[i] for i in shared)
+        return Layout(node, site, tuple(order), *known, groups, features)
     conv = _compat.convolution(node.eqn)
     if site.weight != 1 or conv.batch_groups != 1 or len(outputs) != 1:
         return "it is the convolution of a gradient"
     axes = tuple(summed[i] for i in order)
-    return Layout(node, site, axes, inside, (), outputs, stacked, conv.groups, sizes)
+    return Layout(node, site, axes, *known, conv.groups, features)

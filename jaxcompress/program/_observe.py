@@ -252,9 +252,13 @@ def _wanted(
 
 
 def _same_features(leaf: str, a: Layout, b: Layout) -> None:
-    if (a.inside, a.batch, a.site.layers) != (b.inside, b.batch, b.site.layers):
+    def features(x: Layout) -> Any:
+        return x.inside, x.batch, x.layers, x.groups
+
+    if features(a) != features(b):
         raise ValueError(
             f"{leaf!r} is used in two ways, {a.site.name!r} sums over its axes "
-            f"{a.inside} and {b.site.name!r} over {b.inside}; their inputs have no "
-            "statistics in common. Leave it out with `where=`."
+            f"{a.inside} in {a.groups} groups and {b.site.name!r} over {b.inside} in "
+            f"{b.groups}; their inputs have no statistics in common. Leave it out with "
+            "`where=`."
         )

@@ -79,14 +79,26 @@ def choose(
       plan: of the policy; None: rows are quantized on the fly.
       pays: whether a product that can be one shall be one.
     """
+    known = _weight(node, site, leaf)
+    if isinstance(known, str):
+        return known
+    grid = (None, Int(8)) if plan is None else _grid(node, site, plan)
+    if isinstance(grid, str):
+        return grid
+    if not pays(site):
+        return "it does not pay"
+    point, fmt = grid
+    weight = Weight(leaf.codes, leaf.scale, leaf.zero_point)
+    return Product(node, site, known, weight, leaf.bits, fmt, point, plan)
+
+
+def _weight(node: Node, site: Site, leaf: Any) -> Layout | str:
+    """How a leaf lies in its product, or why its codes cannot be multiplied by."""
     if site.weight is None:
         return "data times data"
     if not isinstance(leaf, QArray):
-        return (
-            f"the leaf is a {type(leaf).__name__}"
-            if is_leaf(leaf)
-            else "the leaf is dense"
-        )
+        kind = f"a {type(leaf).__name__}" if is_leaf(leaf) else "dense"
+        return f"the leaf is {kind}"
     if leaf.bits > 8:
         return f"the leaf has {leaf.bits} bits"
     if site.primitive != "dot_general":
@@ -95,34 +107,49 @@ def choose(
     if isinstance(known, str):
         return known
     trail = node.ins[site.weight].trail
-    axes = [i for a in (trail.axes if trail else ()) for i in a or ()]
-    if (
-        trail is None
-        or not trail.exact
-        or sorted(axes) != list(range(known.stacked, len(leaf.shape)))
-    ):
+    if trail is None or not trail.exact:
         return "the parameter is changed before it is multiplied by"
+    if known.layers != tuple(range(len(known.layers))):
+        return "its layers are not stacked along its first axes"
     if any(leaf.scale.shape[i] != 1 for i in known.inside):
         return "its scales vary along the axis that is summed over"
     if any(a not in (1, b) for a, b in zip(leaf.scale.shape, leaf.shape, strict=True)):
         return "its scales belong to groups of outputs"
     if known.features > MAX_SUMMED:
         return f"int32 does not hold sums of {known.features} products"
-    point, fmt = None, Int(8)
-    if plan is not None:
-        mark = plan.boundaries.grid(node, 1 - site.weight)
-        if mark is None:
-            return "the policy does not quantize its input"
-        point, way = mark.point.name, plan.points[mark.point.name][1]
-        fmt = way.fmt
-        if fmt.bits > 8:
-            return f"its input has {fmt.bits} bits"
-        if mark.node is None and not way.ranges.is_kept:
-            return "its input is on the dynamic grid of an earlier value"
-    if not pays(site):
-        return "it does not pay"
-    weight = Weight(leaf.codes, leaf.scale, leaf.zero_point)
-    return Product(node, site, known, weight, leaf.bits, fmt, point, plan)
+    return known
+
+
+def _grid(node: Node, site: Site, plan: Plan) -> tuple[str, Int] | str:
+    """The point whose grid the input is on and its format, or why it has no codes."""
+    side = 1 - (site.weight or 0)
+    mark = plan.boundaries.grid(node, side)
+    if mark is None:
+        return "the policy does not quantize its input"
+    way = plan.points[mark.point.name][1]
+    if way.fmt.bits > 8:
+        return f"its input has {way.fmt.bits} bits"
+    if mark.node is None and not way.ranges.is_kept:
+        return "its input is on the dynamic grid of an earlier value"
+    x = site.operands[side]
+    low, _ = jax.eval_shape(way.ranges.read, way.ranges.init(), x)
+    own = (1,) * (len(x.shape) - low.ndim) + low.shape
+    if any(own[i] != 1 for i in site.contraction[side]):
+        return "the grid of its input varies along the axis that is summed over"
+    return mark.point.name, way.fmt
+
+
+def layered(p: Product) -> Weight:
+    """The weight of a product, its scales repeated for each layer."""
+
+    def along(x: jax.Array) -> jax.Array:
+        layers = p.weight.codes.shape[: len(p.layout.layers)]
+        return jnp.broadcast_to(x, (*layers, *x.shape[len(p.layout.layers) :]))
+
+    codes, scale, zero_point = p.weight
+    return Weight(
+        codes, along(scale), None if zero_point is None else along(zero_point)
+    )
 
 
 def hook(p: Product) -> NodeHook:
@@ -149,16 +176,14 @@ def _input(x: jax.Array, p: Product, frame: Frame) -> Codes:
 
 def _operand(given: Weight, p: Product) -> Codes:
     """The weight as codes, laid out as the operand of its site."""
-    trail = p.node.ins[p.site.weight or 0].trail
-    shape = p.site.operands[p.site.weight or 0].shape
-    summed = p.site.contraction[p.site.weight or 0]
-    order = [
-        i - p.layout.stacked for a in (trail.axes if trail else ()) for i in a or ()
-    ]
-    wide = [
-        1 if i + p.layout.stacked in p.layout.inside else n
-        for i, n in enumerate(given.codes.shape)
-    ]
+    weight, depth = p.site.weight or 0, len(p.layout.layers)
+    trail = p.node.ins[weight].trail
+    shape, summed = p.site.operands[weight].shape, p.site.contraction[weight]
+    order = [i - depth for a in (trail.axes if trail else ()) for i in a or ()]
+    # Axes of length 1 may have been dropped on the way.
+    order += [i for i in range(given.codes.ndim) if i not in order]
+    inside = [i - depth for i in p.layout.inside]
+    wide = [1 if i in inside else n for i, n in enumerate(given.codes.shape)]
     thin = tuple(1 if i in summed else n for i, n in enumerate(shape))
 
     def along(x: jax.Array) -> jax.Array:

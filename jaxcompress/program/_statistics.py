@@ -40,7 +40,7 @@ def absmax() -> Statistic:
     """Largest magnitude of every input feature; zero of none."""
     return Statistic(
         empty=lambda groups, features: jnp.zeros((groups, features)),
-        of=lambda rows: jnp.max(jnp.abs(rows), 1),
+        of=lambda rows: jnp.max(jnp.abs(rows), 1, initial=0),
         merge=jnp.maximum,
         read=lambda summary, like_leaf: like_leaf(summary),
     )
@@ -74,6 +74,8 @@ def moments() -> Statistic:
         return Moments(jnp.zeros((), jnp.uint32), zeros, zeros)
 
     def of(rows: jax.Array) -> Moments:
+        if not rows.shape[1]:
+            return empty(rows.shape[0], rows.shape[2])
         return Moments(jnp.uint32(rows.shape[1]), jnp.mean(rows, 1), jnp.var(rows, 1))
 
     def merge(a: Moments, b: Moments) -> Moments:

@@ -58,6 +58,8 @@ def taps(
       >>> {name: x.tolist() for name, x in features.items()}
       {'first/input': [[-1.0, 2.0]], 'first/output': [[0.0, 2.0]]}
     """
+    if not isinstance(select, str) and not callable(select):
+        select = tuple(select)  # an iterator could be read once only
 
     def tapped(params: Any, *args: Any) -> tuple[Any, dict[str, jax.Array]]:
         program = analyze(fn, params, args, inline_custom=inline_custom)
@@ -115,9 +117,13 @@ def _named(program: Program, found: Found) -> dict[str, Value]:
         if output := stored.pop(f"{site.name}/output", None):
             named[f"{site.name}/output"] = output
     named |= stored
+    marked: dict[str, Value] = {}
     for node in nodes(program.root):
         if node.primitive == "name":
-            named[node.eqn.params["name"]] = node.outs[0]
+            base = node.eqn.params["name"]
+            number = sum(n == base or n.startswith(f"{base}#") for n in marked)
+            marked[f"{base}#{number}" if number else base] = node.outs[0]
+    named |= marked
     for name, value in _leaving(program.root):
         named.setdefault(name, value)
     return {k: v for k, v in named.items() if v.region and not v.region.sealed}

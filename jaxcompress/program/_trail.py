@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from ._compat import JaxprEqn, shape
+import jax.numpy as jnp
+
+from ._compat import JaxprEqn, is_floating, shape
 from ._primitives import ELEMENTWISE, MOVES
 
 Axes = tuple[tuple[int, ...] | None, ...]
@@ -19,25 +21,33 @@ class Trail(NamedTuple):
       leaf: its place in the tree.
       axes: for each axis of the value the axes of the leaf that lie along it, outermost
         first: ``()`` where it has length 1 or repeats the leaf, None where it is unknown.
-      exact: whether the value is the leaf itself, but for its layout and dtype.
+      exact: whether the value is the leaf itself, but for its layout and precision.
+      whole: whether every element of the leaf is at the place that the axes say, changed
+        perhaps; not so of a slice, or of a reversed leaf.
+      layers: axes of the leaf that loops around have taken off, outermost loop first.
     """
 
     leaf: int
     axes: Axes
-    exact: bool
+    exact: bool = True
+    whole: bool = True
+    layers: tuple[int, ...] = ()
 
     @classmethod
     def start(cls, leaf: int, shape: Sequence[int]) -> Trail:
         """At the parameter itself."""
-        return cls(leaf, tuple((i,) for i in range(len(shape))), True)
+        return cls(leaf, tuple((i,) for i in range(len(shape))))
 
-    def without_first_axis(self) -> Trail | None:
+    def without_first_axis(self) -> Trail:
         """Inside a scan over the first axis."""
-        return self._replace(axes=self.axes[1:])
+        first, *axes = self.axes
+        if first is None or len(first) != 1:  # repeated, merged or unknown
+            return self._replace(axes=tuple(axes), exact=False, whole=False)
+        return self._replace(axes=tuple(axes), layers=(*self.layers, *first))
 
     def with_first_axis(self) -> Trail:
         """Stacked by a scan: the new axis is none of the leaf's that is known."""
-        return self._replace(axes=(None, *self.axes), exact=False)
+        return self._replace(axes=(None, *self.axes), exact=False, whole=False)
 
 
 def follow(eqn: JaxprEqn, trails: Sequence[Trail | None], leaf: int) -> Trail | None:
@@ -54,21 +64,37 @@ def follow(eqn: JaxprEqn, trails: Sequence[Trail | None], leaf: int) -> Trail | 
         for atom, trail in zip(eqn.invars, trails, strict=True)
         if trail is not None and trail.leaf == leaf
     ]
-    if not here:
+    # A maximum of the leaf, say, of which a scale is made, is the leaf no more.
+    if not here or (name.startswith(("reduce_", "arg")) and name != "reduce_precision"):
         return None
-    lost = Trail(leaf, (None,) * len(result), False)
     before, trail = here[0]
+    # Nor is a scrambled one that no gradient goes through, as in a codebook.
+    if name == "stop_gradient" and not trail.whole:
+        return None
     if name in MOVES and len(eqn.invars) == 1:
-        axes = _moved(name, eqn.params, before, trail.axes, result)
-        return Trail(leaf, axes, trail.exact)
+        return trail._replace(
+            axes=_moved(name, eqn.params, before, trail.axes, result),
+            exact=trail.exact and _is_exact(eqn),
+            whole=trail.whole and name != "rev",
+        )
     if name in ("slice", "dynamic_slice") and len(before) == len(result):
-        return Trail(leaf, trail.axes, False)
+        return trail._replace(exact=False, whole=False)
     same = [t for s, t in here if s == result]
     if same and name in ELEMENTWISE and _is_aligned(eqn):
         # Several may have come by different ways (a straight-through estimator's do).
         ways = zip(*(t.axes for t in same), strict=True)
-        return Trail(leaf, tuple(map(_agreed, ways)), False)
-    return lost
+        whole = all(t.whole for t in same)
+        axes = tuple(map(_agreed, ways))
+        return same[0]._replace(axes=axes, exact=False, whole=whole)
+    return trail._replace(axes=(None,) * len(result), exact=False, whole=False)
+
+
+def _is_exact(eqn: JaxprEqn) -> bool:
+    """Whether a move changes no more than layout and precision."""
+    if eqn.primitive.name != "convert_element_type":
+        return eqn.primitive.name != "rev"
+    aval: Any = eqn.outvars[0].aval
+    return is_floating(aval) and jnp.finfo(aval.dtype).bits >= 16
 
 
 def _agreed(ways: tuple[tuple[int, ...] | None, ...]) -> tuple[int, ...] | None:
@@ -110,6 +136,9 @@ def _moved(
             axes[to[i]] if i in to and before[to[i]] == n else ()
             for i, n in enumerate(after)
         )
+    if name == "rev":
+        back = params["dimensions"]
+        return tuple(None if i in back else a for i, a in enumerate(axes))
     if name == "reshape":
         return _reshaped(before, axes, after)
     return axes
@@ -123,14 +152,20 @@ def _reshaped(before: Sequence[int], axes: Axes, after: Sequence[int]) -> Axes:
         if size == 1:
             result.append(())
             continue
-        merged: tuple[int, ...] | None = ()
+        parts: list[tuple[int, ...] | None] = []
         have = 1
         while have < size and i < len(before):
-            own = axes[i] if before[i] != 1 else ()
-            merged = None if merged is None or own is None else merged + own
+            parts += [axes[i]] if before[i] != 1 else []
             have *= before[i]
             i += 1
         if have != size:  # split: nothing is known from here on
             return (*result, *(None,) * (len(after) - len(result)))
-        result.append(merged)
+        result.append(parts[0] if len(parts) == 1 else _merged(parts))
     return tuple(result)
+
+
+def _merged(parts: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    """Several axes as one; with a repeated one among them it repeats nothing evenly."""
+    if not all(parts):
+        return None
+    return tuple(i for part in parts for i in part or ())

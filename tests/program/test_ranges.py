@@ -86,9 +86,10 @@ def test_percentiles_are_those_of_numpy_within_a_bucket(share, sign, zeros, size
     # The value that has a share of all at or below it, and its mirror image.
     want = np.percentile(values, 100 * share, method="inverted_cdf")
     mirrored = -np.percentile(-values, 100 * share, method="inverted_cdf")
-    for got, exact in ((high, want), (low, mirrored)):
-        # The bucket ends away from zero, so nothing that it holds is clipped.
-        assert abs(exact) <= abs(got) <= abs(exact) * (1 + 1 / 32) + edges()[0]
+    for got, exact, outward in ((high, want, 1), (low, mirrored, -1)):
+        # To the outer end of its bucket, so that nothing that it holds is clipped.
+        beyond = outward * (float(got) - float(exact))
+        assert 0 <= beyond <= abs(exact) / 32 + edges()[0]
 
 
 def test_outliers_do_not_widen_a_percentile():

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What compressed leaves, masks and quantized activations change in a count."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxcompress as jc
+from jaxcompress.program import ActivationQuantizer, count, operands_only
+from jaxcompress.quantize import Int, to_qarray
+
+
+def normal(*sizes, seed=0):
+    draw = np.random.default_rng(seed).normal(size=sizes)
+    return jnp.asarray(draw, jnp.float32)
+
+
+KERNEL = normal(16, 8)
+X = jax.ShapeDtypeStruct((4, 16), jnp.float32)
+MACS = 4 * 16 * 8
+
+
+def product(params, x):
+    return x @ params["kernel"]
+
+
+def shared(values):
+    return jc.compress(jc.weight_sharing(values), {"kernel": KERNEL})["kernel"]
+
+
+LEAVES = {
+    "float32": (KERNEL, 32),
+    "bfloat16": (KERNEL.astype(jnp.bfloat16), 16),
+    "4 bits": (to_qarray(KERNEL, Int(4), scale_shape=(1, 8)), 4),
+    "16 bits": (to_qarray(KERNEL, Int(16, False), scale_shape=(4, 8)), 16),
+    "4 values": (shared(4), 2),
+    "5 values": (shared(5), 3),
+    "the non-zeros": (jc.SparseArray.from_dense(jnp.maximum(KERNEL, 0)), 32),
+    "two factors": (
+        jc.compress(jc.low_rank(rank=2), {"kernel": KERNEL})["kernel"],
+        32,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_leaves_declare_their_bits(name):
+    leaf, bits = LEAVES[name]
+    x = jax.ShapeDtypeStruct(X.shape, leaf.dtype)
+    counted = count(product, {"kernel": leaf}, x)
+    (site,) = counted.sites
+    own = 16 if leaf.dtype == jnp.bfloat16 else 32
+    density = np.count_nonzero(jc.dense(leaf)) / KERNEL.size
+    assert site.bits == (bits, own) and site.macs == MACS
+    assert site.density == density
+    assert site.effective_macs == counted.effective_macs == MACS * density
+    assert site.bit_ops == counted.bit_ops == MACS * density * bits * own
+    assert site.activation_bytes == (4 * 16 + 4 * 8) * own / 8
+    if name != "two factors":
+        assert site.weight_bytes == KERNEL.size * density * bits / 8
+
+
+@pytest.mark.parametrize("name", LEAVES)
+def test_shapes_of_leaves_do_where_zeros_do_not_matter(name):
+    leaf, bits = LEAVES[name]
+    shapes = jax.eval_shape(lambda: {"kernel": leaf})
+    x = jax.ShapeDtypeStruct(X.shape, leaf.dtype)
+    (site,) = count(product, shapes, x).sites
+    (concrete,) = count(product, {"kernel": leaf}, x).sites
+    assert (site.macs, site.bits) == (concrete.macs, concrete.bits)
+    assert site.density == 1  # as far as a shape tells
+
+
+def test_weights_come_first_whichever_side_they_are_on():
+    def left(params, x):
+        return params["kernel"].T @ x.T
+
+    params = {"kernel": LEAVES["4 bits"][0]}
+    for fn in (product, left):
+        (site,) = count(fn, params, X).sites
+        assert site.bits == (4, 32) and site.macs == MACS
+
+
+def test_a_mask_saves_effective_work_and_no_work():
+    seen = []
+    for sparsity in (0.0, 0.5, 0.75):
+        params = jc.compress(jc.magnitude_pruning(sparsity), {"kernel": KERNEL})
+        (site,) = count(product, params, X).sites
+        kept = 1 - sparsity
+        assert site.macs == MACS and site.density == kept
+        assert site.effective_macs == MACS * kept
+        assert site.bit_ops == MACS * kept * 32 * 32
+        assert site.weight_bytes == KERNEL.size * kept * 4
+        assert f"{kept:.3f}" in str(count(product, params, X))
+        seen.append(site.activation_bytes)
+    assert len(set(seen)) == 1
+
+
+def test_a_leaf_of_zeros_takes_no_work_and_an_empty_one_none_either():
+    (site,) = count(product, {"kernel": jnp.zeros((16, 8))}, X).sites
+    assert (site.density, site.bit_ops, site.weight_bytes) == (0, 0, 0)
+    (site,) = count(product, {"kernel": jnp.zeros((16, 0))}, X).sites
+    assert (site.macs, site.weight_bytes) == (0, 0)
+
+
+def network(params, x):
+    x = jax.nn.relu(x @ params["first"])
+    return (x @ x.T) @ (x @ params["last"])
+
+
+NETWORK = {
+    "first": to_qarray(KERNEL, Int(4), scale_shape=(1, 8)),
+    "last": normal(8, 8, seed=1),
+}
+
+
+def activation_bits(policy):
+    """Of each product: bits of its two operands, and bytes moved beside weights."""
+    sites = count(network, NETWORK, X, policy=policy).sites
+    return [(s.bits, s.activation_bytes) for s in sites]
+
+
+def test_without_a_policy_activations_have_the_bits_of_their_dtype():
+    assert activation_bits(None) == [
+        ((4, 32), 4 * (4 * 16 + 4 * 8)),
+        ((32, 32), 4 * (2 * 4 * 8 + 4 * 4)),
+        ((32, 32), 4 * (4 * 8 + 4 * 8)),
+        ((32, 32), 4 * (4 * 4 + 4 * 8 + 4 * 8)),
+    ]
+
+
+def test_a_policy_says_how_many_bits_are_read_and_written():
+    everything = ActivationQuantizer(Int(8, False))
+    assert activation_bits(everything) == [
+        ((4, 8), 4 * 16 + 4 * 8),
+        ((8, 8), 2 * 4 * 8 + 4 * 4),
+        ((32, 8), 4 * 8 + 4 * 8),
+        ((8, 8), 4 * 4 + 4 * 8 + 4 * 8),
+    ]
+    # Products read bytes, and write floats.
+    assert activation_bits(operands_only(everything)) == [
+        ((4, 8), 4 * 16 + 4 * 4 * 8),
+        ((8, 8), 2 * 4 * 8 + 4 * 4 * 4),
+        ((32, 8), 4 * 8 + 4 * 4 * 8),
+        ((8, 8), 4 * 4 + 4 * 8 + 4 * 4 * 8),
+    ]
+    mixed = {"input/*": ActivationQuantizer(Int(6)), "*": None}
+    first, *rest = activation_bits(mixed)
+    assert first == ((4, 6), 4 * 16 * 6 / 8 + 4 * 4 * 8)
+    assert rest == activation_bits(None)[1:]
+
+
+def test_a_policy_that_matches_nothing_is_refused():
+    with pytest.raises(
+        ValueError, match="'frist/output' matches none .* 'first/output'"
+    ):
+        count(network, NETWORK, X, policy={"frist/output": ActivationQuantizer()})
+
+
+def test_what_no_product_reads_is_counted_at_its_own_size():
+    params = {
+        "kernel": KERNEL,
+        "bias": jnp.zeros(8, jnp.bfloat16),
+        "steps": jnp.zeros((), jnp.int32),
+        "flag": jnp.zeros(3, bool),
+        "unused": to_qarray(normal(16, 16), Int(2)),
+        "shape": jax.ShapeDtypeStruct((5,), jnp.float16),
+    }
+    counted = count(product, params, X)
+    assert counted.other_bytes == 8 * 2 + 4 + 3 + 16 * 16 * 2 / 8 + 5 * 2
+    assert counted.weight_bytes == counted.other_bytes + KERNEL.size * 4
+
+
+def test_numbers_are_parameters_too():
+    def fn(params, x):
+        return x @ params["kernel"] * params["temperature"]
+
+    counted = count(fn, {"kernel": KERNEL, "temperature": 2.0}, X)
+    assert counted.macs == MACS and counted.other_bytes == 4
+
+
+def test_a_smaller_file_of_the_same_network_does_fewer_bit_operations():
+    dense = {"kernel": KERNEL}
+    sparse = jc.compress(jc.magnitude_pruning(0.5), dense)
+    packed = jc.compress(jc.weight_quantization(bits=4), sparse)
+    costs = [count(product, p, X) for p in (dense, sparse, packed)]
+    assert costs[0].bit_ops == 2 * costs[1].bit_ops
+    # A small weight may round to zero, and then saves more.
+    assert costs[1].bit_ops >= 8 * costs[2].bit_ops > 0
+    assert len({c.macs for c in costs}) == 1
