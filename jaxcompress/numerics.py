@@ -107,24 +107,37 @@ def expand_tiles(tiles: jax.Array, shape: Sequence[int]) -> jax.Array:
     return jnp.broadcast_to(tiles.reshape(split), spread).reshape(shape)
 
 
-def split_tiles(
-    x: jax.Array, tiles: Sequence[int]
-) -> tuple[jax.Array, tuple[int, ...]]:
-    """Split every axis into (tile, position in the tile).
+def reduce_tiles(
+    reduce: Callable[[jax.Array, tuple[int, ...]], jax.Array],
+    x: jax.Array,
+    tiles: Sequence[int],
+) -> jax.Array:
+    """One value for each tile of an array.
 
     Args:
+      reduce: ``(array, axes) -> array`` without these axes, such as ``jnp.max``.
       x: array whose dimensions are multiples of ``tiles``.
       tiles: how many tiles there are along each axis.
 
     Returns:
-      The reshaped array, and the axes to reduce over for one value a tile.
+      Array of shape ``tiles``.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> reduce_tiles(jnp.max, jnp.array([[1., 5., 2., 3.]]), (1, 2)).tolist()
+      [[5.0, 3.0]]
     """
-    split = [
-        n
-        for have, want in zip(tiles, x.shape, strict=True)
-        for n in (have, want // have if have else 1)
-    ]
-    return x.reshape(split), tuple(range(1, len(split), 2))
+    split: list[int] = []
+    axes: list[int] = []
+    for have, want in zip(tiles, x.shape, strict=True):
+        # Only what is divided gets two axes: XLA for CPU is slow at reductions between
+        # axes of length 1.
+        if have not in (1, want):
+            split.append(have)
+        if have != want:
+            axes.append(len(split))
+        split.append(want // have if have not in (1, want) else want)
+    return reduce(x.reshape(split), tuple(axes)).reshape(tuple(tiles))
 
 
 def _ordered_keys(x: jax.Array) -> jax.Array:

@@ -121,11 +121,12 @@ def execute(
       >>> params = {"kernel": jax.random.normal(jax.random.key(0), (1024, 1024))}
       >>> packed = jc.compress(jc.weight_quantization(bits=8), params)
       >>> execution = jc.execute(lambda params, x: x @ params["kernel"])
-      >>> print(execution.plan(packed, jnp.ones((1, 1024))))
-      site         MACs               runs as
-      kernel  1,048,576  int8 x int8 -> int32
-      >>> out = jax.jit(execution.run)(packed, jnp.ones((1, 1024)))
-      >>> bool(jnp.abs(out - jnp.ones((1, 1024)) @ params["kernel"]).max() < 1)
+      >>> x = jnp.ones((16, 1024))
+      >>> print(execution.plan(packed, x))
+      site          MACs               runs as
+      kernel  16,777,216  int8 x int8 -> int32
+      >>> out = jax.jit(execution.run)(packed, x)
+      >>> bool(jnp.abs(out - x @ params["kernel"]).max() < 1)
       True
     """
 

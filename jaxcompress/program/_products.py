@@ -25,13 +25,19 @@ Pays = Callable[[Site], bool]
 
 
 def large(site: Site) -> bool:
-    """Whether a product has a million weights or more.
+    """Whether a product has a million weights or more, and 8 rows or more.
 
-    Below, a float32 product is as fast on the CPU this was measured on (see
-    ``benchmarks/integer_products.py``); ``measured`` asks the device at hand instead.
+    There the integers won on the CPU this was measured on (see
+    ``benchmarks/integer_products.py``), and lost with less of either; ``measured`` asks
+    the device at hand instead.
     """
-    weights = 0 if site.weight is None else math.prod(site.operands[site.weight].shape)
-    return weights >= 2**20
+    if site.weight is None:
+        return False
+    weights = math.prod(site.operands[site.weight].shape)
+    summed = site.contraction[1 - site.weight]
+    x = site.operands[1 - site.weight].shape
+    rows = math.prod(n for i, n in enumerate(x) if i not in summed)
+    return weights >= 2**20 and rows >= 8
 
 
 class Weight(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..numerics import split_tiles
+from ..numerics import reduce_tiles
 from ._formats import Int
 
 Scale = Callable[[jax.Array, Sequence[int], Int], tuple[jax.Array, jax.Array | None]]
@@ -30,14 +30,15 @@ def absmax(
       Jacob et al., 2017, https://arxiv.org/abs/1712.05877; Rastegari et al., 2016,
       https://arxiv.org/abs/1603.05279
     """
-    tiles, axes = split_tiles(weights, shape)
     if fmt.binary:
-        total = jnp.sum(jnp.abs(tiles), axes)
-        return _positive(total / jnp.maximum(jnp.sum(tiles != 0, axes), 1)), None
+        total = reduce_tiles(jnp.sum, jnp.abs(weights), shape)
+        number = reduce_tiles(jnp.sum, weights != 0, shape)
+        return _positive(total / jnp.maximum(number, 1)), None
     if fmt.symmetric:
-        bound = jnp.max(jnp.abs(tiles), axes)
+        bound = reduce_tiles(jnp.max, jnp.abs(weights), shape)
         return of_range(-bound, bound, fmt)
-    return of_range(jnp.min(tiles, axes), jnp.max(tiles, axes), fmt)
+    low, high = (reduce_tiles(f, weights, shape) for f in (jnp.min, jnp.max))
+    return of_range(low, high, fmt)
 
 
 def of_range(

@@ -158,10 +158,14 @@ def test_long_sums_and_small_products_are_told_from_shapes_alone():
         x = jax.ShapeDtypeStruct((2, length), jnp.float32)
         assert reason_of(product, shaped(length, 1), x).startswith(reason)
         assert bool(reason) == bool(reason_of(product, shaped(length, 1), x))
-    for inputs, reason in [(1023, "it does not pay"), (1024, "")]:
-        x = jax.ShapeDtypeStruct((2, inputs), jnp.float32)
+    for rows, inputs, reason in [
+        (8, 1024, ""),
+        (8, 1023, "it does not pay"),
+        (7, 1024, "it does not pay"),
+    ]:
+        x = jax.ShapeDtypeStruct((rows, inputs), jnp.float32)
         assert reason_of(product, shaped(inputs, 1024), x, pays=large) == reason
-    x = jax.ShapeDtypeStruct((2, 1024), jnp.float32)
+    x = jax.ShapeDtypeStruct((8, 1024), jnp.float32)
     (step,) = jc.execute(product).plan(shaped(1024, 1024), x).steps
     assert step.integers  # `large` is the default
     with pytest.warns(FloatWarning, match="kernel: it does not pay"):

@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What quantized activations cost in a training step, against the float step.
+
+Weights and activations are rounded in floats, and gradients pass through. Where qwix is
+installed its quantization-aware training of the same network runs beside ours: 8 bits for
+both, dynamic ranges, integer products in the forward pass.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxcompress as jc
+
+from . import _harness, _networks
+
+_TX = optax.adam(1e-6)  # so slow that no variant moves away from the others
+_AIMS = {
+    "8-bit weights": "<= 1.03",
+    "8-bit weights and operands": "<= 1.10",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    made = _harness.parser("activation_overhead", __doc__, rounds=30)
+    made.add_argument("--model", choices=("mlp", "conv"), default="mlp")
+    made.add_argument("--steps", type=int, default=10, help="in a block (10)")
+    settings = _harness.parse(made, argv)
+    if settings.steps < 1:
+        made.error(f"--steps {settings.steps}: a block has 1 step or more.")
+    if settings.quick:
+        settings.steps = 2
+    model, x = _networks.model(settings.model, quick=settings.quick)
+    fn, variables = _networks.function(model, x)
+    rows = _harness.measure(
+        _variants(model, fn, variables, x, settings.steps),
+        rounds=settings.rounds,
+        units=settings.steps,
+        control=_block(fn, variables, x, settings.steps),
+        aims=_AIMS,
+    )
+    _harness.show(rows, settings)
+
+
+def _variants(
+    model: Any, fn: Callable[..., Any], variables: Any, x: jax.Array, steps: int
+) -> dict[str, _harness.Variant]:
+    weights = jc.weight_quantization(bits=8, granularity=jc.PerChannel(axis=-1))
+    average = jc.program.ActivationQuantizer()
+    dynamic = jc.program.ActivationQuantizer(jc.quantize.Int(8), jc.program.dynamic())
+    only = jc.program.operands_only
+    operands = jc.quantize_activations(fn, only(average))
+    on_the_fly = jc.quantize_activations(fn, only(dynamic))
+    everywhere = jc.quantize_activations(fn, average)
+
+    def block(
+        compressor: jc.Compressor | None = None,
+        mode: Callable[..., Any] | None = None,
+        ranges: Any = None,
+    ) -> _harness.Variant:
+        return _block(fn, variables, x, steps, compressor, mode, ranges)
+
+    def seen(quantized: jc.program.QuantizedFunction) -> Any:
+        ranges = quantized.init(variables, x)
+        return jax.jit(quantized.calibrate)(variables, ranges, x)[1]
+
+    variants = {
+        "float": block(),
+        "8-bit weights": block(weights),
+        "8-bit weights and operands": block(weights, operands.train, seen(operands)),
+        "the same, frozen ranges": block(weights, operands.frozen, seen(operands)),
+        "the same, dynamic ranges": block(weights, on_the_fly.train, seen(on_the_fly)),
+        "8-bit weights and every boundary": block(
+            weights, everywhere.train, seen(everywhere)
+        ),
+    }
+    if importlib.util.find_spec("qwix") is not None:
+        variants["qwix, 8-bit weights and operands"] = _qwix(model, variables, x, steps)
+    return variants
+
+
+def _loss(logits: jax.Array, y: jax.Array) -> jax.Array:
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+def _block(
+    fn: Callable[..., Any],
+    variables: Any,
+    x: jax.Array,
+    steps: int,
+    compressor: jc.Compressor | None = None,
+    mode: Callable[..., Any] | None = None,
+    ranges: Any = None,
+) -> _harness.Variant:
+    def plain(view: Any, batch: Any) -> jax.Array:
+        return _loss(fn(view, batch["x"]), batch["y"])
+
+    def rounded(view: Any, batch: Any, *, model_state: Any) -> Any:
+        assert mode is not None
+        logits, new = mode(view, model_state, batch["x"])
+        return _loss(logits, batch["y"]), jc.Aux(model_state=new)
+
+    loss_fn = plain if mode is None else rounded
+    init, step = jc.train_step(loss_fn, _TX, compressor, donate=True)
+    state = init(jax.tree.map(jnp.copy, variables), model_state=ranges)
+    batch = {"x": x, "y": jnp.arange(len(x)) % 10}
+
+    def run() -> Any:
+        nonlocal state
+        metrics = None
+        for _ in range(steps):
+            state, metrics = step(state, batch)
+        return state, metrics
+
+    return run
+
+
+def _qwix(model: Any, variables: Any, x: jax.Array, steps: int) -> _harness.Variant:
+    import qwix
+
+    rule = qwix.QuantizationRule(weight_qtype="int8", act_qtype="int8")
+    quantized = qwix.quantize_model(model, qwix.QtProvider([rule]))
+    return _block(quantized.apply, variables, x, steps)
+
+
+if __name__ == "__main__":
+    main()
