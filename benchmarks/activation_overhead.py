@@ -9,6 +9,7 @@ both, dynamic ranges, integer products in the forward pass.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -123,7 +124,10 @@ def _block(
 
 
 def _qwix(model: Any, variables: Any, x: jax.Array, steps: int) -> _harness.Variant:
-    import qwix
+    with warnings.catch_warnings():
+        # It imports what Flax has deprecated.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import qwix
 
     rule = qwix.QuantizationRule(weight_qtype="int8", act_qtype="int8")
     quantized = qwix.quantize_model(model, qwix.QtProvider([rule]))
