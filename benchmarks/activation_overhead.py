@@ -8,9 +8,10 @@ both, dynamic ranges, integer products in the forward pass.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -124,14 +125,25 @@ def _block(
 
 
 def _qwix(model: Any, variables: Any, x: jax.Array, steps: int) -> _harness.Variant:
-    with warnings.catch_warnings():
-        # It imports what Flax has deprecated.
-        warnings.simplefilter("ignore", DeprecationWarning)
+    with _quiet():
         import qwix
 
-    rule = qwix.QuantizationRule(weight_qtype="int8", act_qtype="int8")
-    quantized = qwix.quantize_model(model, qwix.QtProvider([rule]))
-    return _block(quantized.apply, variables, x, steps)
+        rule = qwix.QuantizationRule(weight_qtype="int8", act_qtype="int8")
+        quantized = qwix.quantize_model(model, qwix.QtProvider([rule]))
+
+    def fn(variables: Any, x: jax.Array) -> Any:
+        with _quiet():
+            return quantized.apply(variables, x)
+
+    return _block(fn, variables, x, steps)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """For qwix, which still asks Flax for what is deprecated there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 if __name__ == "__main__":
