@@ -17,7 +17,7 @@ from ._find import Found, find
 from ._graph import Program
 from ._interpret import Frame, Interpreter, NodeHook, ValueHook
 from ._ranges import Ranges, moving_average
-from ._rewrite import check_names, stacked
+from ._rewrite import check_names, check_state_is_dict, stacked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +144,7 @@ def quantize_activations(
         def run(
             params: Any, ranges: dict[str, Any], *args: Any
         ) -> tuple[Any, dict[str, Any]]:
+            check_state_is_dict(ranges)
             known = plan(params, args)
             known.found.warn("quantize_activations")
             check_names(ranges, known.points, all_of=True)
@@ -268,6 +269,7 @@ def _chooser(policy: Policy) -> Callable[[Point], ActivationQuantizer | None]:
     if callable(policy):
         return policy
     raise TypeError(
-        f"the policy is a {type(policy).__name__}; give an ActivationQuantizer, a dict "
-        "{glob: ActivationQuantizer or None}, or a function of a Point."
+        f"the policy is of type {type(policy).__name__}; give an ActivationQuantizer, "
+        "such as ActivationQuantizer(Int(8, symmetric=False)), a dict {glob: "
+        "ActivationQuantizer or None}, or a function of a Point."
     )

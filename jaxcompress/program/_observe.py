@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,8 @@ from ._analyze import analyze
 from ._find import find
 from ._interpret import Frame, Interpreter, NodeHook
 from ._layout import Layout, layout
-from ._rewrite import check_names, stacked
+from ._rewrite import check_names, check_state_is_dict, stacked
+from ._site import Opaque, opaque_lines
 from ._statistics import Statistic
 
 
@@ -68,6 +69,7 @@ def observe(
 
     Raises:
       ValueError: if there are no batches, or a selected leaf cannot be observed.
+      TypeError: if one batch is given in place of a list.
 
     Warns:
       OpaqueWarning: where parts of the function are not entered.
@@ -82,6 +84,10 @@ def observe(
       >>> found["w"].tolist(), found["b"]
       ([[2.0], [5.0]], None)
     """
+    if isinstance(batches, Mapping) or hasattr(batches, "shape"):
+        raise TypeError(
+            f"batches is one {type(batches).__name__}; give a list of batches, [batch]."
+        )
     observer = observing(fn, stats, where=where, inline_custom=inline_custom)
     update = jax.jit(observer.update)
     state, args = None, ()
@@ -142,7 +148,7 @@ def observing(
                     layouts[site.name] = known
                 elif site.primitive != "gather":
                     reasons.setdefault(site.leaf, known)
-        wanted = _wanted(params, where, layouts, reasons)
+        wanted = _wanted(params, where, layouts, reasons, found.opaque)
         layouts = {k: v for k, v in layouts.items() if v.site.leaf in wanted}
         return program, found, layouts, shapes
 
@@ -156,6 +162,7 @@ def observing(
         }
 
     def update(params: Any, state: dict[str, Any], *args: Any) -> tuple[Any, Any]:
+        check_state_is_dict(state)
         program, found, layouts, _ = prepare(params, args)
         found.warn("observe")
         check_names(state, layouts, all_of=True)
@@ -230,6 +237,7 @@ def _wanted(
     where: Where | None,
     layouts: dict[str, Layout],
     reasons: dict[str, str],
+    opaque: list[Opaque],
 ) -> set[str]:
     """The leaves to observe; those that cannot be are said by name."""
     seen = {known.site.leaf or "" for known in layouts.values()}
@@ -237,6 +245,7 @@ def _wanted(
         chosen = seen | set(reasons)
     else:
         chosen = set(paths_and_leaves(select(params, where).tree)[0])
+    beside = "\n".join(["", *opaque_lines(opaque)])
     lost = [
         f"{path!r} ({reasons.get(path, 'no product reads it')})"
         for path in sorted(chosen - seen)
@@ -244,10 +253,12 @@ def _wanted(
     if lost:
         raise ValueError(
             f"the inputs of {', '.join(lost)} cannot be observed. Select the others with "
-            "`where=`."
+            f"`where=`.{beside}"
         )
     if not chosen:
-        raise ValueError("no product of the function multiplies data by a parameter.")
+        raise ValueError(
+            f"no product of the function multiplies data by a parameter.{beside}"
+        )
     return chosen
 
 

@@ -66,6 +66,7 @@ def rewrite(
     """
 
     def rewritten(params: Any, state: State, *args: Any) -> tuple[Any, State]:
+        check_state_is_dict(state)
         program = analyze(fn, params, args, inline_custom=inline_custom)
         found = find(program)
         found.warn("rewrite")
@@ -82,7 +83,13 @@ def rewrite(
 def _hook(rule: Rule, site: Site) -> NodeHook:
     def run(op: Callable[..., Any], operands: list[Any], frame: Frame) -> Any:
         old = frame.state.get(site.name)
-        result, new = rule(site, op, tuple(operands), old)
+        pair = rule(site, op, tuple(operands), old)
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(
+                f"the rule returned a {type(pair).__name__} at {site.name!r}; it returns "
+                "(result, state), for instance `return op(*operands), state`."
+            )
+        result, new = pair
         _check_result(site, result)
         check_state(site.name, old, new)
         if new is not None:
@@ -95,6 +102,15 @@ def _hook(rule: Rule, site: Site) -> NodeHook:
 def stacked(tree: Any, layers: tuple[int, ...]) -> Any:
     """A tree of arrays, repeated along the leading axes of the layers around a site."""
     return jax.tree.map(lambda x: jnp.broadcast_to(x, (*layers, *jnp.shape(x))), tree)
+
+
+def check_state_is_dict(state: Any) -> None:
+    """Refuse arguments in another order, before the function is traced with them."""
+    if not isinstance(state, Mapping):
+        raise TypeError(
+            f"the state is a {type(state).__name__}, not a dict by name. It comes second: "
+            "(params, state, *args)."
+        )
 
 
 def check_names(

@@ -49,7 +49,7 @@ def absmax() -> Statistic:
 class Moments(NamedTuple):
     """Mean and variance of every input feature."""
 
-    count: jax.Array  # uint32 ([layers]): rows
+    count: jax.Array  # uint32 ([layers]): rows, up to 2**32
     mean: jax.Array  # float32, broadcasts against the leaf
     var: jax.Array  # float32, likewise; of the population, not of a sample
 
@@ -94,7 +94,7 @@ def moments() -> Statistic:
 class Gram(NamedTuple):
     """Second moments of the input features, not divided by the rows."""
 
-    count: jax.Array  # uint32 ([layers]): rows
+    count: jax.Array  # uint32 ([layers]): rows, up to 2**32
     gram: jax.Array  # float32 ([layers,] [groups,] features, features): X^T X
 
 

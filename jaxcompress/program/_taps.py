@@ -106,8 +106,8 @@ def _hook(names: tuple[str, ...]) -> ValueHook:
 
 def _named(program: Program, found: Found) -> dict[str, Value]:
     """Every name of a feature."""
-    marks = Boundaries(program, found, lambda point: point.boundary.is_inside).marks
-    stored = {mark.point.name: mark.value for mark in marks}
+    inside = Boundaries(program, found, lambda point: point.boundary.is_inside)
+    stored = {mark.point.name: mark.value for mark in inside.marks}
     named: dict[str, Value] = {}
     for node, site in found.sites.items():
         for i, value in enumerate(node.ins[:2]):
@@ -124,13 +124,19 @@ def _named(program: Program, found: Found) -> dict[str, Value]:
             number = sum(n == base or n.startswith(f"{base}#") for n in marked)
             marked[f"{base}#{number}" if number else base] = node.outs[0]
     named |= marked
-    for name, value in _leaving(program.root):
+    for name, value in _leaving(program.root, inside.sources.is_statistic):
         named.setdefault(name, value)
     return {k: v for k, v in named.items() if v.region and not v.region.sealed}
 
 
-def _leaving(root: Region) -> Iterator[tuple[str, Value]]:
-    """What is computed in a name scope and read outside of it, by the scope's name."""
+def _leaving(
+    root: Region, is_statistic: Callable[[Value], bool]
+) -> Iterator[tuple[str, Value]]:
+    """What is computed in a name scope and read outside of it, by the scope's name.
+
+    Features come before running statistics, which leave a batch norm in training only:
+    a name means the same in evaluation.
+    """
     results = dict(_results(root, ""))
     scopes: dict[str, list[Value]] = {}
     for node in nodes(root):
@@ -145,7 +151,7 @@ def _leaving(root: Region) -> Iterator[tuple[str, Value]]:
                 if not all(inside) and value not in values:
                     values.append(value)
     for scope, values in scopes.items():
-        for i, value in enumerate(values):
+        for i, value in enumerate(sorted(values, key=is_statistic)):
             yield (f"{scope}#{i}" if i else scope), value
 
 

@@ -83,7 +83,9 @@ def test_a_function_without_activations_is_refused():
 @pytest.mark.parametrize("policy", [Int(8), 8, "*"])
 def test_what_is_no_policy_is_refused(policy):
     name = type(policy).__name__
-    with pytest.raises(TypeError, match=f"policy is a {name}; give an Activation"):
+    with pytest.raises(
+        TypeError, match=f"policy is of type {name}; give an Activation"
+    ):
         jc.quantize_activations(mlp, policy).init(MATRICES, X)
 
 

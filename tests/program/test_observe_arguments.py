@@ -128,6 +128,8 @@ def test_a_selected_leaf_inside_of_such_a_function_is_refused():
         with pytest.raises(ValueError) as error:
             observed([model.args], absmax(), model.fn, model.params, where="first")
     assert "'first' (" in str(error.value) and "cannot be observed" in str(error.value)
+    assert "not entered: custom_vjp_call (1 products)" in str(error.value)
+    assert "inline_custom=True looks inside" in str(error.value)
 
 
 @pytest.mark.parametrize("stats", [gram, {"a": gram(), "b": absmax}, ["gram"]])
@@ -146,3 +148,12 @@ def test_state_of_another_function_is_refused():
         observer.update(PARAMS, {"first/w": state["first/w"]}, X)
     with pytest.raises(ValueError, match="there is state for 'lost'"):
         observer.read(PARAMS, {**state, "lost": state["last"]}, X)
+
+
+@pytest.mark.parametrize("batches", [jnp.ones((2, 4)), {"x": jnp.ones((2, 4))}])
+def test_one_batch_is_no_list_of_batches(batches):
+    def fn(params, x):
+        return x @ params["w"]
+
+    with pytest.raises(TypeError, match="batches is one .*; give a list of batches"):
+        jc.observe(fn, {"w": jnp.ones((4, 3))}, batches, absmax())

@@ -9,6 +9,7 @@ from jax import lax
 from models import MODELS, linen_transformer, nested_scans, normal
 
 import jaxcompress as jc
+from jaxcompress.program import absmax, observing
 
 W = {"w": normal(4, 4, scale=0.5), "v": normal(4, 4, seed=1, scale=0.5)}
 X = normal(3, 4, seed=2)
@@ -282,6 +283,27 @@ def test_a_rule_that_changes_the_kind_of_its_state_is_refused(old, new, text, la
 def test_a_rule_that_makes_up_state_is_refused():
     with pytest.raises(ValueError, match=r"state of 'w' from None into float32\(\)"):
         jc.rewrite(lambda p, x: x @ p["w"], turned(1.0))(W, {}, X)
+
+
+def test_a_rule_that_forgets_its_state_is_told():
+    """Also where the result has two rows, which would unpack into result and state."""
+
+    def forgetful(site, op, operands, state):
+        return op(*operands)
+
+    with pytest.raises(TypeError, match=r"at 'w'; it returns \(result, state\)"):
+        jc.rewrite(lambda p, x: x @ p["w"], forgetful)(W, {}, X[:2])
+
+
+def test_arguments_in_another_order_are_told():
+    def fn(params, x):
+        return x @ params["w"]
+
+    quantized = jc.quantize_activations(fn)
+    observer = observing(fn, absmax())
+    for swapped in (jc.rewrite(fn, counting), quantized.train, observer.update):
+        with pytest.raises(TypeError, match=r"second: \(params, state, \*args\)"):
+            swapped(W, X, {})
 
 
 def test_state_for_another_function_is_refused():

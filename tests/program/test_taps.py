@@ -364,3 +364,21 @@ def test_what_has_a_derivative_rule_of_its_own_is_said_or_looked_into():
     _, found = jc.taps(model.fn, "*", inline_custom=True)(model.params, *model.args)
     expected = jax.nn.relu(model.args[0] @ model.params["first"])
     close(found["first/output"], expected)
+
+
+def test_a_batch_norm_has_the_same_name_in_training_and_in_evaluation():
+    """In training its running statistics leave the module too, before the features."""
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x, train):
+            return nn.BatchNorm(use_running_average=not train)(nn.Dense(3)(x))
+
+    x = normal(5, 4)
+    variables = Net().init(jax.random.key(0), x, False)
+
+    def training(variables, x):
+        return Net().apply(variables, x, True, mutable=["batch_stats"])
+
+    (out, _), features = jc.taps(training, "Net/BatchNorm_0")(variables, x)
+    np.testing.assert_array_equal(features["Net/BatchNorm_0"], out)
