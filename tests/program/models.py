@@ -35,6 +35,11 @@ def normal(*shape, seed=0, scale=1.0):
     return jnp.asarray(scale * draw, jnp.float32)
 
 
+def always(site):
+    """Whatever its size, a product shall run on integers."""
+    return True
+
+
 def filled(shapes):
     """Random arrays for a tree of shapes: what initializers would compile for long."""
 

@@ -6,20 +6,15 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from jax import lax
+from models import normal
 
 import jaxcompress as jc
 
 
 def shape(*sizes, dtype=jnp.float32):
     return jax.ShapeDtypeStruct(sizes, dtype)
-
-
-def normal(*sizes, seed=0):
-    draw = np.random.default_rng(seed).normal(size=sizes)
-    return jnp.asarray(draw, jnp.float32)
 
 
 def mlp(params, x):

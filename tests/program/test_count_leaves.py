@@ -5,16 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import normal
 
 import jaxcompress as jc
 from jaxcompress.program import ActivationQuantizer, count, operands_only
 from jaxcompress.quantize import Int, to_qarray
-
-
-def normal(*sizes, seed=0):
-    draw = np.random.default_rng(seed).normal(size=sizes)
-    return jnp.asarray(draw, jnp.float32)
-
 
 KERNEL = normal(16, 8)
 X = jax.ShapeDtypeStruct((4, 16), jnp.float32)

@@ -11,27 +11,11 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from models import always, filled, normal
 
 import jaxcompress as jc
 from jaxcompress.program import ActivationQuantizer, Range, minmax
 from jaxcompress.quantize import Int, absmax, of_range
-
-
-def always(site):
-    return True
-
-
-def normal(*shape, seed=0, scale=1.0):
-    draw = np.random.default_rng(seed).normal(size=shape)
-    return jnp.asarray(scale * draw, jnp.float32)
-
-
-def filled(shapes):
-    """Random arrays for a tree of shapes."""
-    leaves, treedef = jax.tree.flatten(shapes)
-    arrays = [normal(*x.shape, seed=i, scale=0.4) for i, x in enumerate(leaves)]
-    return treedef.unflatten(arrays)
-
 
 X = normal(10, 24, seed=99)
 CHAIN = (24, 16, 12, 4)

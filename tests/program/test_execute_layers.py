@@ -3,32 +3,16 @@
 
 import re
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from models import Transformer, always, filled, normal
 
 import jaxcompress as jc
 from jaxcompress.program import ActivationQuantizer, minmax
 from jaxcompress.quantize import Int, fake_quant, of_range, to_qarray
-
-
-def always(site):
-    return True
-
-
-def normal(*shape, seed=0, scale=1.0):
-    draw = np.random.default_rng(seed).normal(size=shape)
-    return jnp.asarray(scale * draw, jnp.float32)
-
-
-def filled(shapes):
-    """Random arrays for a tree of shapes."""
-    leaves, treedef = jax.tree.flatten(shapes)
-    arrays = [normal(*x.shape, seed=i, scale=0.4) for i, x in enumerate(leaves)]
-    return treedef.unflatten(arrays)
 
 
 def products(fn, *args):
@@ -36,29 +20,6 @@ def products(fn, *args):
     text = jax.jit(fn).lower(*args).as_text()
     lines = [line for line in text.splitlines() if "stablehlo.dot_general" in line]
     return {tuple(re.findall(r"tensor<(?:\d+x)*(\w+)>", line)) for line in lines}
-
-
-class Block(nn.Module):
-    @nn.compact
-    def __call__(self, x, _):
-        h = nn.LayerNorm()(x)
-        x = x + nn.MultiHeadDotProductAttention(2, name="attention")(h)
-        h = nn.gelu(nn.Dense(12, name="up")(nn.LayerNorm()(x)))
-        return x + nn.Dense(8, name="down")(h), None
-
-
-class Transformer(nn.Module):
-    @nn.compact
-    def __call__(self, tokens):
-        embed = nn.Embed(11, 8, name="embed")
-        layers = nn.scan(
-            nn.remat(Block, prevent_cse=False),
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=2,
-        )
-        x, _ = layers(name="layers")(embed(tokens), None)
-        return embed.attend(nn.LayerNorm(name="last")(x))
 
 
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(0, 11, (6, 5)))
@@ -104,7 +65,7 @@ def test_layers_in_a_checkpointed_scan_are_multiplied_by_integers():
     steps = execution.plan(packed, TOKENS).steps
     float_steps = {s.site.name: s.reason for s in steps if not s.integers}
     assert set(float_steps.values()) == {"data times data"} and len(float_steps) == 2
-    layers = [s.site.name for s in steps if s.integers and s.site.layers == (2,)]
+    layers = [s.site.name for s in steps if s.integers and s.site.layers == (3,)]
     assert len(layers) == 6
     assert steps[-1].integers and steps[-1].site.name == "params/embed/embedding#1"
     floats = jc.dense(packed)

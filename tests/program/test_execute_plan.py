@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from models import always, normal
 
 import jaxcompress as jc
 from jaxcompress.program import (
@@ -19,16 +20,6 @@ from jaxcompress.program import (
     measured,
 )
 from jaxcompress.quantize import Int, to_qarray
-
-
-def always(site):
-    return True
-
-
-def normal(*shape, seed=0):
-    draw = np.random.default_rng(seed).normal(size=shape)
-    return jnp.asarray(draw, jnp.float32)
-
 
 KERNEL = normal(16, 8)
 X = normal(9, 16, seed=1)

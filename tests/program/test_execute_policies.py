@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from models import always, normal
 
 import jaxcompress as jc
 from jaxcompress.program import (
@@ -17,16 +18,6 @@ from jaxcompress.program import (
     operands_only,
 )
 from jaxcompress.quantize import Int, to_qarray
-
-
-def always(site):
-    return True
-
-
-def normal(*shape, seed=0):
-    draw = np.random.default_rng(seed).normal(size=shape)
-    return jnp.asarray(draw, jnp.float32)
-
 
 X = normal(9, 16, seed=1)
 PARAMS = {"kernel": to_qarray(normal(16, 8), Int(8), scale_shape=(1, 8))}
