@@ -55,7 +55,10 @@ def test_one_file_knows_how_jax_represents_programs():
     for path in MODULES:
         names = imports(path, top_level_only=False)
         inside = [n for n in names if n.startswith(("jax.extend", "jax.interpreters"))]
-        assert not inside or path == PACKAGE / "program" / "_compat.py", path
+        # What an equation is called like has not changed; its parameters have.
+        read = "eqn.params" in path.read_text()
+        known = path == PACKAGE / "program" / "_compat.py"
+        assert known or not (inside or read), path
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))

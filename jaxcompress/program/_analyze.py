@@ -32,22 +32,16 @@ def analyze(
     paths, _, _ = paths_and_leaves(params)
     count = len(paths)
     avals: list[Any] = [v.aval for v in traced.jaxpr.invars]
-    program = Program(
-        None,  # pyright: ignore[reportArgumentType]
-        paths,
-        avals[:count],
-        paths_and_leaves(tuple(args))[0],
-        traced.out_tree,
-    )
+    root = Region(traced.jaxpr, traced.consts, (), None, sealed=False)
+    arguments, _, _ = paths_and_leaves(tuple(args))
+    program = Program(root, paths, avals[:count], arguments, traced.out_tree)
     values = [
         Value(aval, Origin(False, frozenset([i])), Trail.start(i, aval.shape))
         if i < count
         else Value(aval, DATA, None)
         for i, aval in enumerate(avals)
     ]
-    builder = _Builder(program, inline_custom)
-    root = Region(traced.jaxpr, traced.consts, (), None, sealed=False)
-    program.root = builder.fill(root, values, "")
+    _Builder(program, inline_custom).fill(root, values, "")
     return program
 
 

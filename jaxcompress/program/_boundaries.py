@@ -107,7 +107,6 @@ class Boundaries:
     def mark_values(self) -> None:
         for path, value in self.arguments():
             self.mark(value, f"input/{path}", Boundary.INPUT)
-        joins = []
         for node in nodes(self.program.root):
             if node in self.found.sites and not node.region.sealed:
                 site = self.found.sites[node]
@@ -115,7 +114,6 @@ class Boundaries:
                     end = self.fused(node.outs[0])
                     self.mark(end, f"{site.name}/output", Boundary.PRODUCT, site)
             elif not node.region.sealed and self.sources.is_join(node):
-                joins.append(node)
                 name = self.numbered(
                     "/".join(filter(None, (node.scope, node.primitive)))
                 )

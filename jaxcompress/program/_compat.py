@@ -273,6 +273,44 @@ def convolution(eqn: JaxprEqn) -> Convolution:
     )
 
 
+def places(eqn: JaxprEqn) -> Sequence[int | None]:
+    """Of an equation that moves axes: which one of its operand lies along each axis.
+
+    None along one that is new. (A reshape has no such places.)
+    """
+    rank, p = len(shape(eqn.invars[0])), eqn.params
+    if eqn.primitive.name == "transpose":
+        return tuple(p["permutation"])
+    if eqn.primitive.name == "squeeze":
+        gone = {d % rank for d in p["dimensions"]}
+        return [i for i in range(rank) if i not in gone]
+    if eqn.primitive.name == "broadcast_in_dim":
+        to = dict(zip(p["broadcast_dimensions"], range(rank), strict=True))
+        return [to.get(i) for i in range(len(shape(eqn.outvars[0])))]
+    return range(rank)
+
+
+def reversed_axes(eqn: JaxprEqn) -> Sequence[int]:
+    """The axes that a ``rev`` turns around; none of any other equation."""
+    return eqn.params["dimensions"] if eqn.primitive.name == "rev" else ()
+
+
+def reduced_axes(eqn: JaxprEqn) -> Sequence[int]:
+    """The axes that a reduction takes away; none of any other equation."""
+    is_reduction = eqn.primitive.name.startswith("reduce_")
+    return eqn.params.get("axes", ()) if is_reduction else ()
+
+
+def slice_sizes(eqn: JaxprEqn) -> Sequence[int]:
+    """How much of each axis of its operand a ``gather`` takes at a time."""
+    return eqn.params["slice_sizes"]
+
+
+def mark(eqn: JaxprEqn) -> str | None:
+    """The name that ``checkpoint_name`` gave; None of any other equation."""
+    return eqn.params["name"] if eqn.primitive.name == "name" else None
+
+
 def is_floating(aval: Any) -> bool:
     """Whether a value's dtype is a float; typed random keys have dtypes of their own."""
     return jnp.issubdtype(aval.dtype, jnp.floating)

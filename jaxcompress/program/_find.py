@@ -161,7 +161,7 @@ def _looked_up(node: Node) -> list[int]:
     """Axes of a table along which a look-up takes a part only."""
     if node.primitive != "gather":
         return []
-    sizes = zip(node.eqn.params["slice_sizes"], node.ins[0].aval.shape, strict=True)
+    sizes = zip(_compat.slice_sizes(node.eqn), node.ins[0].aval.shape, strict=True)
     return [i for i, (taken, size) in enumerate(sizes) if taken != size]
 
 

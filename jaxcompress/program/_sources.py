@@ -96,6 +96,7 @@ def _before_moves(value: Value) -> Iterator[Value]:
 
 
 def is_zero(value: Value) -> bool:
+    """Whether it is a zero that stands in the program, of any shape."""
     *_, first = _before_moves(value)
     return first.literal is not None and bool(first.literal == 0)
 
@@ -119,7 +120,8 @@ def _passes(node: Node) -> bool:
 
 
 def reduces_batch(node: Node) -> bool:
-    return node.primitive.startswith("reduce_") and 0 in node.eqn.params.get("axes", ())
+    """Whether it takes away the first axis, which is taken for the batch."""
+    return 0 in _compat.reduced_axes(node.eqn)
 
 
 def is_rectifier(node: Node, *, bound: float | None = None) -> bool:

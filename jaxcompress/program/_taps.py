@@ -119,8 +119,7 @@ def _named(program: Program, found: Found) -> dict[str, Value]:
     named |= stored
     marked: dict[str, Value] = {}
     for node in nodes(program.root):
-        if node.primitive == "name":
-            base = node.eqn.params["name"]
+        if base := _compat.mark(node.eqn):
             number = sum(n == base or n.startswith(f"{base}#") for n in marked)
             marked[f"{base}#{number}" if number else base] = node.outs[0]
     named |= marked

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from ._compat import JaxprEqn, is_floating, shape
+from ._compat import JaxprEqn, is_floating, places, reversed_axes, shape
 from ._primitives import ELEMENTWISE, MOVES
 
 Axes = tuple[tuple[int, ...] | None, ...]
@@ -73,7 +73,7 @@ def follow(eqn: JaxprEqn, trails: Sequence[Trail | None], leaf: int) -> Trail | 
         return None
     if name in MOVES and len(eqn.invars) == 1:
         return trail._replace(
-            axes=_moved(name, eqn.params, before, trail.axes, result),
+            axes=_moved(eqn, trail.axes),
             exact=trail.exact and _is_exact(eqn),
             whole=trail.whole and name != "rev",
         )
@@ -118,30 +118,15 @@ def _is_aligned(eqn: JaxprEqn) -> bool:
     )
 
 
-def _moved(
-    name: str,
-    params: dict[str, Any],
-    before: Sequence[int],
-    axes: Axes,
-    after: Sequence[int],
-) -> Axes:
-    if name == "transpose":
-        return tuple(axes[i] for i in params["permutation"])
-    if name == "squeeze":
-        gone = {d % len(before) for d in params["dimensions"]}
-        return tuple(a for i, a in enumerate(axes) if i not in gone)
-    if name == "broadcast_in_dim":
-        to = dict(zip(params["broadcast_dimensions"], range(len(before)), strict=True))
-        return tuple(
-            axes[to[i]] if i in to and before[to[i]] == n else ()
-            for i, n in enumerate(after)
-        )
-    if name == "rev":
-        back = params["dimensions"]
-        return tuple(None if i in back else a for i, a in enumerate(axes))
-    if name == "reshape":
+def _moved(eqn: JaxprEqn, axes: Axes) -> Axes:
+    before, after = shape(eqn.invars[0]), shape(eqn.outvars[0])
+    if eqn.primitive.name == "reshape":
         return _reshaped(before, axes, after)
-    return axes
+    back = reversed_axes(eqn)
+    return tuple(
+        () if i is None or before[i] != n else None if i in back else axes[i]
+        for i, n in zip(places(eqn), after, strict=True)
+    )
 
 
 def _reshaped(before: Sequence[int], axes: Axes, after: Sequence[int]) -> Axes:

@@ -34,7 +34,8 @@ class PerChannel:
 
     Attributes:
       axis: output axis; None for the default of a matrix, an axis, several axes (with
-        the axis along which ``nn.scan`` stacks layers), or ``{glob: axis}``.
+        the axis along which ``nn.scan`` stacks layers), or ``{glob: axis}``, which
+        ``jaxcompress.program.weight_axes`` reads from the function.
 
     Example:
       >>> import jaxcompress as jc

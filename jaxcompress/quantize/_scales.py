@@ -58,7 +58,10 @@ def of_range(
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
-      >>> jc.quantize.of_range(jnp.array(0.0), jnp.array(2.0), jc.quantize.Int(8))[1]
+      >>> int8 = jc.quantize.Int(8, symmetric=False)
+      >>> scale, zero_point = jc.quantize.of_range(jnp.array(-0.5), jnp.array(2.05), int8)
+      >>> float(zero_point), f"{scale:.4f}"
+      (50.0, '0.0100')
     """
     # XLA may divide by a constant or multiply by its reciprocal, as it is compiled; this
     # leaves it no choice, so that jit and eager have the same bits.
