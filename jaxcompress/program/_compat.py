@@ -247,7 +247,6 @@ class Convolution(NamedTuple):
 
     lhs_spec: tuple[int, ...]  # axes of batch, features, space...
     rhs_spec: tuple[int, ...]  # axes of outputs, inputs, space...
-    out_spec: tuple[int, ...]
     strides: tuple[int, ...]
     padding: tuple[tuple[int, int], ...]
     lhs_dilation: tuple[int, ...]
@@ -263,7 +262,6 @@ def convolution(eqn: JaxprEqn) -> Convolution:
     return Convolution(
         numbers.lhs_spec,
         numbers.rhs_spec,
-        numbers.out_spec,
         tuple(p["window_strides"]),
         tuple(p["padding"]),
         tuple(p["lhs_dilation"]),

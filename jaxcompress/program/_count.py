@@ -15,8 +15,9 @@ from .._select import path_text
 from ..leaves import Codebook, LowRank, QArray, dense, is_leaf
 from ._activations import Plan, Policy, make_plan
 from ._analyze import analyze
+from ._boundaries import Marked
 from ._find import find
-from ._graph import Node
+from ._graph import Node, Value
 from ._site import Opaque, Site, opaque_lines
 from ._table import table
 
@@ -211,16 +212,18 @@ def _count(
 
 def _grid_bits(node: Node, operand: int, plan: Plan | None) -> float:
     mark = None if plan is None else plan.boundaries.grid(node, operand)
-    if mark is None or plan is None:
-        return _dtype_bits(node.ins[operand].aval.dtype)
-    return plan.points[mark.point.name][1].fmt.bits
+    return _bits_at(mark, node.ins[operand], plan)
 
 
 def _result_bits(node: Node, plan: Plan | None) -> float:
-    value = node.outs[0]
-    mark = (
-        None if plan is None else plan.boundaries.at.get(plan.boundaries.fused(value))
-    )
+    value, mark = node.outs[0], None
+    if plan is not None:
+        mark = plan.boundaries.at.get(plan.boundaries.fused(value))
+    return _bits_at(mark, value, plan)
+
+
+def _bits_at(mark: Marked | None, value: Value, plan: Plan | None) -> float:
+    """Bits of the grid of a point; where there is none, of the value's dtype."""
     if mark is None or plan is None:
         return _dtype_bits(value.aval.dtype)
     return plan.points[mark.point.name][1].fmt.bits
