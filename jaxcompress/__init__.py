@@ -11,11 +11,14 @@ from . import (
 )
 from ._combine import chain as chain, masked as masked, partition as partition
 from ._compressor import (
+    Active as Active,
     Compressor as Compressor,
     Learned as Learned,
+    Restart as Restart,
     compress as compress,
     identity as identity,
 )
+from ._fresh import fresh as fresh
 from ._select import is_weight as is_weight
 from ._version import __version__ as __version__
 from .checkpoint import (
@@ -45,7 +48,13 @@ from .program import (
     sites as sites,
     taps as taps,
 )
-from .prune import magnitude_pruning as magnitude_pruning
+from .prune import (
+    lottery_ticket as lottery_ticket,
+    magnitude_pruning as magnitude_pruning,
+    movement_pruning as movement_pruning,
+    rigl as rigl,
+    set_training as set_training,
+)
 from .quantize import (
     PerChannel as PerChannel,
     PerGroup as PerGroup,

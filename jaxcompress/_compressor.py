@@ -82,6 +82,35 @@ class Learned:
     value: PyTree
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Active:
+    """Marks, in a state, which weights are trained now.
+
+    ``train_step`` and ``wrap_optimizer`` keep the optimizer's state of the others at
+    zero, so that a weight that grows again starts with none of its old momentum.
+
+    Attributes:
+      masks: bool arrays like the parameters; None where a leaf is not pruned.
+    """
+
+    masks: PyTree
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Restart:
+    """Marks, in a state, that the parameters were exchanged (rewound).
+
+    ``train_step`` and ``wrap_optimizer`` then start the optimizer anew.
+
+    Attributes:
+      now: bool []: whether they were in the last update.
+    """
+
+    now: jax.Array
+
+
 def split_learned(state: PyTree) -> tuple[list[PyTree], Callable[..., PyTree]]:
     """Take the learned parameters out of a state.
 

@@ -12,6 +12,7 @@ import optax
 from jax import lax
 
 from ._compressor import Compressor, PyTree, identity, split_learned
+from ._fresh import fresh
 
 
 class TrainState(NamedTuple):
@@ -49,7 +50,8 @@ def train_step(
 
     One step takes the gradient at the view (dense, also where a mask is zero), pulls it
     back to the raw parameters and to what the compressor has marked ``Learned``, lets
-    optax move them, and then lets the compressor's ``update`` see the result.
+    optax move them, and then lets the compressor's ``update`` see the result, with that
+    gradient (``grads=``) and the loss (``value=``).
 
     Args:
       loss_fn: ``(view, batch, *args, model_state=, rng=) -> loss`` or ``(loss, Aux)``.
@@ -121,6 +123,7 @@ def train_step(
 
         known = {"value": loss, "grad": grads, "value_fn": value_fn}
         opt_state, learned_state = state.opt_state if learned else (state.opt_state, ())
+        opt_state = fresh(tx, opt_state, state.params, state.compression)
         updates, opt_state = tx.update(grads, opt_state, state.params, **known)
         params = optax.apply_updates(state.params, updates)
         if learned:
@@ -129,7 +132,9 @@ def train_step(
             )
             learned = optax.apply_updates(learned, updates)
             opt_state = (opt_state, learned_state)
-        params, compression = c.update(params, rebuild(learned), grads=view_grads)
+        params, compression = c.update(
+            params, rebuild(learned), grads=view_grads, value=loss
+        )
         state = TrainState(
             params, opt_state, compression, aux.model_state, state.rng, state.step + 1
         )

@@ -9,6 +9,7 @@ import jax
 import optax
 
 from ._compressor import Compressor, PyTree, split_learned
+from ._fresh import fresh
 
 
 class WrappedState(NamedTuple):
@@ -71,9 +72,11 @@ def wrap_optimizer(
             lambda raw: compressor.apply(raw, state.compression), state.params
         )
         (grads,) = pullback(updates)
-        steps, inner = tx.update(grads, state.inner, state.params, **extras)
+        inner = fresh(tx, state.inner, state.params, state.compression)
+        steps, inner = tx.update(grads, inner, state.params, **extras)
         raw = optax.apply_updates(state.params, steps)
-        raw, compression = compressor.update(raw, state.compression, grads=updates)
+        extras = {**extras, "grads": updates}
+        raw, compression = compressor.update(raw, state.compression, **extras)
         view = compressor.apply(raw, compression)
         moves = jax.tree.map(lambda new, old: new - old, view, params)
         return moves, WrappedState(inner, raw, compression)

@@ -40,7 +40,7 @@ def test_a_step_is_the_loop_written_out():
 def test_update_gets_the_dense_gradient_at_the_view():
     seen = []
 
-    def update(params, state, *, grads):
+    def update(params, state, *, grads, **extras):
         seen.append(grads)
         return params, state
 

@@ -3,14 +3,75 @@
 
 from ._budgets import (
     Budget as Budget,
+    below as below,
     erk as erk,
     global_ as global_,
+    owl as owl,
+    per_path as per_path,
     uniform as uniform,
 )
+from ._dynamic import (
+    DynamicState as DynamicState,
+    Grow as Grow,
+    dynamic as dynamic,
+    grow_at_random as grow_at_random,
+    grow_by_gradient as grow_by_gradient,
+    rigl as rigl,
+    set_training as set_training,
+    static_sparse as static_sparse,
+)
+from ._lottery import LotteryState as LotteryState, lottery_ticket as lottery_ticket
+from ._movement import (
+    movement_pruning as movement_pruning,
+    soft_movement_pruning as soft_movement_pruning,
+)
 from ._patterns import NOfM as NOfM, Pattern as Pattern, unstructured as unstructured
+from ._prices import (
+    Price as Price,
+    coded_bytes as coded_bytes,
+    macs as macs,
+    saving as saving,
+)
 from ._prune import (
     PruneState as PruneState,
     magnitude_pruning as magnitude_pruning,
     prune as prune,
 )
-from ._scores import Score as Score, magnitude as magnitude
+from ._pruned import (
+    Pruned as Pruned,
+    frozen as frozen,
+    straight_through as straight_through,
+    zeroed as zeroed,
+)
+from ._running import (
+    Running as Running,
+    averaged as averaged,
+    fisher as fisher,
+    movement as movement,
+    obd as obd,
+)
+from ._schedules import (
+    Trigger as Trigger,
+    alternating as alternating,
+    converged as converged,
+    cubic as cubic,
+    geometric as geometric,
+    one_shot as one_shot,
+    periodic as periodic,
+)
+from ._scores import (
+    Score as Score,
+    activation as activation,
+    grasp as grasp,
+    magnitude as magnitude,
+    random as random,
+    saliency as saliency,
+    snip as snip,
+    synflow as synflow,
+    wanda as wanda,
+)
+from ._sensitivity import (
+    hessian_gradient as hessian_gradient,
+    synaptic_flow as synaptic_flow,
+)
+from ._top_kast import TopKastState as TopKastState, top_kast as top_kast

@@ -14,7 +14,11 @@ from ..numerics import smallest
 
 Pattern = Callable[[str, jax.Array, jax.Array], jax.Array]
 """``(path, scores, count) -> keep``: the path text of the leaf, its scores and how many
-weights to prune, to a bool array shaped like the scores."""
+weights to prune (an integer scalar), to a bool array shaped like the scores.
+
+A pattern may have two attributes: ``spread(path, scores) -> scores``, which gives every
+weight the score of the group that it falls with, so that budgets rank groups; and
+``max_sparsity``, beyond which it cannot go."""
 
 
 def unstructured(path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
@@ -78,7 +82,8 @@ class NOfM:
         drop = _ranks(groups) < self.m - self.n
         loss = jnp.sum(jnp.where(drop, groups, 0), axis=-1)
         # Rounded to whole groups; half a group up or down.
-        number = (count + (self.m - self.n) // 2) // (self.m - self.n)
+        drop_each = self.m - self.n
+        number = (jnp.asarray(count, jnp.uint32) + drop_each // 2) // drop_each
         chosen = smallest(loss, number)
         keep = ~(drop & chosen[..., None])
         return jnp.moveaxis(keep.reshape(last.shape), -1, axis)

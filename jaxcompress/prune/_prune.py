@@ -12,11 +12,14 @@ from jax import lax
 from jax.core import Tracer
 
 from .._combine import masked
-from .._compressor import Compressor, PyTree
+from .._compressor import Active, Compressor, PyTree
 from .._select import Where, is_weight, paths_and_leaves
 from ._budgets import Budget, uniform
-from ._patterns import NOfM, Pattern, unstructured
-from ._scores import Score, magnitude
+from ._patterns import Pattern, unstructured
+from ._pruned import Pruned, zeroed
+from ._running import Running
+from ._schedules import Trigger
+from ._scores import Score, magnitude, needs, refuse_nan, require
 
 Schedule = optax.Schedule
 
@@ -24,66 +27,98 @@ Schedule = optax.Schedule
 class PruneState(NamedTuple):
     """State of a pruner."""
 
-    count: jax.Array  # int32 []: updates so far
-    masks: PyTree  # bool, like params; True where the weight is kept
+    count: jax.Array  # int32 []: updates so far; redrawings where a Trigger decides
+    kept: PyTree  # Active(masks), or the masks where pruned weights are trained on
+    memory: PyTree  # of a running score
+    trigger: PyTree  # state of the trigger
+
+    @property
+    def masks(self) -> PyTree:
+        """Bool arrays like the parameters, True where the weight is kept."""
+        return self.kept.masks if isinstance(self.kept, Active) else self.kept
 
 
 def prune(
     sparsity: float | Schedule,
     *,
-    score: Score = magnitude,
+    score: Score | Running = magnitude,
     budget: Budget = uniform,
     pattern: Pattern = unstructured,
-    every: int = 1,
+    pruned: Pruned = zeroed,
+    every: int | Trigger = 1,
 ) -> Compressor:
     """Zero the weights with the lowest scores, in every leaf of the tree.
 
-    ``update`` sets pruned weights to zero and, every few steps, draws new masks; a
-    pruned weight stays pruned while the sparsity does not fall. The view has exact zeros
-    whatever the optimizer did, and pruned weights get no gradient.
+    The view has exact zeros whatever the optimizer did. Every few updates new masks are
+    drawn; where pruned weights are ``zeroed`` they stay pruned while the sparsity does
+    not fall. ``init`` draws masks already, unless the score needs more than parameters:
+    then everything is kept until the first drawing in ``update``.
 
     Args:
       sparsity: fraction of the weights to prune, in [0, 1), or an optax schedule of it
-        over the number of updates.
-      score: ``(params, **extras) -> scores``.
-      budget: how the sparsity is spread over leaves (``uniform``, ``erk``, ``global_``).
-      pattern: which weights go together (``unstructured``, ``NOfM``).
-      every: updates between two redrawings of the masks.
+        over the number of updates; may be traced.
+      score: ``(params, **extras) -> scores``, or a ``Running`` one.
+      budget: how the sparsity is spread over leaves (``uniform``, ``erk``, ``global_``,
+        ``owl()``, ``per_path``, ``saving``).
+      pattern: which weights go together (``unstructured``, ``NOfM``, ``Blocks``,
+        ``Slices``, ``PerOutput``).
+      pruned: what becomes of pruned weights (``zeroed``, ``frozen``,
+        ``straight_through()``).
+      every: updates between two redrawings of the masks; or a ``Trigger``, such as
+        ``converged``, which makes the schedule one of redrawings.
 
     Raises:
       ValueError: if the sparsity is outside [0, 1) or beyond what the pattern allows, or
-        ``every`` is not positive.
+        ``every`` is not positive; outside of jit, for NaN scores, naming the leaf.
+      TypeError: in ``update``, if the score needs extras that are not passed.
     """
     _check(sparsity, pattern, every)
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
+    at_once = not isinstance(score, Running) and not needs(score)
 
-    def draw(params: PyTree, count: jax.Array, **extras: Any) -> PyTree:
-        paths, scores, treedef = paths_and_leaves(score(params, **extras))
-        counts = budget(scores, jnp.asarray(schedule(count), jnp.float32))
-        return treedef.unflatten(map(pattern, paths, scores, counts))
+    def draw(scores: PyTree, count: jax.Array) -> PyTree:
+        refuse_nan(scores)
+        return draw_masks(scores, schedule(count), budget, pattern)
 
     def init(params: PyTree) -> PruneState:
         count = jnp.zeros((), jnp.int32)
-        return PruneState(count=count, masks=draw(params, count))
+        memory = score.init(params) if isinstance(score, Running) else ()
+        masks = draw(score(params), count) if at_once else all_kept(params)  # pyright: ignore[reportCallIssue]
+        kept = masks if pruned.trained else Active(masks)
+        trigger = every.init() if isinstance(every, Trigger) else ()
+        return PruneState(count, kept, memory, trigger)
 
     def apply(params: PyTree, state: PruneState) -> PyTree:
-        return jax.tree.map(_keep, params, state.masks)
+        return jax.tree.map(pruned.view, params, state.masks)
 
     def update(
         params: PyTree, state: PruneState, **extras: Any
     ) -> tuple[PyTree, PruneState]:
-        count = state.count + 1
-        masks = lax.cond(
-            count % every == 0,
-            # Pruned weights are zero when they are scored, so they rank lowest again.
-            lambda: draw(apply(params, state), count, **extras),
-            lambda: state.masks,
-        )
-        # Both masks in one pass: a weight that a falling sparsity revives starts at zero.
-        params = jax.tree.map(
-            lambda p, old, new: _keep(p, old & new), params, state.masks, masks
-        )
-        return params, PruneState(count=count, masks=masks)
+        old = state.masks
+        # With the masks of before, so that it fuses with the optimizer. What this
+        # update prunes is zero in the view at once, and in the raw parameters an update
+        # later.
+        params = jax.tree.map(pruned.settle, params, old)
+        refuse_nan(params)  # here, since inside of the cond nothing is known
+        memory, count, trigger = state.memory, state.count + 1, state.trigger
+        if isinstance(score, Running):
+            memory = score.add(params, memory, **extras)
+        else:
+            require(score, extras)
+        if isinstance(every, Trigger):
+            due, trigger = every.fire(trigger, **extras)
+            count = state.count + due.astype(jnp.int32)
+        else:
+            due = count % every == 0
+
+        def redraw() -> PyTree:
+            if isinstance(score, Running):
+                return draw(score.read(params, memory), count)
+            return draw(score(params, **extras), count)
+
+        masks = lax.cond(due, redraw, lambda: old)
+        kept = masks if pruned.trained else Active(masks)
+        return params, PruneState(count, kept, memory, trigger)
 
     return Compressor(init=init, apply=apply, update=update)
 
@@ -93,7 +128,8 @@ def magnitude_pruning(
     *,
     budget: Budget = uniform,
     pattern: Pattern = unstructured,
-    every: int = 1,
+    pruned: Pruned = zeroed,
+    every: int | Trigger = 1,
     where: Where = is_weight,
 ) -> Compressor:
     """Zero the smallest weights; biases and norm scales are left alone.
@@ -104,13 +140,14 @@ def magnitude_pruning(
 
     Args:
       sparsity: fraction of the selected weights to prune, in [0, 1), or an optax
-        schedule of it, such as ``optax.polynomial_schedule(0.0, 0.9, 3, steps)``, whose
-        cubic ramp prunes fast while much is redundant.
-      budget: ``prune.uniform`` (the same fraction of each leaf), ``prune.erk`` or
-        ``prune.global_``.
-      pattern: ``prune.unstructured``, or ``prune.NOfM(2, 4)``.
-      every: updates between two redrawings of the masks; between them holding a mask
-        costs one ``where``.
+        schedule of it, such as ``prune.cubic(0.9, end=steps)``.
+      budget: ``prune.uniform`` (the same fraction of each leaf), ``prune.erk``,
+        ``prune.global_`` and others.
+      pattern: ``prune.unstructured``, ``prune.NOfM(2, 4)`` and others.
+      pruned: what becomes of pruned weights: ``prune.zeroed``, or
+        ``prune.straight_through()`` to train them on.
+      every: updates between two redrawings of the masks, or a ``prune.Trigger``; between
+        them holding a mask costs one ``where``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
@@ -128,16 +165,35 @@ def magnitude_pruning(
       Han et al., 2015, https://arxiv.org/abs/1506.02626; Zhu and Gupta, 2017,
       https://arxiv.org/abs/1710.01878
     """
-    return masked(prune(sparsity, budget=budget, pattern=pattern, every=every), where)
+    pruner = prune(sparsity, budget=budget, pattern=pattern, pruned=pruned, every=every)
+    return masked(pruner, where)
 
 
-def _keep(param: jax.Array, mask: jax.Array) -> jax.Array:
-    # `where` and not a product: a NaN under the mask must not come through.
-    return jnp.where(mask, param, jnp.zeros((), param.dtype))
+def draw_masks(
+    scores: PyTree, sparsity: Any, budget: Budget, pattern: Pattern
+) -> PyTree:
+    """The masks that a budget and a pattern make of scores; True where kept."""
+    paths, leaves, treedef = paths_and_leaves(scores)
+    spread = getattr(pattern, "spread", None)
+    if spread is not None:
+        leaves = [spread(p, x) for p, x in zip(paths, leaves, strict=True)]
+    counts = budget(
+        dict(zip(paths, leaves, strict=True)), jnp.asarray(sparsity, jnp.float32)
+    )
+    return treedef.unflatten(
+        [pattern(p, x, counts[p]) for p, x in zip(paths, leaves, strict=True)]
+    )
 
 
-def _check(sparsity: float | Schedule, pattern: Pattern, every: int) -> None:
-    if every < 1:
+def all_kept(params: PyTree) -> PyTree:
+    """Masks that are True everywhere, with the sharding of the leaves."""
+    # A constant would have no sharding; behind the barrier XLA cannot tell it is one.
+    true = lax.optimization_barrier(jnp.ones((), bool))
+    return jax.tree.map(lambda p: jnp.isnan(p) | true, params)
+
+
+def _check(sparsity: float | Schedule, pattern: Pattern, every: int | Trigger) -> None:
+    if isinstance(every, int) and every < 1:
         raise ValueError(f"every={every}: masks are redrawn every 1 or more updates.")
     if callable(sparsity) or isinstance(sparsity, Tracer):
         return
@@ -148,8 +204,6 @@ def _check(sparsity: float | Schedule, pattern: Pattern, every: int) -> None:
     if not 0 <= sparsity < 1:
         hint = f" Did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else ""
         raise ValueError(f"sparsity={sparsity} is outside [0, 1).{hint}")
-    if isinstance(pattern, NOfM) and sparsity > pattern.max_sparsity:
-        raise ValueError(
-            f"sparsity={sparsity}: {pattern.n} of {pattern.m} reaches "
-            f"{pattern.max_sparsity:g} at most."
-        )
+    most = getattr(pattern, "max_sparsity", 1.0)
+    if sparsity > most:
+        raise ValueError(f"sparsity={sparsity}: {pattern} reaches {most:g} at most.")

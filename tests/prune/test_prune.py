@@ -49,7 +49,8 @@ def test_a_schedule_ramps_and_masks_are_monotone():
             assert int((~after).sum()) == round(
                 200 * float(jnp.asarray(schedule(step)))
             )
-        assert not params["a"]["kernel"][~after].any()
+        assert not params["a"]["kernel"][~before].any()
+        assert not pruner.apply(params, state)["a"]["kernel"][~after].any()
     assert int(state.count) == 12
 
 
@@ -98,21 +99,26 @@ def test_a_vmapped_member_equals_a_solo_run():
         )
 
 
-def test_masks_follow_the_sharding_of_their_weight_and_only_counters_are_gathered():
+def test_masks_follow_the_sharding_of_their_weight_and_nothing_is_gathered():
     mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
-    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("x", None))
-    kernel = jax.device_put(jax.random.normal(jax.random.key(0), (64, 32)), rows)
-    params = {"kernel": kernel}
-    pruner = jc.magnitude_pruning(0.9)
-    state = pruner.init({"kernel": jax.device_put(kernel, jax.devices()[0])})
-    masks = {"kernel": jax.device_put(state.masks["kernel"], rows)}
-    state = state._replace(masks=masks)
-    compiled = jax.jit(pruner.update).lower(params, state).compile()
-    gathered = re.findall(r"= (.*) all-gather\(", str(compiled.as_text()))
-    for shape in gathered:  # one counter a device and candidate, never weights or masks
-        assert re.fullmatch(r"s32\[4,1\]\S*", shape), shape
-    _, after = jax.block_until_ready(compiled(params, state))
-    assert after.masks["kernel"].sharding.is_equivalent_to(rows, 2)
+    for spec in (("x", None), (None, "x")):
+        place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*spec))
+        kernel = jax.random.normal(jax.random.key(0), (64, 128))
+        params = {"kernel": jax.device_put(kernel, place)}
+        for budget in (jc.prune.erk, jc.prune.global_):
+            pruner = jc.magnitude_pruning(0.9, budget=budget)
+            state = jax.jit(pruner.init)(params)
+            assert state.masks["kernel"].dtype == bool
+            assert state.masks["kernel"].sharding.is_equivalent_to(place, 2)
+            compiled = jax.jit(pruner.update).lower(params, state).compile()
+            text = str(compiled.as_text())
+            assert "all-gather" not in text and "all-to-all" not in text
+            exchanged = re.findall(r"= (.*) all-reduce\(", text)
+            assert exchanged
+            for shapes in exchanged:  # counters, never weights or masks
+                assert re.fullmatch(r"[(]?(u32\[\](, )?)+[)]?", shapes), shapes
+            _, after = jax.block_until_ready(compiled(params, state))
+            assert after.masks["kernel"].sharding.is_equivalent_to(place, 2)
 
 
 def test_a_text_is_no_sparsity():
@@ -127,7 +133,7 @@ def test_a_text_is_no_sparsity():
         (-0.1, {}, r"outside \[0, 1\)"),
         (1.0, {}, r"outside \[0, 1\)"),
         (0.5, {"every": 0}, "every=0"),
-        (0.6, {"pattern": jc.prune.NOfM(2, 4)}, "2 of 4 reaches 0.5 at most"),
+        (0.6, {"pattern": jc.prune.NOfM(2, 4)}, "NOfM.n=2, m=4.* reaches 0.5 at most"),
     ],
 )
 def test_bad_arguments(sparsity, kwargs, message):
