@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pruning: score, budget, pattern, mask. Each is a plain function a reader can swap."""
 
+from ._blocks import Blocks as Blocks, PerOutput as PerOutput, Slices as Slices
 from ._budgets import (
     Budget as Budget,
     below as below,
@@ -20,17 +21,35 @@ from ._dynamic import (
     set_training as set_training,
     static_sparse as static_sparse,
 )
+from ._fits import by_path as by_path, fits as fits, left_out as left_out
+from ._hold import HoldState as HoldState, hold_zeros as hold_zeros
 from ._lottery import LotteryState as LotteryState, lottery_ticket as lottery_ticket
 from ._movement import (
     movement_pruning as movement_pruning,
     soft_movement_pruning as soft_movement_pruning,
 )
 from ._patterns import NOfM as NOfM, Pattern as Pattern, unstructured as unstructured
+from ._permute import (
+    permute as permute,
+    permuted_for as permuted_for,
+    search_permutation as search_permutation,
+)
 from ._prices import (
     Price as Price,
     coded_bytes as coded_bytes,
     macs as macs,
     saving as saving,
+)
+from ._proximal import (
+    Prox as Prox,
+    ProximalState as ProximalState,
+    group_lasso_pruning as group_lasso_pruning,
+    group_soft_threshold as group_soft_threshold,
+    hard_threshold as hard_threshold,
+    l0_pruning as l0_pruning,
+    l1_pruning as l1_pruning,
+    proximal as proximal,
+    soft_threshold as soft_threshold,
 )
 from ._prune import (
     PruneState as PruneState,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,31 @@ Pattern = Callable[[str, jax.Array, jax.Array], jax.Array]
 """``(path, scores, count) -> keep``: the path text of the leaf, its scores and how many
 weights to prune (an integer scalar), to a bool array shaped like the scores.
 
-A pattern may have two attributes: ``spread(path, scores) -> scores``, which gives every
-weight the score of the group that it falls with, so that budgets rank groups; and
-``max_sparsity``, beyond which it cannot go."""
+A pattern may have three attributes: ``spread(path, scores) -> scores``, which gives every
+weight the score of the group that it falls with, so that budgets rank groups;
+``max_sparsity``, beyond which it cannot go; and ``misfit(path, shape)``, the reason why it
+cannot prune a leaf, or None."""
+
+
+def misfit(pattern: Pattern, path: str, shape: Sequence[int]) -> str | None:
+    """Why a leaf does not fit into a pattern, or None if it does."""
+    shape = tuple(shape)
+    reason = getattr(pattern, "misfit", None)
+    return None if reason is None else reason(path, shape)
+
+
+def check_fits(pattern: Pattern, path: str, scores: jax.Array) -> None:
+    """Refuse a leaf that does not fit.
+
+    Raises:
+      ValueError: with the leaf, the reason and the way out.
+    """
+    reason = misfit(pattern, path, scores.shape)
+    if reason is not None:
+        raise ValueError(
+            f"{path!r}: {reason} Leave this leaf out with `where=`; "
+            "`prune.fits(pattern)` selects the weights that fit."
+        )
 
 
 def unstructured(path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
@@ -65,18 +87,21 @@ class NOfM:
         """Sparsity of a leaf that is wholly in the pattern."""
         return 1.0 - self.n / self.m
 
+    def misfit(self, path: str, shape: Sequence[int]) -> str | None:
+        """Why a leaf cannot be pruned so, or None if it can."""
+        axis = contraction_axis(path, shape, self.axis)
+        if shape[axis] % self.m:
+            return f"axis {axis} of {tuple(shape)} is no multiple of {self.m}."
+        return None
+
     def __call__(self, path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
         """Prune ``m - n`` of each of the ``count / (m - n)`` groups that lose least.
 
         Raises:
           ValueError: if the contraction axis is ambiguous or no multiple of ``m``.
         """
+        check_fits(self, path, scores)
         axis = contraction_axis(path, scores.shape, self.axis)
-        if scores.shape[axis] % self.m:
-            raise ValueError(
-                f"{path!r}: axis {axis} of {tuple(scores.shape)} is no multiple of "
-                f"{self.m}. Leave this leaf out with `where=`, or name another axis."
-            )
         last = jnp.moveaxis(scores, axis, -1)
         groups = last.reshape(*last.shape[:-1], -1, self.m)
         drop = _ranks(groups) < self.m - self.n

@@ -174,12 +174,10 @@ def draw_masks(
 ) -> PyTree:
     """The masks that a budget and a pattern make of scores; True where kept."""
     paths, leaves, treedef = paths_and_leaves(scores)
-    spread = getattr(pattern, "spread", None)
-    if spread is not None:
-        leaves = [spread(p, x) for p, x in zip(paths, leaves, strict=True)]
-    counts = budget(
-        dict(zip(paths, leaves, strict=True)), jnp.asarray(sparsity, jnp.float32)
-    )
+    # Budgets rank groups where the pattern has them.
+    spread = getattr(pattern, "spread", lambda path, scores: scores)
+    ranked = {p: spread(p, x) for p, x in zip(paths, leaves, strict=True)}
+    counts = budget(ranked, jnp.asarray(sparsity, jnp.float32))
     return treedef.unflatten(
         [pattern(p, x, counts[p]) for p, x in zip(paths, leaves, strict=True)]
     )
