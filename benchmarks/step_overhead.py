@@ -22,6 +22,8 @@ _NEVER = 10**9
 _AIMS = {
     "mask held": "<= 1.02",
     "mask every 100": "<= 1.03",
+    "mask every step": "<= 1.15",
+    "RigL every 100": "<= 1.05",
     "4 bits": "<= 1.03",
     "mask every 100 + 4 bits + distilled": "<= 1.08",
 }
@@ -60,6 +62,9 @@ def _variants(task: _models.Task, steps: int) -> dict[str, _harness.Variant]:
         "mask held": _block(task, steps, pruner(_NEVER)),
         "mask every 100": _block(task, steps, pruner(100)),
         "mask every step": _block(task, steps, pruner(1)),
+        "RigL every 100": _block(
+            task, steps, jc.rigl(0.9, key=jax.random.key(0), until=_NEVER)
+        ),
         "4 bits": _block(task, steps, four_bits),
         "mask every 100 + 4 bits + distilled": _block(
             task, steps, both, distilled=True
