@@ -47,14 +47,31 @@ def contraction_axis(path: str, shape: Sequence[int], axis: AxisOrMap) -> int:
     Raises:
       ValueError: if the default is ambiguous, or it is not one axis, or out of range.
     """
+    axes = contraction_axes(path, shape, axis)
+    if len(axes) != 1:
+        raise ValueError(f"{path!r}: one contraction axis is needed, not {axes}.")
+    return axes[0]
+
+
+def contraction_axes(
+    path: str, shape: Sequence[int], axis: AxisOrMap
+) -> tuple[int, ...]:
+    """All axes of a weight that are summed over, ascending, as non-negative numbers.
+
+    Args:
+      path: path text of the leaf, for its name and for messages.
+      shape: shape of the leaf.
+      axis: None for the default (a matrix's axis that is not its output), an axis,
+        several axes, or ``{glob: axis}``.
+
+    Raises:
+      ValueError: if the default is ambiguous or an axis is out of range.
+    """
     chosen = _chosen(path, axis)
     if chosen is None:
         _needs_rank_two(path, shape, "the contraction axis")
-        return 1 - output_axes(path, shape, None)[0]
-    normalized = _normalized(path, shape, chosen)
-    if len(normalized) != 1:
-        raise ValueError(f"{path!r}: one contraction axis is needed, not {chosen}.")
-    return normalized[0]
+        return (1 - output_axes(path, shape, None)[0],)
+    return _normalized(path, shape, chosen)
 
 
 def _chosen(path: str, axis: AxisOrMap) -> Axis | None:

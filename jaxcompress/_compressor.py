@@ -87,8 +87,8 @@ class Learned:
 class Active:
     """Marks, in a state, which weights are trained now.
 
-    ``train_step`` and ``wrap_optimizer`` keep the optimizer's state of the others at
-    zero, so that a weight that grows again starts with none of its old momentum.
+    ``train_step`` and ``wrap_optimizer`` keep the optimizer's state of the others as it
+    was at the start, so that a weight that grows again has none of its old momentum.
 
     Attributes:
       masks: bool arrays like the parameters; None where a leaf is not pruned.

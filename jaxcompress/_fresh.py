@@ -23,9 +23,10 @@ def fresh(
 ) -> PyTree:
     """Drop from an optimizer's state what belongs to weights that are not trained.
 
-    Zero where the compressor's state says that a weight is pruned (``Active``), so that
-    a weight which grows again starts without its old momentum; the state of
-    ``tx.init(params)`` in the step after the parameters were rewound (``Restart``).
+    As ``tx.init(params)`` makes it (zero, mostly) where the compressor's state says that
+    a weight is pruned (``Active``), so that a weight which grows again starts without its
+    old momentum; and all of it in the step after the parameters were rewound
+    (``Restart``).
     ``train_step`` and ``wrap_optimizer`` call this; a loop of your own calls it before
     ``tx.update``. It fuses with the optimizer.
 
@@ -55,31 +56,38 @@ def fresh(
     for active in _nodes(compression, Active):
         for path, mask in tree_flatten_with_path(active.masks)[0]:
             masks[path] = masks[path] & mask if path in masks else mask
+    restarts = _nodes(compression, Restart)
+    if not masks and not restarts:
+        return opt_state
+    start = jax.tree.map(_like, tx.init(params), opt_state)
     if masks:
-        opt_state = _masked(opt_state, params, masks)
-    for restart in _nodes(compression, Restart):
-        start = tx.init(params)
+        opt_state = _masked(opt_state, start, params, masks)
+    for restart in restarts:
         opt_state = jax.tree.map(
-            lambda s, x: jnp.where(restart.now, s.astype(x.dtype), x),  # noqa: B023
-            start,
-            opt_state,
+            lambda s, x, now=restart.now: jnp.where(now, s, x), start, opt_state
         )
     return opt_state
 
 
-def _masked(opt_state: PyTree, params: PyTree, masks: dict[KeyPath, Any]) -> PyTree:
+def _masked(
+    opt_state: PyTree, start: PyTree, params: PyTree, masks: dict[KeyPath, Any]
+) -> PyTree:
     known = {path: leaf.shape for path, leaf in tree_flatten_with_path(params)[0]}
 
-    def keep(path: KeyPath, leaf: Any) -> Any:
+    def keep(path: KeyPath, leaf: Any, new: Any) -> Any:
         # The longest ending: `a/kernel` is an ending of `b/a/kernel` too.
         ends = (path[i:] for i in range(len(path) + 1))
         owner = next((end for end in ends if end in known), None)
         if owner is None or owner not in masks or leaf.shape != known[owner]:
             return leaf
-        mask = masks[owner]
-        return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
+        return jnp.where(masks[owner], leaf, new)
 
-    return jax.tree_util.tree_map_with_path(keep, opt_state)
+    return jax.tree_util.tree_map_with_path(keep, opt_state, start)
+
+
+def _like(new: Any, leaf: Any) -> Any:
+    # Keys have a dtype that nothing is cast to.
+    return new if new.dtype == leaf.dtype else new.astype(leaf.dtype)
 
 
 def _nodes(tree: PyTree, kind: type[_Node]) -> list[_Node]:

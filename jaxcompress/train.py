@@ -51,7 +51,8 @@ def train_step(
     One step takes the gradient at the view (dense, also where a mask is zero), pulls it
     back to the raw parameters and to what the compressor has marked ``Learned``, lets
     optax move them, and then lets the compressor's ``update`` see the result, with that
-    gradient (``grads=``) and the loss (``value=``).
+    gradient (``grads=``), the loss (``value=``) and the raw parameters that both were
+    taken at (``before=``).
 
     Args:
       loss_fn: ``(view, batch, *args, model_state=, rng=) -> loss`` or ``(loss, Aux)``.
@@ -96,6 +97,8 @@ def train_step(
     ) -> TrainState:
         compression = c.init(params)
         opt_state = _strong(tx.init(params))
+        if donate:  # some optimizers start from the parameters themselves
+            opt_state = jax.tree.map(jnp.copy, opt_state)
         learned, _ = split_learned(compression)
         if learned:
             opt_state = (opt_state, _strong(learned_tx.init(learned)))
@@ -133,7 +136,11 @@ def train_step(
             learned = optax.apply_updates(learned, updates)
             opt_state = (opt_state, learned_state)
         params, compression = c.update(
-            params, rebuild(learned), grads=view_grads, value=loss
+            params,
+            rebuild(learned),
+            grads=view_grads,
+            value=loss,
+            before=state.params,
         )
         state = TrainState(
             params, opt_state, compression, aux.model_state, state.rng, state.step + 1

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from ._compressor import Compressor, PyTree, split_learned
@@ -59,7 +60,10 @@ def wrap_optimizer(
                 "this compressor has learned parameters, which an optimizer wrapped for "
                 "somebody else's loop cannot see the gradient of. Use train_step."
             )
-        return WrappedState(tx.init(params), params, compression)
+        # Copies: the loop may donate its parameters together with this state.
+        raw = jax.tree.map(jnp.copy, params)
+        inner = tx.init(jax.tree.map(jnp.copy, params))
+        return WrappedState(inner, raw, compression)
 
     def update(
         updates: PyTree, state: Any, params: PyTree = None, **extras: Any
@@ -75,7 +79,7 @@ def wrap_optimizer(
         inner = fresh(tx, state.inner, state.params, state.compression)
         steps, inner = tx.update(grads, inner, state.params, **extras)
         raw = optax.apply_updates(state.params, steps)
-        extras = {**extras, "grads": updates}
+        extras = {**extras, "grads": updates, "before": state.params}
         raw, compression = compressor.update(raw, state.compression, **extras)
         view = compressor.apply(raw, compression)
         moves = jax.tree.map(lambda new, old: new - old, view, params)

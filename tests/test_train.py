@@ -60,49 +60,57 @@ def test_update_gets_the_dense_gradient_at_the_view():
     assert seen[0]["a"]["kernel"][view["a"]["kernel"] == 0].any()
 
 
-OPTIMIZERS = {
-    "adabelief": optax.adabelief,
-    "adadelta": optax.adadelta,
-    "adafactor": optax.adafactor,
-    "adagrad": optax.adagrad,
-    "adam": optax.adam,
-    "adamax": optax.adamax,
-    "adamw": optax.adamw,
-    "adan": optax.adan,
-    "amsgrad": optax.amsgrad,
-    "fromage": optax.fromage,
-    "lamb": optax.lamb,
-    "lars": optax.lars,
-    "lbfgs": lambda lr: optax.lbfgs(),
-    "lion": optax.lion,
-    "nadam": optax.nadam,
-    "noisy_sgd": lambda lr: optax.noisy_sgd(lr, key=jax.random.key(0)),
-    "novograd": optax.novograd,
-    "radam": optax.radam,
-    "rmsprop": optax.rmsprop,
-    "rprop": optax.rprop,
-    "sgd": lambda lr: optax.sgd(lr, momentum=0.9),
-    "sm3": optax.sm3,
-    "yogi": optax.yogi,
-    "polyak": lambda lr: optax.polyak_sgd(lr),
-    "multi_steps": lambda lr: optax.MultiSteps(optax.adam(lr), 2),
-    "plateau": lambda lr: optax.chain(
-        optax.adam(lr), optax.contrib.reduce_on_plateau(patience=1)
-    ),
-    "muon": optax.contrib.muon,
-    "schedule_free": optax.contrib.schedule_free_adamw,
-}
+def test_the_loss_and_the_gradient_reach_the_compressor_and_the_optimizer():
+    seen = {}
+
+    def update(params, state, **extras):
+        seen["compressor"] = extras
+        return params, state
+
+    def tx_update(updates, state, params=None, **extras):
+        seen["optimizer"] = extras
+        return updates, state
+
+    spy = jc.Compressor(init=lambda p: (), apply=lambda p, s: p, update=update)
+    tx = optax.GradientTransformationExtraArgs(lambda params: (), tx_update)
+    init, step = jc.train_step(loss_fn, tx, jc.masked(spy, "*/kernel"), micro_batches=2)
+    with jax.disable_jit():
+        _, metrics = step(init(PARAMS), BATCH)
+    assert set(seen["compressor"]) == {"grads", "value", "before"}
+    assert set(seen["optimizer"]) == {"value", "grad", "value_fn"}
+    for extras in seen.values():
+        assert extras["value"] == metrics["loss"] and extras["value"].shape == ()
+    grads = seen["compressor"]["grads"]
+    assert grads["a"]["bias"] is None and grads["a"]["kernel"].shape == (8, 6)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_it_works_with_any_optimizer(name):
-    tx = OPTIMIZERS[name](1e-2)
+def test_an_update_that_takes_no_extras_is_named():
+    c = jc.Compressor(
+        init=lambda p: (),
+        apply=lambda p, s: p,
+        update=lambda params, state: (params, state),
+    )
+    init, step = jc.train_step(loss_fn, optax.sgd(0.1), c)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'grads'"):
+        step(init(PARAMS), BATCH)
+
+
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.MultiSteps(optax.adam(1e-2), 2),
+        optax.contrib.schedule_free_adamw(1e-2),
+        optax.chain(optax.adam(1e-2), optax.contrib.reduce_on_plateau(patience=1)),
+    ],
+    ids=["multi_steps", "schedule_free", "plateau"],
+)
+def test_it_works_with_any_optimizer(tx):  # all of them: test_optimizers.py
     c = jc.chain(jc.magnitude_pruning(0.5), jc.weight_quantization(bits=8))
     init, step = jc.train_step(loss_fn, tx, c)
     state = init(PARAMS)
     for _ in range(4):
         state, metrics = step(state, BATCH)
-    assert jnp.isfinite(metrics["loss"])
+        assert jnp.isfinite(metrics["loss"])
     assert int((state.params["a"]["kernel"] != 0).sum()) <= 24
     assert cache_size(step) == 1
 
@@ -219,8 +227,16 @@ def test_learned_parameters_do_not_change_how_the_others_train():
     )
 
 
-def test_donation_reuses_the_state():
-    init, step = jc.train_step(loss_fn, optax.adam(0.1), donate=True)
+@pytest.mark.parametrize(
+    "tx",
+    [
+        optax.adam(0.1),
+        optax.contrib.dog(0.1),  # its state starts with the parameters themselves
+    ],
+    ids=["adam", "dog"],
+)
+def test_donation_reuses_the_state(tx):
+    init, step = jc.train_step(loss_fn, tx, donate=True)
     state = init(jax.tree.map(jnp.copy, PARAMS))
     step(state, BATCH)
     assert state.params["a"]["kernel"].is_deleted()

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from two_layers import BATCH, PARAMS, cache_size, loss_fn, small
+from two_layers import BATCH, PARAMS, cache_size, equal, loss_fn, small
 
 import jaxcompress as jc
 
@@ -62,6 +64,69 @@ def test_wrapped_equals_train_step_but_for_its_first_gradient():
         state.params,
         jc.unwrap(opt_state)[0],
     )
+
+
+KEY = jax.random.key(7)
+PRUNERS = {
+    "rigl": lambda: jc.rigl(0.5, key=KEY, until=8, every=2),
+    "lottery": lambda: jc.lottery_ticket(0.5, rounds=2, every=2, rewind_to=1),
+    "movement": lambda: jc.movement_pruning(jc.prune.one_shot(0.5, at=2)),
+}
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_wrapped_draws_the_masks_of_train_step(name):
+    c, tx = PRUNERS[name](), optax.adam(0.01)
+    start = c.apply(
+        PARAMS, c.init(PARAMS)
+    )  # its own view: the first gradient is the same
+    init, step = jc.train_step(loss_fn, tx, c)
+    state, wrapped = init(start), jc.wrap_optimizer(tx, c)
+
+    @jax.jit
+    def theirs(params, opt_state):
+        grads = jax.grad(loss_fn)(params, BATCH)
+        updates, opt_state = wrapped.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params, opt_state, drawn = start, wrapped.init(start), []
+    for _ in range(6):
+        state, _ = step(state, BATCH)
+        params, opt_state = theirs(params, opt_state)
+        raw, compression = jc.unwrap(opt_state)
+        drawn.append(compression.masks["a"]["kernel"])
+        equal(compression.masks, state.compression.masks)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            (raw, opt_state.inner, params),
+            (state.params, state.opt_state, c.apply(state.params, state.compression)),
+        )
+    assert any((a != b).any() for a, b in zip(drawn, drawn[1:], strict=False))
+    assert cache_size(theirs) == 1
+
+
+def test_the_loss_reaches_a_trigger_inside():
+    rounds = jc.prune.geometric(0.5, rounds=2)
+    c = jc.magnitude_pruning(rounds, every=jc.prune.converged(patience=2))
+    tx = jc.wrap_optimizer(optax.sgd(0.1), c)
+    opt_state = tx.init(PARAMS)
+    for _ in range(3):
+        _, opt_state = tx.update(PARAMS, opt_state, PARAMS, value=jnp.float32(1.0))
+    assert int(jc.unwrap(opt_state)[1].masks["a"]["kernel"].sum()) == 34  # of 48
+    with pytest.raises(TypeError, match="needs value=..., the loss"):
+        tx.update(PARAMS, opt_state, PARAMS)
+
+
+def test_a_loop_that_donates_both_of_its_arguments():
+    tx = jc.wrap_optimizer(optax.sgd(0.1), jc.magnitude_pruning(0.5))
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def theirs(params, opt_state):
+        updates, opt_state = tx.update(params, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params = jax.tree.map(jnp.copy, PARAMS)
+    theirs(params, tx.init(params))
 
 
 def test_wrapped_optimizers_say_what_they_need():

@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 _BASE = 1 << 16
+_MOST = 1 << 47
 LIMIT = 1 << 32
 """A single array holds fewer elements than this: its indices are uint32."""
 
@@ -24,14 +26,14 @@ class Number(NamedTuple):
 
 
 def number(count: jax.Array | int | float) -> Number:
-    """A number from an integer, or a float of any size; negative ones become zero."""
-    if isinstance(count, int) and not isinstance(count, bool):  # of any size
-        high, low = divmod(max(count, 0), _BASE)
+    """A number from an integer or a float of any size, clipped to [0, 2**47]."""
+    if isinstance(count, int | np.integer):  # it may not fit into what jit takes
+        high, low = divmod(min(max(int(count), 0), _MOST), _BASE)
         return Number(jnp.uint32(high), jnp.uint32(low))
     count = jnp.maximum(jnp.asarray(count), 0)
     if jnp.issubdtype(count.dtype, jnp.floating):
         # Exact: a float divided by a power of two, and what is left of it.
-        count = jnp.round(count)
+        count = jnp.round(jnp.minimum(count.astype(jnp.float32), float(_MOST)))
         high = jnp.floor(count / _BASE)
         return Number(
             high.astype(jnp.uint32), (count - high * _BASE).astype(jnp.uint32)

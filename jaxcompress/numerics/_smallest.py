@@ -13,7 +13,6 @@ from . import _counts as counts
 from ._counts import Number
 
 
-@jax.jit
 def smallest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
     """Mark exactly ``count`` elements: the smallest, ties broken by flat index.
 
@@ -39,19 +38,22 @@ def smallest(scores: jax.Array, count: jax.Array | int) -> jax.Array:
       >>> smallest(jnp.array([3., 1., 2., 1.]), 1).tolist()
       [False, True, False, False]
     """
-    wanted = counts.number(count)
     if scores.size >= counts.LIMIT:
         raise ValueError(
             f"{scores.size} scores in one array are too many to rank: fewer than 2**32. "
             "Rank the layers of a stack one by one, or split the array."
         )
+    return _smallest(scores, counts.number(count))
+
+
+@jax.jit
+def _smallest(scores: jax.Array, wanted: Number) -> jax.Array:
     threshold, held = _split_at([scores], wanted, lambda x, _: _ordered_keys(x))
     keys = _ordered_keys(scores)
     tied = keys == threshold
     return (keys < threshold) | _first(tied, counts.minus(wanted, held))
 
 
-@jax.jit
 def smallest_per_leaf(
     leaves: Sequence[jax.Array], count: jax.Array | int
 ) -> list[jax.Array]:
@@ -67,7 +69,11 @@ def smallest_per_leaf(
     Returns:
       One uint32 scalar an array; they add up to ``count``, or to all there are.
     """
-    missing = counts.number(count)
+    return _smallest_per_leaf(list(leaves), counts.number(count))
+
+
+@jax.jit
+def _smallest_per_leaf(leaves: Sequence[jax.Array], missing: Number) -> list[jax.Array]:
     threshold, held = _split_at(leaves, missing, lambda x, _: _ordered_keys(x))
     missing, found = counts.minus(missing, held), []
     for leaf in leaves:

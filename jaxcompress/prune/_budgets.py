@@ -44,7 +44,9 @@ def erk(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
     References:
       Evci et al., 2020, https://arxiv.org/abs/1911.11134
     """
-    raw = jnp.asarray([sum(score.shape) / score.size for score in scores.values()])
+    raw = jnp.asarray(
+        [max(1, sum(s.shape)) / max(1, s.size) for s in scores.values()], jnp.float32
+    )
     # 1 / min(raw) makes every leaf dense.
     return _at_densities(
         scores, sparsity, lambda x: jnp.minimum(1.0, x * raw), 1.0 / raw.min()
@@ -67,7 +69,10 @@ def owl(outliers: float = 5.0, spread: float = 0.08) -> Budget:
 
     def budget(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
         shares = jnp.stack(
-            [jnp.mean(s > outliers * jnp.mean(s)) for s in scores.values()]
+            [
+                jnp.sum(s > outliers * (jnp.sum(s) / max(1, s.size))) / max(1, s.size)
+                for s in scores.values()
+            ]
         ).astype(jnp.float32)
         low, high = shares.min(), shares.max()
         width = jnp.where(high > low, high - low, 1.0)

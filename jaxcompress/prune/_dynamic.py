@@ -71,7 +71,8 @@ def dynamic(
       sparsity: fraction of the weights that are zero, in [0, 1); may be traced.
       grow: which weights to grow (``grow_by_gradient``, ``grow_at_random``).
       key: PRNG key of the first masks, and of random growth.
-      until: no change after this update, three quarters of the training for instance.
+      until: no change after this update, three quarters of the training for instance;
+        ``every`` or more, or 0 for none.
       drop: fraction of the kept weights to exchange, annealed to zero at ``until`` by a
         cosine; or a schedule of its own.
       every: updates between two changes.
@@ -83,12 +84,16 @@ def dynamic(
     """
     if every < 1 or until < 0:
         raise ValueError(f"every={every}, until={until}: 1 or more, and 0 or more.")
-    if isinstance(drop, float | int):
-        if not 0 <= drop <= 1:
-            raise ValueError(f"drop={drop} is outside [0, 1].")
-        amount = optax.cosine_decay_schedule(drop, max(until, 1))
-    else:
-        amount = drop
+    if 0 < until < every:
+        raise ValueError(
+            f"until={until}, every={every}: nothing would ever change. For masks that "
+            "stay as they are use static_sparse, or until=0."
+        )
+    if not callable(drop) and not 0 <= drop <= 1:
+        raise ValueError(f"drop={drop} is outside [0, 1].")
+    amount = (
+        drop if callable(drop) else optax.cosine_decay_schedule(drop, max(until, 1))
+    )
     start = prune(sparsity, score=random(key), budget=budget)
 
     def init(params: PyTree) -> DynamicState:
@@ -234,8 +239,10 @@ def _exchange(
     number = jnp.sum(mask, dtype=jnp.uint32)
     some = jnp.round(amount * number.astype(jnp.float32)).astype(jnp.uint32)
     some = jnp.minimum(some, number)
-    never = jnp.asarray(jnp.inf, param.dtype)
+    # NaN ranks last, behind any infinity: the mark of what may not be chosen.
+    never = jnp.asarray(jnp.nan, param.dtype)
     left = mask & ~smallest(jnp.where(mask, jnp.abs(param), never), some)
     # What has just been dropped may be grown again, and then keeps its value.
-    never = jnp.asarray(jnp.inf, scores.dtype)
-    return left | smallest(jnp.where(left, never, -scores), some)
+    worst = jnp.asarray(jnp.inf, scores.dtype)
+    loss = jnp.where(jnp.isnan(scores), worst, -scores)
+    return left | smallest(jnp.where(left, never.astype(loss.dtype), loss), some)

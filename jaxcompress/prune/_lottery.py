@@ -51,7 +51,8 @@ def lottery_ticket(
     parameters (biases and norms too) go back to the stored ones, the optimizer starts
     anew (``train_step`` sees to it; a learning-rate schedule starts over), and training
     goes on for ``every`` steps. In all, ``rewind_to + (rounds + 1) * every`` steps. What is
-    no parameter, such as batch statistics, is not rewound.
+    no parameter, such as batch statistics, is not rewound. The update that ends a round
+    rewinds: what the round has trained is what its last step was given, and one step.
 
     Args:
       sparsity: after the last round, in [0, 1); every round prunes the same share of
@@ -89,8 +90,6 @@ def lottery_ticket(
             f"rounds={rounds}, every={every}, rewind_to={rewind_to}: 1 or more rounds of "
             "1 or more steps, rewound to step 0 or a later one."
         )
-    if not 0 <= sparsity < 1:
-        raise ValueError(f"sparsity={sparsity} is outside [0, 1).")
     end = start + rounds * every
     pruner = masked(
         prune(

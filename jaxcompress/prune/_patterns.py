@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from .._axes import AxisOrMap, contraction_axis
+from .._axes import AxisOrMap, contraction_axes
 from ..numerics import smallest
 
 Pattern = Callable[[str, jax.Array, jax.Array], jax.Array]
@@ -60,8 +60,9 @@ class NOfM:
     Attributes:
       n: weights kept in a group.
       m: weights in a group.
-      axis: contraction axis; None for the default of a matrix, an axis, or
-        ``{glob: axis}``.
+      axis: contraction axis; None for the default of a matrix, an axis, several, or
+        ``{glob: axis}``, such as ``program.weight_axes(fn, params, x).contraction``. Of
+        several, groups lie along the last: the input channels of a Flax convolution.
 
     References:
       Zhou et al., 2021, https://arxiv.org/abs/2102.04010
@@ -87,9 +88,17 @@ class NOfM:
         """Sparsity of a leaf that is wholly in the pattern."""
         return 1.0 - self.n / self.m
 
+    def along(self, path: str, shape: Sequence[int]) -> int:
+        """The axis along which the groups of a leaf lie.
+
+        Raises:
+          ValueError: if the default is ambiguous or an axis is out of range.
+        """
+        return contraction_axes(path, shape, self.axis)[-1]
+
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
         """Why a leaf cannot be pruned so, or None if it can."""
-        axis = contraction_axis(path, shape, self.axis)
+        axis = self.along(path, shape)
         if shape[axis] % self.m:
             return f"axis {axis} of {tuple(shape)} is no multiple of {self.m}."
         return None
@@ -101,7 +110,7 @@ class NOfM:
           ValueError: if the contraction axis is ambiguous or no multiple of ``m``.
         """
         check_fits(self, path, scores)
-        axis = contraction_axis(path, scores.shape, self.axis)
+        axis = self.along(path, scores.shape)
         last = jnp.moveaxis(scores, axis, -1)
         groups = last.reshape(*last.shape[:-1], -1, self.m)
         drop = _ranks(groups) < self.m - self.n
@@ -115,7 +124,8 @@ class NOfM:
 
 
 def _ranks(groups: jax.Array) -> jax.Array:
-    """Rank of each element in its group (last axis), ties by position."""
+    """Rank of each element in its group (last axis), ties by position, NaN last."""
+    groups = jnp.where(jnp.isnan(groups), jnp.inf, groups)
     this, other = groups[..., :, None], groups[..., None, :]
     earlier = jnp.broadcast_to(
         jnp.tri(groups.shape[-1], k=-1, dtype=bool), (other < this).shape

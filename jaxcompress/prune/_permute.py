@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from .._axes import Axis, contraction_axis, output_axes
+from .._axes import Axis, output_axes
 from .._select import closest, map_with_path, paths_and_leaves
 from ._patterns import NOfM
 
@@ -166,7 +166,7 @@ def permuted_for(
     consumers = []
     for path, leaf in zip(*paths_and_leaves(ranked)[:2], strict=True):
         if path in axes and leaf.ndim >= 2:
-            summed = contraction_axis(path, leaf.shape, pattern.axis)
+            summed = pattern.along(path, leaf.shape)
             if output_axes(path, leaf.shape, axes[path]) == (summed,):
                 score = jnp.abs(leaf) if scores is None else leaf
                 first = jnp.moveaxis(score, summed, 0)

@@ -57,7 +57,8 @@ def saving(price: Price, budget: Budget = global_) -> Budget:
         aim = aim * (1 + 1e-6)
         # 24 halvings exhaust the float32 numbers near 1.
         x = bisect(lambda x: price_at(x) <= aim, jnp.ones(()), steps=24)
-        return budget(scores, x)
+        # A mask has a price of its own: a little pruning can cost more than none.
+        return budget(scores, jnp.where(dense <= aim, 0.0, x))
 
     return spend
 

@@ -18,7 +18,7 @@ from ._budgets import Budget, uniform
 from ._patterns import Pattern, unstructured
 from ._pruned import Pruned, zeroed
 from ._running import Running
-from ._schedules import Trigger
+from ._schedules import Trigger, check_sparsity
 from ._scores import Score, magnitude, needs, refuse_nan, require
 
 Schedule = optax.Schedule
@@ -50,9 +50,10 @@ def prune(
     """Zero the weights with the lowest scores, in every leaf of the tree.
 
     The view has exact zeros whatever the optimizer did. Every few updates new masks are
-    drawn; where pruned weights are ``zeroed`` they stay pruned while the sparsity does
-    not fall. ``init`` draws masks already, unless the score needs more than parameters:
-    then everything is kept until the first drawing in ``update``.
+    drawn. Where pruned weights are ``zeroed`` they are scored as zeros: by magnitude none
+    comes back while the sparsity does not fall (kept weights that are exactly zero tie
+    with them, by index). ``init`` draws masks already, unless the score needs more than
+    parameters: then everything is kept until the first drawing in ``update``.
 
     Args:
       sparsity: fraction of the weights to prune, in [0, 1), or an optax schedule of it
@@ -70,9 +71,10 @@ def prune(
     Raises:
       ValueError: if the sparsity is outside [0, 1) or beyond what the pattern allows, or
         ``every`` is not positive; outside of jit, for NaN scores, naming the leaf.
-      TypeError: in ``update``, if the score needs extras that are not passed.
+      TypeError: for a function that was to be called first; in ``update``, if the score
+        needs extras that are not passed.
     """
-    _check(sparsity, pattern, every)
+    check(sparsity, pattern, every)
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
     at_once = not isinstance(score, Running) and not needs(score)
 
@@ -103,8 +105,11 @@ def prune(
         memory, count, trigger = state.memory, state.count + 1, state.trigger
         if isinstance(score, Running):
             memory = score.add(params, memory, **extras)
+            refuse_nan(memory)
         else:
             require(score, extras)
+            for name in needs(score):
+                refuse_nan(extras[name])
         if isinstance(every, Trigger):
             due, trigger = every.fire(trigger, **extras)
             count = state.count + due.astype(jnp.int32)
@@ -190,18 +195,30 @@ def all_kept(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: jnp.isnan(p) | true, params)
 
 
-def _check(sparsity: float | Schedule, pattern: Pattern, every: int | Trigger) -> None:
+def check(
+    sparsity: float | Schedule, pattern: Pattern | None, every: int | Trigger = 1
+) -> None:
+    """Refuse arguments of a pruner that cannot be meant."""
+    if isinstance(pattern, type):
+        raise TypeError(
+            f"pattern={pattern.__name__} is a class: call it, as NOfM(2, 4)."
+        )
+    if not isinstance(every, int | Trigger) or isinstance(every, bool):
+        raise TypeError(
+            f"every={every!r} is neither a whole number nor a Trigger, such as "
+            "converged(patience=100)."
+        )
     if isinstance(every, int) and every < 1:
         raise ValueError(f"every={every}: masks are redrawn every 1 or more updates.")
-    if callable(sparsity) or isinstance(sparsity, Tracer):
+    if callable(sparsity):
         return
     if isinstance(sparsity, str):
         raise TypeError(
             f"sparsity={sparsity!r} is a text; pass a number or a schedule."
         )
-    if not 0 <= sparsity < 1:
-        hint = f" Did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else ""
-        raise ValueError(f"sparsity={sparsity} is outside [0, 1).{hint}")
+    check_sparsity(sparsity)
+    if isinstance(sparsity, Tracer):
+        return
     most = getattr(pattern, "max_sparsity", 1.0)
     if sparsity > most:
         raise ValueError(f"sparsity={sparsity}: {pattern} reaches {most:g} at most.")

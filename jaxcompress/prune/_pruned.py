@@ -41,7 +41,8 @@ zeroed = Pruned(view=keep, settle=keep)
 """Zero for good: no gradient. Scored as zeros, so that magnitudes never bring one back."""
 
 frozen = Pruned(view=keep, settle=lambda param, mask: param)
-"""Keeps its value: no gradient, and there again once its score rises (movement)."""
+"""Keeps its value: no gradient, and there again once its score rises (movement). Weight
+decay that is decoupled from the gradient (AdamW) still shrinks it."""
 
 
 def straight_through(decay: float = 0.0) -> Pruned:
@@ -71,8 +72,13 @@ def straight_through(decay: float = 0.0) -> Pruned:
             return param
         return jnp.where(mask, param, param * jnp.asarray(1 - decay, param.dtype))
 
+    def view(param: jax.Array, mask: jax.Array) -> jax.Array:
+        # What is not finite differs from itself, and would show under the mask.
+        finite = jnp.where(jnp.isfinite(param), param, jnp.zeros((), param.dtype))
+        return ste(finite, keep(param, mask))
+
     return Pruned(
-        view=lambda param, mask: ste(param, keep(param, mask)),
+        view=view,
         settle=settle,
         trained=True,
     )

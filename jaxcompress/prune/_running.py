@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._scores import PyTree, Score, require, saliency
+from ._scores import PyTree, Score, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,6 +70,7 @@ def fisher(decay: float = 0.99) -> Running:
         del params, extras
         return jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), grads)
 
+    squared.__name__ = "fisher"  # what a message about it should say
     squares = averaged(squared, decay)
     return dataclasses.replace(
         squares, read=lambda params, memory: obd(params, fisher=memory)
@@ -95,6 +96,9 @@ def movement(regularization: float = 0.0) -> Running:
     estimator trains. Pruned weights have to keep their values, so that they can come
     back: ``pruned=prune.frozen``. ``prune.movement_pruning`` puts the two together.
 
+    The weights are those that the gradient was taken at where they are passed
+    (``before=``, as ``train_step`` and ``wrap_optimizer`` do), else those after the step.
+
     Args:
       regularization: of soft movement pruning: strength of the penalty on the sum of
         ``sigmoid(score)``, which pushes scores down to the threshold of the budget
@@ -103,13 +107,23 @@ def movement(regularization: float = 0.0) -> Running:
     References:
       Sanh et al., 2020, https://arxiv.org/abs/2005.07683
     """
+    # It may be traced, for a sweep.
+    penalized = not isinstance(regularization, int | float) or regularization > 0
 
-    def add(params: PyTree, memory: PyTree, *, grads: PyTree, **extras: Any) -> PyTree:
+    def add(
+        params: PyTree,
+        memory: PyTree,
+        *,
+        grads: PyTree,
+        before: PyTree = None,
+        **extras: Any,
+    ) -> PyTree:
         del extras
+        params = params if before is None else before
 
         def moved(m: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
             push = w.astype(jnp.float32) * g.astype(jnp.float32)
-            if regularization:
+            if penalized:
                 gate = jax.nn.sigmoid(m)
                 push = push + regularization * gate * (1 - gate)
             return m - push
@@ -117,7 +131,7 @@ def movement(regularization: float = 0.0) -> Running:
         return jax.tree.map(moved, memory, params, grads)
 
     def checked(params: PyTree, memory: PyTree, **extras: Any) -> PyTree:
-        require(saliency, extras)  # the same needs
+        require(add, extras, "movement")
         return add(params, memory, **extras)
 
     return Running(init=_zeros, add=checked, read=lambda params, memory: memory)

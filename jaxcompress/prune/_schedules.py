@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from ._scores import PyTree
 
@@ -26,6 +27,7 @@ def cubic(sparsity: float, *, begin: int = 0, end: int) -> optax.Schedule:
       >>> [round(float(ramp(count)), 3) for count in (100, 150, 200)]
       [0.0, 0.7, 0.8]
     """
+    check_sparsity(sparsity)
     if not 0 <= begin < end:
         raise ValueError(f"begin={begin}, end={end}: 0 <= begin < end.")
     return optax.polynomial_schedule(0.0, sparsity, 3, end - begin, begin)
@@ -33,6 +35,7 @@ def cubic(sparsity: float, *, begin: int = 0, end: int) -> optax.Schedule:
 
 def one_shot(sparsity: float, *, at: int) -> optax.Schedule:
     """0 before update ``at``, ``sparsity`` from then on."""
+    check_sparsity(sparsity)
     return lambda count: jnp.where(jnp.asarray(count) >= at, sparsity, 0.0)
 
 
@@ -41,6 +44,9 @@ def geometric(sparsity: float, *, rounds: int) -> optax.Schedule:
 
     Of rounds and not of updates: for ``converged`` and ``lottery_ticket``.
     """
+    check_sparsity(sparsity)
+    if rounds < 1:
+        raise ValueError(f"rounds={rounds}: 1 or more.")
 
     def schedule(count: Any) -> jax.Array:
         done = jnp.minimum(jnp.asarray(count, jnp.float32), rounds) / rounds
@@ -72,6 +78,7 @@ def alternating(
       >>> [round(float(turns(count)), 1) for count in range(9)]
       [0.0, 0.0, 0.9, 0.9, 0.0, 0.9, 0.9, 0.9, 0.9]
     """
+    check_sparsity(sparsity)
     if min(dense, sparse) < 1:
         raise ValueError(
             f"dense={dense}, sparse={sparse}: phases of 1 or more updates."
@@ -105,6 +112,8 @@ class CountState(NamedTuple):
 
 def periodic(every: int, *, begin: int = 0, end: int | None = None) -> Trigger:
     """Redraw every so many updates after ``begin``, until ``end`` (included)."""
+    if every < 1:
+        raise ValueError(f"every={every}: masks are redrawn every 1 or more updates.")
 
     def fire(state: CountState, **extras: Any) -> tuple[jax.Array, CountState]:
         del extras
@@ -161,3 +170,15 @@ def converged(patience: int, *, tolerance: float = 0.0) -> Trigger:
         return ConvergedState(jnp.float32(jnp.inf), jnp.zeros((), jnp.int32))
 
     return Trigger(init=init, fire=fire)
+
+
+def check_sparsity(sparsity: Any) -> None:
+    """Refuse a sparsity outside [0, 1), where its value is known.
+
+    Raises:
+      ValueError: with the number that may have been meant.
+    """
+    # As a float: a comparison of arrays inside of a traced function would be traced.
+    if not isinstance(sparsity, Tracer) and not 0 <= float(sparsity) < 1:
+        hint = f" Did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else ""
+        raise ValueError(f"sparsity={sparsity} is outside [0, 1).{hint}")

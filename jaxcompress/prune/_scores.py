@@ -125,7 +125,8 @@ def synflow(params: PyTree, *, flow: PyTree, **extras: Any) -> PyTree:
     References:
       Tanaka et al., 2020, https://arxiv.org/abs/2006.05467
     """
-    return saliency(params, grads=flow, **extras)
+    del extras
+    return saliency(params, grads=flow)
 
 
 def wanda(params: PyTree, *, stats: PyTree, **extras: Any) -> PyTree:
@@ -206,7 +207,7 @@ def needs(score: Any) -> list[str]:
     ]
 
 
-def require(score: Any, extras: Mapping[str, Any]) -> None:
+def require(score: Any, extras: Mapping[str, Any], name: str | None = None) -> None:
     """Refuse a call without what the score needs.
 
     Raises:
@@ -214,7 +215,7 @@ def require(score: Any, extras: Mapping[str, Any]) -> None:
     """
     missing = [name for name in needs(score) if extras.get(name) is None]
     if missing:
-        name = getattr(score, "__name__", type(score).__name__)
+        name = name or getattr(score, "__name__", type(score).__name__)
         given = ", ".join(f"{n}=..." for n in missing)
         raise TypeError(
             f"the score {name!r} needs {given}: pass it to pruner.update(params, state, "
@@ -231,9 +232,11 @@ def refuse_nan(scores: PyTree) -> None:
       ValueError: naming the leaf.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
-        if isinstance(leaf, Tracer):
+        if isinstance(leaf, Tracer) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             continue
-        if bool(jnp.any(jnp.isnan(leaf))):
+        found = jnp.any(jnp.isnan(leaf))
+        # Inside of a traced function this is a tracer for known values too.
+        if not isinstance(found, Tracer) and bool(found):
             raise ValueError(
                 f"{path_text(path)!r} holds a NaN, in its weights or in the gradient or "
                 "the statistics it is scored by: no ranking of them means anything."
