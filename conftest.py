@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings of the whole test run, doctests included."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 # Before JAX starts: four virtual devices, so that sharding is tested everywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -9,9 +12,17 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 
-import hypothesis
-import jax
-import pytest
+# An eager `lax.cond` is compiled anew in every call, and modules and subprocesses compile
+# what others have: equal programs are compiled once a run.
+_programs = tempfile.mkdtemp(prefix="programs")
+atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+import hypothesis  # noqa: E402
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

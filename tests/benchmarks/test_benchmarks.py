@@ -3,6 +3,7 @@ import importlib
 import json
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -71,12 +72,14 @@ def test_a_wrong_mask_ends_the_threshold_benchmark(monkeypatch):
     [("mlp", 128, 266_610), ("conv", 32, 38_570)],
 )
 def test_the_networks_are_those_described(name, batch, weights):
-    task = _models.make(name, quick=False)
-    leaves = [leaf for layer in task.params.values() for leaf in layer.values()]
-    assert sum(leaf.size for leaf in leaves) == weights
-    first = task.batches[0]
-    assert task.logits(task.params, first["x"]).shape == (batch, 10)
-    assert first["teacher"].shape == (batch, 10)
+    def make():
+        task = _models.make(name, quick=False)
+        return task.params, task.logits(task.params, task.batches[0]["x"]), task.batches
+
+    params, logits, batches = jax.eval_shape(make)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == weights
+    assert logits.shape == (batch, 10)
+    assert all(each["teacher"].shape == (batch, 10) for each in batches)
 
 
 def test_convolutions_train_with_everything_on():

@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-import functools
+"""Trees that come back from a file, and those that could not and are refused."""
+
 import json
 import os
 import sys
-import tempfile
-import zlib
 from collections import OrderedDict, namedtuple
 
 import equinox as eqx
@@ -17,7 +16,7 @@ from flax import nnx
 from flax.core import FrozenDict
 from hypothesis import given, settings, strategies as st
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from trees import assert_same, small_tree
 
 import jaxcompress as jc
 from jaxcompress import pack
@@ -27,15 +26,6 @@ DTYPES = (
     *("bool", "int4", "uint4", "int8", "int16", "int32", "uint8", "uint16", "uint32"),
     *("float16", "bfloat16", "float32", "float8_e4m3fn", "float8_e5m2"),
 )
-
-
-def assert_same(tree, expected):
-    """Same structure, static fields, dtypes, shapes, bits; every leaf a JAX array."""
-    assert jax.tree.structure(tree) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
-        assert isinstance(a, jax.Array)
-        assert (a.dtype, a.shape) == (b.dtype, b.shape)
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
 
 
 @st.composite
@@ -89,19 +79,6 @@ TREES = st.recursive(
     ),
     max_leaves=5,
 )
-
-
-@pytest.fixture(scope="module")
-def path(tmp_path_factory):
-    return tmp_path_factory.mktemp("pack") / "net.safetensors"
-
-
-@functools.cache
-def small_tree():
-    w = jax.random.normal(jax.random.key(0), (24, 10))
-    small = jc.chain(jc.magnitude_pruning(0.7), jc.weight_quantization(bits=4))
-    leaf = jc.compress(small, {"kernel": w})["kernel"]
-    return {"Dense_0": {"bias": jnp.arange(3.0), "kernel": leaf}, "rest": [None, (w,)]}
 
 
 @settings(max_examples=200)
@@ -266,195 +243,3 @@ def test_a_missing_library_names_the_fix(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     with pytest.raises(ImportError, match="pip install 'safetensors"):
         pack.save(path, {})
-
-
-# --- the file system ----------------------------------------------------------------
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, call):
-    path = tmp_path / "net.safetensors"
-    pack.save(path, {"a": jnp.ones(3)})
-    before = path.read_bytes()
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, call, full)
-    with pytest.raises(
-        OSError, match="cannot save .*No space left.*Is the folder writ"
-    ):
-        pack.save(path, {"a": jnp.zeros(3)})
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == [path.name]
-
-
-def test_an_interruption_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
-    path = tmp_path / "net.safetensors"
-    pack.save(path, {"a": jnp.ones(3)})
-    before = path.read_bytes()
-
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "fsync", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        pack.save(path, {"a": jnp.zeros(3)})
-    assert path.read_bytes() == before
-    assert os.listdir(tmp_path) == [path.name]
-
-
-def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="folder .*nowhere' does not exist"):
-        pack.save(tmp_path / "nowhere" / "x", {})
-    with pytest.raises(IsADirectoryError, match="it is a folder"):
-        pack.save(tmp_path, {})
-    with pytest.raises(FileNotFoundError, match="there is no file"):
-        pack.load(tmp_path / "x")
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_read_only_folder_is_named(tmp_path):
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="Is the folder writable"):
-        pack.save(tmp_path / "x", {})
-
-
-# --- damaged and hostile files ------------------------------------------------------
-
-
-@functools.cache
-def small_file():
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "net")
-        pack.save(path, small_tree())
-        with open(path, "rb") as file:
-            return file.read()
-
-
-@settings(max_examples=300)
-@given(data=st.data())
-def test_damage_is_found(path, data):
-    """Flipped and cut bytes: an ArtifactError, or no harm; never anything else."""
-    tree, content = small_tree(), bytearray(small_file())
-    for _ in range(data.draw(st.integers(0, 3))):
-        at = data.draw(st.integers(0, len(content) - 1))
-        content[at] ^= 1 << data.draw(st.integers(0, 7))
-    kept = data.draw(st.integers(0, len(content)) | st.just(len(content)))
-    path.write_bytes(content[:kept])
-    try:
-        loaded = pack.load(path)
-    except ArtifactError as error:
-        assert str(path) in str(error)
-    else:
-        assert_same(loaded, tree)
-
-
-def test_every_single_bit_of_a_small_file_is_guarded(path):
-    tree = {"a": jnp.array([1.0, 2.0])}
-    pack.save(path, tree)
-    content = path.read_bytes()
-    for bit in range(8 * len(content)):
-        damaged = bytearray(content)
-        damaged[bit // 8] ^= 1 << bit % 8
-        path.write_bytes(damaged)
-        try:
-            assert_same(pack.load(path), tree)
-        except ArtifactError:
-            pass
-
-
-@given(content=st.binary(max_size=100))
-def test_any_bytes_are_no_artifact(path, content):
-    path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="safetensors says"):
-        pack.load(path)
-
-
-def forge(path, tree, tensors, checksums=None, **fields):
-    """Write a file as an attacker would, its own checksums correct."""
-    arrays = {k: np.frombuffer(v, np.uint8) for k, v in tensors.items()}
-    text = json.dumps([tree, fields.get("by_path")], separators=(",", ":"))
-    own = [zlib.crc32(text.encode()), *(checksums or [0] * len(tensors))]
-    manifest = {"version": 1, "crc32": own, "tree": tree} | fields
-    save_file(arrays, path, {"jaxcompress": json.dumps(manifest)})
-
-
-HUGE = 10**15
-HOSTILE = {
-    "huge": (f"int8[{HUGE}]packed", b"\x02\0\0", "tensor 'x': .*max_bytes=8589934592"),
-    "huge and empty": (f"int8[{HUGE},{HUGE},0]raw", b"\0", "max_bytes"),
-    "many axes": (f"int8[{','.join('1' * 40)}]raw", b"\x01\0", "which is unknown"),
-    "unknown codec": ("int8[2]brotli", b"\x01\0", "codec 'brotli' is unknown.*newer"),
-    "unknown dtype": ("object[2]raw", b"\x01\0", "dtype object cannot be saved"),
-    "unknown leaf": (
-        ["Pickle", [], 1],
-        b"",
-        r"\['Pickle', \[\], 1\].*which is unknown",
-    ),
-    "not a bool": ("bool[1]raw", b"\x01\x02", "a bool is neither 0 nor 1"),
-    "trailing bytes": ("int8[1]raw", b"\x01\0\0", "longer than its array"),
-    "short": (
-        "int8[9]raw",
-        b"\x01\0",
-        "tensor 'x': the payload does not have the size",
-    ),
-    "checksum": ("int8[1]raw", b"\x01\0", "tensor 'x': the checksum is wrong.*damaged"),
-    "bits": (
-        ["QArray", [None, None, None], -4, "int8"],
-        b"",
-        "-4 is no number of bits",
-    ),
-    "fields": (["QArray", [None]], b"", "tensor 'x'"),
-    "mask": (["SparseArray", [None, None]], b"", "values and a mask of bools"),
-    "empty tag": ([], b"", "which is unknown"),
-    "number": (5, b"", "which is unknown"),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_manifests_are_refused(path, name):
-    node, payload, text = HOSTILE[name]
-    forge(path, {"x": node}, {"x": payload})
-    with pytest.raises(ArtifactError, match=text):
-        pack.load(path)
-
-
-def test_tensors_and_manifest_must_agree(path):
-    forge(path, {"x": "int8[0]raw"}, {"y": b"\0"})
-    with pytest.raises(ArtifactError, match="tensor 'x' is missing"):
-        pack.load(path)
-    forge(path, {}, {"y": b"\0"})
-    with pytest.raises(ArtifactError, match="tensor 'y' belongs to no leaf"):
-        pack.load(path)
-    forge(path, {}, {}, version=2)
-    with pytest.raises(ArtifactError, match="version is 2 .*newer jaxcompress"):
-        pack.load(path)
-    forge(path, {}, {}, crc32=[1])
-    with pytest.raises(ArtifactError, match="checksum of its manifest is wrong"):
-        pack.load(path)
-
-
-def test_deep_nesting_is_refused(path):
-    text = '{"version":1,"crc32":[0],"tree":' + "[" * 100_000 + "]" * 100_000 + "}"
-    save_file({}, path, {"jaxcompress": text})
-    with pytest.raises(ArtifactError, match="recursion"):
-        pack.load(path)
-
-
-def test_other_safetensors_files_are_told_apart(path):
-    save_file({"x": np.ones(3)}, path)
-    with pytest.raises(ArtifactError, match="safetensors file, but none that jaxcomp"):
-        pack.load(path)
-    save_file({"x": np.ones(3)}, path, {"jaxcompress": "{}"})
-    with pytest.raises(ArtifactError, match="tensor 'x' is no list of bytes"):
-        pack.load(path)
-
-
-def test_decoding_is_bounded_by_max_bytes(path):
-    pack.save(path, {"a": jnp.zeros(500), "b": jnp.zeros(500)})
-    assert_same(pack.load(path, max_bytes=4000)["b"], jnp.zeros(500))
-    with pytest.raises(
-        ArtifactError, match="tensor 'b': .*max_bytes=3999; pass a larger"
-    ):
-        pack.load(path, max_bytes=3999)

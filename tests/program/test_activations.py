@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import assert_same_bits, initialized, normal
+from models import assert_same_bits, initialized, linen_transformer, normal
 
 import jaxcompress as jc
 from jaxcompress.program import (
@@ -32,25 +32,6 @@ class Cnn(nn.Module):
         return nn.Dense(3)(x.mean((1, 2)))
 
 
-class Transformer(nn.Module):
-    """Two layers in a scan, each under a checkpoint."""
-
-    @nn.compact
-    def __call__(self, ids):
-        class Block(nn.Module):
-            @nn.compact
-            def __call__(self, x, _):
-                h = nn.LayerNorm()(x)
-                x = x + nn.MultiHeadDotProductAttention(2)(h, h, h)
-                h = nn.Dense(8)(nn.LayerNorm()(x))
-                return x + nn.Dense(4)(nn.gelu(h)), None
-
-        kwargs = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
-        layers = nn.scan(nn.remat(Block), length=2, **kwargs)
-        x, _ = layers()(nn.Embed(7, 4)(ids), None)
-        return nn.Dense(2)(nn.LayerNorm()(x))
-
-
 def cnn(variables, x):
     return Cnn().apply(variables, x)
 
@@ -59,18 +40,18 @@ def cnn_in_training(variables, x):
     return Cnn().apply(variables, x, True, mutable=["batch_stats"])
 
 
-def transformer(variables, ids):
-    return Transformer().apply(variables, ids)
-
-
-IMAGES, IDS = normal(4, 8, 8, 3), jnp.arange(10).reshape(2, 5) % 7
+IMAGES = normal(4, 8, 8, 3)
 CNN = initialized(Cnn(), IMAGES)
-# Weights that are large enough for attention to prefer something.
-TRANSFORMER = jax.tree.map(lambda p: 3 * p, initialized(Transformer(), IDS))
+TRANSFORMER = linen_transformer()
 MODELS = {
     "cnn": (cnn, CNN, IMAGES),
     "cnn in training": (cnn_in_training, CNN, IMAGES),
-    "transformer": (transformer, TRANSFORMER, IDS),
+    # Weights that are large enough for attention to prefer something.
+    "transformer": (
+        TRANSFORMER.fn,
+        jax.tree.map(lambda p: 3 * p, TRANSFORMER.params),
+        *TRANSFORMER.args,
+    ),
 }
 MATRICES = {name: normal(4, 4, seed=i) for i, name in enumerate("uw")}
 X = normal(6, 4, seed=3)

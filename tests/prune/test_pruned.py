@@ -6,7 +6,15 @@ import optax
 import pytest
 
 import jaxcompress as jc
-from jaxcompress.prune import Pruned, frozen, prune, straight_through, zeroed
+from jaxcompress.prune import (
+    NOfM,
+    Pruned,
+    converged,
+    frozen,
+    prune,
+    straight_through,
+    zeroed,
+)
 
 RNG = np.random.default_rng(0)
 KERNEL = jnp.asarray(RNG.normal(size=(8, 6)), jnp.float32)
@@ -194,7 +202,7 @@ def test_a_bad_decay(decay):
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_what_is_not_finite_is_hidden_under_the_mask_of_weights_that_are_trained(bad):
-    treatment = prune.straight_through()
+    treatment = straight_through()
     param, mask = jnp.array([1.0, bad]), jnp.array([True, False])
     assert treatment.view(param, mask).tolist() == [1.0, 0.0]
     grads = jax.grad(lambda p: treatment.view(p, mask).sum())(param)
@@ -203,7 +211,7 @@ def test_what_is_not_finite_is_hidden_under_the_mask_of_weights_that_are_trained
 
 def test_what_was_to_be_called_first_is_named():
     with pytest.raises(TypeError, match="pattern=NOfM is a class: call it"):
-        prune.prune(0.5, pattern=prune.NOfM)  # pyright: ignore[reportArgumentType]
-    for every in (2.5, prune.converged, True):
+        prune(0.5, pattern=NOfM)  # pyright: ignore[reportArgumentType]
+    for every in (2.5, converged, True):
         with pytest.raises(TypeError, match="neither a whole number nor a Trigger"):
-            prune.prune(0.5, every=every)  # pyright: ignore[reportArgumentType]
+            prune(0.5, every=every)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training: a method, a budget, a sparsity and a seed, as one compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxcompress as jc
+
+from .. import common
+from ..data import Split
+from ._config import Config, Exchange
+from ._methods import METHODS, Method, Traced, dense
+
+
+class Runs:
+    """Trains on one split; compiles once a method, not once a sparsity or seed."""
+
+    def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
+        self.config, self.model, self._train = config, model, train
+        self.steps = config.epochs * (len(train) // config.batch_size)
+        if not self.steps:
+            raise common.RunError(f"no batch of {config.batch_size} in the data.")
+        self._x, self._y = jnp.asarray(train.x), jnp.asarray(train.y)
+        self._programs: dict[tuple[str, int], Callable[..., Any]] = {}
+
+    def dense(self, seed: int, *, rate: float | None = None) -> Any:
+        """Train without pruning; returns parameters, and None for masks."""
+        return self._run("dense", dense, 1, seed, rate, 0.0, True, 0.0)
+
+    def sparse(
+        self,
+        name: str,
+        seed: int,
+        *,
+        sparsity: float,
+        erk: bool,
+        rate: float | None = None,
+        exchange: Exchange | None = None,
+    ) -> Any:
+        """Train with a method; returns parameters with zeros, and the masks.
+
+        Args:
+          name: of the method.
+          seed: of the initial parameters, the masks and the order of the data.
+          sparsity: fraction of the weights that are zero in the end.
+          erk: ERK budgets, else uniform ones.
+          rate: learning rate, if not that of the settings.
+          exchange: drop fraction and period, if not those of the settings.
+        """
+        own = {"RigL": self.config.rigl, "SET": self.config.set}
+        default = own.get(name, Exchange(0.0, self.config.ramp_every))
+        exchange = exchange or default
+        return self._run(
+            name,
+            METHODS[name],
+            exchange.every,
+            seed,
+            rate,
+            sparsity,
+            erk,
+            exchange.drop,
+        )
+
+    def _run(
+        self,
+        name: str,
+        method: Method,
+        every: int,
+        seed: int,
+        rate: float | None,
+        sparsity: float,
+        erk: bool,
+        drop: float,
+    ) -> Any:
+        if (name, every) not in self._programs:
+            self._programs[name, every] = self._program(method, every)
+        traced = Traced(
+            rate=jnp.float32(self.config.rate if rate is None else rate),
+            sparsity=jnp.float32(sparsity),
+            erk=jnp.asarray(erk),
+            drop=jnp.float32(drop),
+            key=jax.random.fold_in(jax.random.key(seed), 1),
+        )
+        rows = common.order(
+            self._train, batch_size=self.config.batch_size, seed=seed, steps=self.steps
+        )
+        params = common.initial(self.model, self._train, seed, quick=self.config.quick)
+        return self._programs[name, every](traced, params, rows, self._x, self._y)
+
+    def _program(self, method: Method, every: int) -> Callable[..., Any]:
+        def program(
+            t: Traced, params: Any, rows: jax.Array, x: jax.Array, y: jax.Array
+        ) -> Any:
+            compressor = method(self.config, t, every, self.steps)
+            schedule = optax.cosine_decay_schedule(t.rate, self.steps)  # pyright: ignore[reportArgumentType]
+            init, step = jc.train_step(
+                common.loss_of(self.model), optax.adam(schedule), compressor
+            )
+            state = common.scan(step, init(params), rows, x, y)
+            masks = getattr(state.compression, "masks", None)  # None: dense
+            return compressor.finalize(state.params, state.compression), masks
+
+        return common.compiled(program, quick=self.config.quick)
