@@ -21,6 +21,7 @@ from ._dynamic import (
     set_training as set_training,
     static_sparse as static_sparse,
 )
+from ._fisher import fisher_blocks as fisher_blocks, fisher_diagonal as fisher_diagonal
 from ._fits import by_path as by_path, fits as fits, left_out as left_out
 from ._hold import HoldState as HoldState, hold_zeros as hold_zeros
 from ._lottery import LotteryState as LotteryState, lottery_ticket as lottery_ticket
@@ -28,6 +29,13 @@ from ._movement import (
     movement_pruning as movement_pruning,
     soft_movement_pruning as soft_movement_pruning,
 )
+from ._obs import (
+    inverse_hessian as inverse_hessian,
+    obs_scores as obs_scores,
+    optimal_brain_surgeon as optimal_brain_surgeon,
+    reconstruct as reconstruct,
+)
+from ._one_shot import OneShotState as OneShotState
 from ._patterns import NOfM as NOfM, Pattern as Pattern, unstructured as unstructured
 from ._permute import (
     permute as permute,
@@ -89,8 +97,14 @@ from ._scores import (
     synflow as synflow,
     wanda as wanda,
 )
+from ._second_order import (
+    fisher_pruning as fisher_pruning,
+    obs_pruning as obs_pruning,
+    sparsegpt_pruning as sparsegpt_pruning,
+)
 from ._sensitivity import (
     hessian_gradient as hessian_gradient,
     synaptic_flow as synaptic_flow,
 )
+from ._sparsegpt import row_grid as row_grid, sparsegpt as sparsegpt
 from ._top_kast import TopKastState as TopKastState, top_kast as top_kast
