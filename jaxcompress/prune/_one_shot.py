@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.core import Tracer
 
 from .._compressor import Compressor, PyTree
 from .._select import paths_and_leaves
@@ -80,9 +82,9 @@ def prune_once(
 ) -> Compressor:
     """Prune in the updates that are given evidence; hold the masks in all others.
 
-    Masks are True everywhere before. Weights that are pruned already are zero when they
-    are scored, so that they rank lowest again: with a rising schedule and new statistics
-    after each training, pruning is gradual.
+    Masks are True everywhere before, and ``finalize`` warns. Weights that are pruned
+    already are zero when they are scored, so that they rank lowest again: with a rising
+    schedule and new statistics after each training, pruning is gradual.
 
     Args:
       sparsity: fraction of the weights to prune, in [0, 1), or an optax schedule of it
@@ -122,4 +124,12 @@ def prune_once(
             count, kept
         )
 
-    return Compressor(init=init, apply=apply, update=update)
+    def finalize(params: PyTree, state: OneShotState) -> PyTree:
+        if not isinstance(state.count, Tracer) and int(state.count) == 0:
+            warnings.warn(
+                f"nothing is pruned: no update was given {evidence.name}={evidence.how}.",
+                stacklevel=2,
+            )
+        return apply(params, state)
+
+    return Compressor(init=init, apply=apply, update=update, finalize=finalize)

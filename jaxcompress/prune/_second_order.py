@@ -60,13 +60,12 @@ def obs_pruning(
 
     Example:
       >>> import jax, jaxcompress as jc
-      >>> from jaxcompress.prune._second_order import obs_pruning
       >>> kx, kw = jax.random.split(jax.random.key(0))
       >>> params = {"kernel": jax.random.normal(kw, (16, 4))}
       >>> fn = lambda params, x: x @ params["kernel"]
       >>> x = jax.random.normal(kx, (128, 16))
       >>> stats = jc.observe(fn, params, [x], jc.program.gram())
-      >>> small = jc.compress(obs_pruning(0.75), params, stats=stats)
+      >>> small = jc.compress(jc.prune.obs_pruning(0.75), params, stats=stats)
       >>> int((small["kernel"] != 0).sum())
       16
 
@@ -135,13 +134,12 @@ def sparsegpt_pruning(
 
     Example:
       >>> import jax, jaxcompress as jc
-      >>> from jaxcompress.prune._second_order import sparsegpt_pruning
       >>> kx, kw = jax.random.split(jax.random.key(0))
       >>> params = {"kernel": jax.random.normal(kw, (16, 4))}
       >>> fn = lambda params, x: x @ params["kernel"]
       >>> x = jax.random.normal(kx, (128, 16))
       >>> stats = jc.observe(fn, params, [x], jc.program.gram())
-      >>> pruner = sparsegpt_pruning(0.5, pattern=jc.prune.NOfM(2, 4))
+      >>> pruner = jc.prune.sparsegpt_pruning(0.5, pattern=jc.prune.NOfM(2, 4))
       >>> small = jc.compress(pruner, params, stats=stats)
       >>> (small["kernel"].reshape(4, 4, 4) != 0).sum(1).tolist()[0]
       [2, 2, 2, 2]
@@ -203,14 +201,13 @@ def fisher_pruning(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
-      >>> from jaxcompress.prune._fisher import fisher_blocks
-      >>> from jaxcompress.prune._second_order import fisher_pruning
       >>> kx, kw = jax.random.split(jax.random.key(0))
       >>> params = {"kernel": jax.random.normal(kw, (16, 4))}
       >>> loss_fn = lambda params, x: jnp.sum((x @ params["kernel"]) ** 2)
       >>> x = jax.random.normal(kx, (128, 16))
-      >>> fisher = fisher_blocks(loss_fn, params, x, block=16)
-      >>> small = jc.compress(fisher_pruning(0.75), params, fisher=fisher)
+      >>> fisher = jc.prune.fisher_blocks(loss_fn, params, x, block=16)
+      >>> pruner = jc.prune.fisher_pruning(0.75)
+      >>> small = jc.compress(pruner, params, fisher=fisher)
       >>> int((small["kernel"] != 0).sum())
       16
 

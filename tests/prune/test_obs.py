@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from second_order import damp, layer, loss, refit, singles
 
-from jaxcompress.prune._obs import (
+from jaxcompress.prune import (
     inverse_hessian,
     obs_scores,
     optimal_brain_surgeon,

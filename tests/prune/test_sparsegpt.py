@@ -6,8 +6,7 @@ import pytest
 from second_order import damp, layer, loss, refit, singles
 
 import jaxcompress as jc
-from jaxcompress.prune._obs import optimal_brain_surgeon
-from jaxcompress.prune._sparsegpt import row_grid, sparsegpt
+from jaxcompress.prune import optimal_brain_surgeon, row_grid, sparsegpt
 
 
 def reference(w, h, sparsity, block, n_of_m=None, quantize=None):
@@ -47,7 +46,7 @@ def reference(w, h, sparsity, block, n_of_m=None, quantize=None):
     return w, ~drop
 
 
-@pytest.mark.parametrize("block", [1, 8, 128])
+@pytest.mark.parametrize("block", [1, 8])
 @pytest.mark.parametrize("sparsity", [0.3, 0.75])
 def test_it_is_the_algorithm_of_the_paper(block, sparsity):
     w, h = layer(20, 6)
@@ -159,9 +158,6 @@ def test_any_function_of_a_row_quantizes():
     w, h = singles(*layer(20, 6))
     found, _ = sparsegpt(w, h, 0.5, quantize=jnp.round)
     np.testing.assert_array_equal(found, jnp.round(found))
-    asymmetric = row_grid(jc.quantize.Int(4, symmetric=False))(w)
-    found, keep = sparsegpt(w, h, 0.5, quantize=asymmetric)
-    assert not np.asarray(found)[~np.asarray(keep)].any()
 
 
 def test_sparsity_may_be_traced_and_mapped_over():

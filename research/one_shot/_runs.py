@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training a dense network, looking at it, and pruning it once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxcompress as jc
+
+from .. import common
+from ..data import Split
+from ._config import Config, Setting
+from ._methods import METHODS
+
+Params = Any
+
+
+class Network:
+    """A trained dense network, and what the pruners know of it, looked up when asked."""
+
+    def __init__(self, params: Params, look: Callable[[str, int, Params], Any]) -> None:
+        self.params, self._look = params, look
+        self._known: dict[tuple[str, int], Any] = {}
+
+    def known(self, what: str, block: int) -> Any:
+        """Statistics or Fisher blocks: a dict with the argument of ``update``."""
+        key = what, block if what == "fisher" else 0
+        if key not in self._known:
+            self._known[key] = self._look(*key, self.params)
+        return self._known[key]
+
+
+class Runs:
+    """Trains and prunes with one split; compiles once a method, not once a seed."""
+
+    def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
+        self.config, self.model, self._train = config, model, train
+        self._x, self._y = jnp.asarray(train.x), jnp.asarray(train.y)
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    def trained(self, seed: int) -> Network:
+        """A dense network of a seed."""
+        steps = self.config.epochs * (len(self._train) // self.config.batch_size)
+        rows = common.order(
+            self._train, batch_size=self.config.batch_size, seed=seed, steps=steps
+        )
+
+        def train(
+            params: Params, rows: jax.Array, x: jax.Array, y: jax.Array
+        ) -> Params:
+            schedule = optax.cosine_decay_schedule(self.config.rate, steps)
+            init, step = jc.train_step(
+                common.loss_of(self.model), optax.adam(schedule), jc.identity()
+            )
+            return common.scan(step, init(params), rows, x, y).params
+
+        params = common.initial(self.model, self._train, seed, quick=self.config.quick)
+        program = self._program("train", train)
+        return Network(program(params, rows, self._x, self._y), self._look)
+
+    def pruned(
+        self, network: Network, name: str, sparsity: float, setting: Setting
+    ) -> Params:
+        """The network after one method, with zeros."""
+        method = METHODS[name]
+
+        def prune(params: Params, known: Any, sparsity: Any, damping: Any) -> Params:
+            compressor = method.compressor(sparsity, damping, setting.block)
+            return jc.compress(compressor, params, **known)
+
+        known = network.known(method.knows, setting.block) if method.knows else {}
+        program = self._program((name, setting.block), prune)
+        return program(network.params, known, sparsity, setting.damping)
+
+    def _look(self, what: str, block: int, params: Params) -> Any:
+        """What a pruner is given beside the parameters."""
+
+        def forward(params: Params, x: jax.Array) -> Any:
+            return self.model.apply({"params": params}, x)
+
+        def look(params: Params, x: jax.Array, y: jax.Array) -> Any:
+            if what == "fisher":
+                loss = common.loss_of(self.model)
+                batch = {"x": x, "y": y}
+                return {"fisher": jc.prune.fisher_blocks(loss, params, batch, block)}
+            statistic = {"gram": jc.program.gram, "moments": jc.program.moments}[what]
+            return {"stats": jc.observe(forward, params, [x], statistic())}
+
+        # The data are in no order, but for text.
+        shown = slice(self.config.examples)
+        program = self._program(("look", what, block), look)
+        return program(params, self._x[shown], self._y[shown])
+
+    def _program(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiled once a key; later functions of the same key are the same function."""
+        if key not in self._programs:
+            self._programs[key] = common.compiled(fn, quick=self.config.quick)
+        return self._programs[key]

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From settings to a table, a picture and a JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jaxcompress as jc
+from jaxcompress import report
+
+from .. import common
+from ..data import Dataset, load
+from ._choose import choose, trials
+from ._config import Config, config_of
+from ._methods import GREEDY, METHODS
+from ._runs import Runs
+from ._table import CONTROL, DENSE, Record, draw, largest, summary, table
+
+_ABOUT = (
+    "Prune trained networks in one shot, without training them afterwards: magnitudes, "
+    "Fisher information, SparseGPT and Optimal Brain Surgeon, and a small dense network."
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse arguments, run, and print the table; returns the exit status."""
+    return common.main("one_shot", _ABOUT, study, argv, chooses=True)
+
+
+def study(options: common.Options) -> None:
+    """Run what was asked for and write it to the folder."""
+    console, start = common.console(), time.monotonic()
+    config = config_of(options.data, seeds=options.seeds, quick=options.quick)
+    data = load(options.data, data_dir=options.data_dir, download=options.download)
+    about = {"config": config.as_json(), "train": len(data.train)}
+    about["provenance"] = dataclasses.asdict(report.provenance())
+    if options.choose:
+        with common.Progress(console, trials()) as progress:
+            made = choose(
+                config, data.train, data.validation, data.num_classes, progress
+            )
+        common.write(options.out / "choices.json", {**made, **about})
+        console.print(made)
+        return
+    with common.Progress(console, total(config)) as progress:
+        records = run(config, data, progress)
+    seconds = time.monotonic() - start
+    content = {**about, "test": len(data.test), "seconds": seconds}
+    common.write(options.out / "results.json", {**content, **summary(records)})
+    console.print(table(config, len(data.test), records))
+    draw(records, options.out / "results.png")
+    console.print(f"{seconds:.0f} s. Results: {options.out}", soft_wrap=True)
+
+
+def methods(config: Config) -> list[str]:
+    """The rows of a run."""
+    return [name for name in METHODS if config.greedy or name != GREEDY]
+
+
+def total(config: Config) -> int:
+    """How many networks the study evaluates."""
+    return config.seeds * (1 + len(config.sparsities) * (len(methods(config)) + 1))
+
+
+def run(config: Config, data: Dataset, progress: common.Progress) -> list[Record]:
+    """Prune every dense network in every way; the test set is looked at once a network."""
+    runs = Runs(config, common.Perceptron(data.num_classes, config.widths), data.train)
+    records: list[Record] = []
+
+    def record(name: str, asked: float, seed: int, params: Any, model: Any) -> None:
+        records.append(
+            Record(
+                method=name,
+                asked=asked,
+                seed=seed,
+                sparsity=common.sparsity_of(params),
+                accuracy=common.accuracy(model, params, data.test),
+                file_bytes=file_bytes(params),
+            )
+        )
+        progress.done()
+
+    progress.start(DENSE)
+    networks = [runs.trained(seed) for seed in range(config.seeds)]
+    for seed, network in enumerate(networks):
+        record(DENSE, 0.0, seed, network.params, runs.model)
+    for name in methods(config):
+        setting = config.chosen.get(name, METHODS[name].candidates[0])
+        progress.start(name)
+        for sparsity in config.sparsities:
+            for seed, network in enumerate(networks):
+                pruned = runs.pruned(network, name, sparsity, setting)
+                record(name, sparsity, seed, pruned, runs.model)
+    for sparsity in config.sparsities:
+        small = common.no_larger(largest(records, sparsity), data, config.widths)
+        progress.start(f"{CONTROL} {small.widths}")
+        narrow = Runs(config, small, data.train)
+        for seed in range(config.seeds):
+            record(CONTROL, sparsity, seed, narrow.trained(seed).params, small)
+    return records
+
+
+def file_bytes(params: Any) -> int:
+    """Bytes of the packed file, which codes zeros for what they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "network.safetensors")
+        jc.save(file, params)
+        return file.stat().st_size
