@@ -21,7 +21,11 @@ from ._dynamic import (
     set_training as set_training,
     static_sparse as static_sparse,
 )
-from ._fisher import fisher_blocks as fisher_blocks, fisher_diagonal as fisher_diagonal
+from ._fisher import (
+    FisherBlocks as FisherBlocks,
+    fisher_blocks as fisher_blocks,
+    fisher_diagonal as fisher_diagonal,
+)
 from ._fits import by_path as by_path, fits as fits, left_out as left_out
 from ._hold import HoldState as HoldState, hold_zeros as hold_zeros
 from ._lottery import LotteryState as LotteryState, lottery_ticket as lottery_ticket

@@ -37,13 +37,14 @@ def study(options: common.Options) -> None:
     console, start = common.console(), time.monotonic()
     config = config_of(options.data, seeds=options.seeds, quick=options.quick)
     data = load(options.data, data_dir=options.data_dir, download=options.download)
-    about = {"config": config.as_json(), "train": len(data.train)}
+    about: dict[str, Any] = {"config": config.as_json(), "train": len(data.train)}
     about["provenance"] = dataclasses.asdict(report.provenance())
     if options.choose:
         with common.Progress(console, trials()) as progress:
             made = choose(
                 config, data.train, data.validation, data.num_classes, progress
             )
+        del about["config"]["chosen"]  # they are what is being chosen
         common.write(options.out / "choices.json", {**made, **about})
         console.print(made)
         return
