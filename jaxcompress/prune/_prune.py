@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -79,7 +80,6 @@ def prune(
     at_once = not isinstance(score, Running) and not needs(score)
 
     def draw(scores: PyTree, count: jax.Array) -> PyTree:
-        refuse_nan(scores)
         return draw_masks(scores, schedule(count), budget, pattern)
 
     def init(params: PyTree) -> PruneState:
@@ -177,12 +177,28 @@ def magnitude_pruning(
 def draw_masks(
     scores: PyTree, sparsity: Any, budget: Budget, pattern: Pattern
 ) -> PyTree:
-    """The masks that a budget and a pattern make of scores; True where kept."""
+    """The masks that a budget and a pattern make of scores; True where kept.
+
+    Raises:
+      TypeError: for scores that are no arrays, or counts that are no dict.
+    """
     paths, leaves, treedef = paths_and_leaves(scores)
+    for leaf in leaves:
+        if not hasattr(leaf, "dtype"):
+            raise TypeError(
+                f"the score returned {leaf!r} and no tree of arrays. Is it a function that "
+                "makes a score, as random(key) does?"
+            )
+    refuse_nan(scores)
     # Budgets rank groups where the pattern has them.
     spread = getattr(pattern, "spread", lambda path, scores: scores)
     ranked = {p: spread(p, x) for p, x in zip(paths, leaves, strict=True)}
     counts = budget(ranked, jnp.asarray(sparsity, jnp.float32))
+    if not isinstance(counts, Mapping):
+        raise TypeError(
+            f"the budget returned {counts!r} and no counts by path. Is it a function that "
+            "makes a budget, as owl() does?"
+        )
     return treedef.unflatten(
         [pattern(p, x, counts[p]) for p, x in zip(paths, leaves, strict=True)]
     )
