@@ -9,20 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-
-class LeNet300100(nn.Module):
-    """LeCun's two-layer perceptron; ``widths`` scale it down for the control."""
-
-    classes: int
-    widths: Sequence[int] = (300, 100)
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Images ``(n, h, w, c)`` to logits ``(n, classes)``."""
-        x = x.reshape(len(x), -1)
-        for width in self.widths:
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(self.classes)(x)
+from ..common import Perceptron
 
 
 class ConvNet(nn.Module):
@@ -53,11 +40,12 @@ class Characters(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Characters ``(n, length)`` to logits of the next one."""
         x = nn.Embed(self.classes, self.features)(x[:, -self.context :])
-        return LeNet300100(self.classes, self.widths)(x)
+        # Its first name: what is drawn at the start depends on it.
+        return Perceptron(self.classes, self.widths, name="LeNet300100_0")(x)
 
 
 MODELS: dict[str, type[nn.Module]] = {
-    "lenet_300_100": LeNet300100,
+    "lenet_300_100": Perceptron,
     "conv": ConvNet,
     "characters": Characters,
 }
