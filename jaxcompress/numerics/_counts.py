@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Counting set flags, exactly, up to 2**48 of them, without 64-bit integers."""
+"""Counting set flags, exactly, up to 2**47 of them, without 64-bit integers."""
 
 from __future__ import annotations
 
