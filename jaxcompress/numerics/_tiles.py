@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -59,3 +60,25 @@ def reduce_tiles(
             axes.append(len(split))
         split.append(want // have if have not in (1, want) else want)
     return reduce(x.reshape(split), tuple(axes)).reshape(tuple(tiles))
+
+
+def tiles_as_rows(x: jax.Array, tiles: Sequence[int]) -> jax.Array:
+    """The elements of every tile, as one row each.
+
+    Args:
+      x: array whose dimensions are multiples of ``tiles``.
+      tiles: how many tiles there are along each axis.
+
+    Returns:
+      Array (number of tiles, elements of a tile), tiles in the order of the axes.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tiles_as_rows(jnp.array([[1., 5.], [2., 3.]]), (1, 2)).tolist()
+      [[1.0, 2.0], [5.0, 3.0]]
+    """
+    split: list[int] = []
+    for have, want in zip(tiles, x.shape, strict=True):
+        split += [have, want // have if have else 1]
+    order = [*range(0, len(split), 2), *range(1, len(split), 2)]
+    return x.reshape(split).transpose(order).reshape(math.prod(tiles), -1)

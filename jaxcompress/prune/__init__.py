@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pruning: score, budget, pattern, mask. Each is a plain function a reader can swap."""
 
+from ..numerics import inverse_hessian as inverse_hessian
 from ._blocks import Blocks as Blocks, PerOutput as PerOutput, Slices as Slices
 from ._budgets import (
     Budget as Budget,
@@ -34,7 +35,6 @@ from ._movement import (
     soft_movement_pruning as soft_movement_pruning,
 )
 from ._obs import (
-    inverse_hessian as inverse_hessian,
     obs_scores as obs_scores,
     optimal_brain_surgeon as optimal_brain_surgeon,
     reconstruct as reconstruct,

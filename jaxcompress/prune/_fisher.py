@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .._select import Where, is_weight, map_with_path, select
-from ._obs import EXACT
+from ..numerics import EXACT
 
 PyTree = Any
 LossFn = Callable[[PyTree, Any], jax.Array]

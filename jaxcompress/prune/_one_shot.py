@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import optax
 from jax.core import Tracer
 
 from .._compressor import Compressor, PyTree
+from .._evidence import Evidence
 from .._select import paths_and_leaves
 from ._patterns import Pattern
 from ._prune import all_kept, check
@@ -33,44 +33,6 @@ class OneShotState(NamedTuple):
     masks: PyTree  # bool, like params; True where the weight is kept
 
 
-@dataclasses.dataclass(frozen=True)
-class Evidence:
-    """What a pruner needs to know beside the parameters.
-
-    Attributes:
-      name: of the keyword argument of ``update``.
-      field: what every leaf of it must have.
-      how: how to get it, in words.
-    """
-
-    name: str
-    field: str
-    how: str
-
-    def by_path(self, given: PyTree, paths: list[str], treedef: Any) -> dict[str, Any]:
-        """The evidence of every leaf.
-
-        Raises:
-          ValueError: if a leaf has none, or something else, or the tree is another.
-        """
-        try:
-            leaves = treedef.flatten_up_to(given)
-        except ValueError as error:
-            raise ValueError(
-                f"{self.name}= is no tree like the parameters ({error}). Pass {self.how}, "
-                "of the parameters that are pruned."
-            ) from error
-        for path, leaf in zip(paths, leaves, strict=True):
-            if not hasattr(leaf, self.field):
-                has = "nothing" if leaf is None else f"a {type(leaf).__name__}"
-                raise ValueError(
-                    f"{path!r} is selected, and {self.name}= has {has} there. Pass "
-                    f"{self.name}={self.how}, or leave this leaf out with `where=`."
-                )
-        return dict(zip(paths, leaves, strict=True))
-
-
-STATS = Evidence("stats", "gram", "observe(fn, params, batches, program.gram())")
 FISHER = Evidence("fisher", "blocks", "prune.fisher_blocks(loss_fn, params, batch)")
 
 

@@ -14,12 +14,13 @@ from jax.core import Tracer
 from .._axes import AxisOrMap
 from .._combine import masked
 from .._compressor import Compressor
+from .._evidence import STATS
+from .._matrices import batched, joined, matrix_problems
 from .._select import Where, is_weight
 from ._budgets import Budget, global_, uniform
 from ._fisher import from_weight_blocks, weight_blocks
-from ._matrices import batched, joined, matrix_problems
 from ._obs import obs_scores, optimal_brain_surgeon, reconstruct
-from ._one_shot import FISHER, STATS, ByPath, Schedule, prune_once
+from ._one_shot import FISHER, ByPath, Schedule, prune_once
 from ._patterns import NOfM, Pattern, unstructured
 from ._prune import draw_masks
 from ._sparsegpt import RowGrid, sparsegpt

@@ -9,12 +9,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.tree_util import Partial
 
-from ..numerics import smallest
+from .._sweep import number, sweep
+from ..numerics import damped, smallest
 from ..quantize import Int, Scale, absmax, fake_quant
-from ._obs import EXACT, damped, inverse_hessian
 
 RowGrid = Callable[[jax.Array], jax.Array]
 """``row -> row``: the weights of one feature, float32 (outputs,), rounded to a grid."""
@@ -140,94 +139,27 @@ def _sparsegpt(
     n_of_m: tuple[int, int] | None,
 ) -> tuple[jax.Array, jax.Array]:
     features, outputs = w.shape
-    blocks = -(-features // block)
-    missing = blocks * block - features
-    inverse = inverse_hessian(h, damping)
-    upper = jnp.linalg.cholesky(inverse).T
-    # Made whole by features that go with no other and that are never pruned.
-    upper = jax.scipy.linalg.block_diag(upper, jnp.eye(missing))
-    there = jnp.arange(blocks * block) < features
-    live = jnp.pad(damped(h, damping)[1], (0, missing))
-    start = jnp.pad(w.astype(jnp.float32), ((0, missing), (0, 0)))
-    ends = jnp.minimum(jnp.arange(blocks + 1) * block, features) * outputs
+    size = n_of_m[1] if n_of_m else block
+    groups = number(features, size, block)
+    # Features that only fill the last block are never pruned.
+    there = jnp.arange(groups * size) < features
+    live = jnp.pad(damped(h, damping)[1], (0, groups * size - features))
+    ends = jnp.minimum(jnp.arange(groups + 1) * size, features) * outputs
     counts = jnp.diff(jnp.round(sparsity * ends).astype(jnp.int32))
 
-    def step(
-        all_rows: jax.Array, at: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        first, count = at
-        rows, known, alive = (
-            lax.dynamic_slice_in_dim(x, first, block) for x in (all_rows, there, live)
-        )
-        factor = lax.dynamic_slice_in_dim(upper, first, block)
-        square = lax.dynamic_slice_in_dim(factor, first, block, 1)
+    def choose(rows: jax.Array, diagonal: jax.Array, given: Any) -> jax.Array:
+        """Which weights of a group to prune, bool (size, outputs)."""
+        count, known, alive = given
+        scores = jnp.where(alive[:, None], (rows / diagonal[:, None]) ** 2, 0)
+        scores = jnp.where(known[:, None], scores, jnp.inf)
+        if n_of_m is None:
+            return smallest(scores, count)
+        ranks = jnp.argsort(jnp.argsort(scores, axis=0), axis=0)  # of m, not of all
+        return (ranks < size - n_of_m[0]) & known[:, None]
 
-        def choose(rows: jax.Array, begin: jax.Array, size: int) -> jax.Array:
-            """Which weights of ``size`` rows from ``begin`` on to prune."""
-            part, diagonal, known_, alive_ = (
-                lax.dynamic_slice_in_dim(x, begin, size)
-                for x in (rows, jnp.diagonal(square), known, alive)
-            )
-            scores = jnp.where(alive_[:, None], (part / diagonal[:, None]) ** 2, 0)
-            scores = jnp.where(known_[:, None], scores, jnp.inf)
-            if n_of_m is None:
-                return smallest(scores, count)
-            ranks = jnp.argsort(jnp.argsort(scores, axis=0), axis=0)  # of m, not of all
-            return (ranks < size - n_of_m[0]) & known_[:, None]
+    def settle(drop: jax.Array, k: jax.Array, row: jax.Array) -> jax.Array:
+        return jnp.where(drop[k], 0, row if quantize is None else quantize(row))
 
-        rows, errors, drop = _block(
-            rows, square, choose, n_of_m[1] if n_of_m else block, quantize
-        )
-        # Zero in front of the block, as the factor is; the block itself is set.
-        push = jnp.matmul(factor.T, errors, precision=EXACT)
-        all_rows = lax.dynamic_update_slice_in_dim(all_rows - push, rows, first, 0)
-        return all_rows, (rows, ~drop)
-
-    firsts = jnp.arange(blocks) * block
-    _, (rows, keep) = lax.scan(step, start, (firsts, counts))
-    new = rows.reshape(-1, outputs)[:features].astype(w.dtype)
-    return new, keep.reshape(-1, outputs)[:features]
-
-
-def _block(
-    rows: jax.Array,
-    factor: jax.Array,
-    choose: Callable[[jax.Array, jax.Array, int], jax.Array],
-    size: int,
-    quantize: RowGrid | None,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """One block of features: prune row by row, pushing each error to the rows below.
-
-    Args:
-      rows: float32 (block, outputs).
-      factor: float32 (block, block), upper triangular.
-      choose: ``(rows, first, size) -> drop``, once for every ``size`` rows.
-      size: rows whose mask is chosen together; divides the block.
-      quantize: rounds a row.
-
-    Returns:
-      The new rows; errors in units of the factor, float32 (block, outputs); and what is
-      pruned, bool (block, outputs).
-    """
-
-    def group(number: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        rows, errors, drop = carry
-        first = number * size
-        drop = lax.dynamic_update_slice_in_dim(
-            drop, choose(rows, first, size), first, 0
-        )
-
-        def row(k: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
-            rows, errors = carry
-            value = rows[k]
-            new = jnp.where(drop[k], 0, value if quantize is None else quantize(value))
-            error = (value - new) / factor[k, k]
-            rows = (rows - factor[k][:, None] * error[None, :]).at[k].set(new)
-            return rows, errors.at[k].set(error)
-
-        rows, errors = lax.fori_loop(first, first + size, row, (rows, errors))
-        return rows, errors, drop
-
-    carry = rows, jnp.zeros_like(rows), jnp.zeros(rows.shape, bool)
-    rows, errors, drop = lax.fori_loop(0, len(rows) // size, group, carry)
-    return rows, errors, drop
+    given = counts, there.reshape(groups, size), live.reshape(groups, size)
+    new, drop = sweep(w, h, damping, given, choose, settle, size=size, block=block)
+    return new.astype(w.dtype), ~drop.reshape(-1, outputs)[:features]

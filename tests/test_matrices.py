@@ -8,7 +8,7 @@ import pytest
 
 import jaxcompress as jc
 from jaxcompress._axes import contraction_axes
-from jaxcompress.prune._matrices import batched, matrices
+from jaxcompress._matrices import batched, matrices
 
 
 def stats(layers, groups, features):

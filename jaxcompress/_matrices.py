@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._axes import AxisOrMap, contraction_axes
+from ._axes import AxisOrMap, contraction_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +44,30 @@ class Matrices:
         transposed = rows.reshape([self.shape[axis] for axis in self.order])
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
         return transposed.transpose(back)
+
+    def of_tiles(self, tiles: Sequence[int]) -> Matrices | None:
+        """The layout of one value a tile, ``(batch, groups, outputs or 1)``.
+
+        Args:
+          tiles: how many there are along each axis of the weight.
+
+        Returns:
+          None if a tile lies in several matrices, or its features are not consecutive.
+        """
+        sizes = [self.shape[i] for i in self.order]
+        split = next(
+            i
+            for i in range(len(sizes), -1, -1)
+            if math.prod(sizes[i:]) == self.features
+        )
+        there = [tiles[i] for i in self.order]
+        outside, inside = there[:split], there[split:]
+        alone = self.batch == 1 and set(outside) <= {1}
+        whole = [t == n for t, n in zip(inside, sizes[split:], strict=True)]
+        cut = whole.index(False) if False in whole else len(whole)
+        if not (alone or outside == sizes[:split]) or set(inside[cut + 1 :]) - {1}:
+            return None
+        return Matrices(tuple(tiles), self.order, math.prod(inside), self.batch)
 
 
 def matrices(
