@@ -14,9 +14,10 @@ os.environ["XLA_FLAGS"] = (
 
 # An eager `lax.cond` is compiled anew in every call, and modules and subprocesses compile
 # what others have: equal programs are compiled once a run.
-_programs = tempfile.mkdtemp(prefix="programs")
-atexit.register(shutil.rmtree, _programs, ignore_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the run
+    _programs = tempfile.mkdtemp(prefix="programs")
+    atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _programs
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

@@ -3,6 +3,8 @@
 
 from . import (
     distill as distill,
+    formats as formats,
+    interchange as interchange,
     numerics as numerics,
     program as program,
     prune as prune,
@@ -32,9 +34,11 @@ from .leaves import (
     Codebook as Codebook,
     Leaf as Leaf,
     LowRank as LowRank,
+    PackedCodes as PackedCodes,
     QArray as QArray,
     SparseArray as SparseArray,
     dense as dense,
+    pack_codes as pack_codes,
     sparsify as sparsify,
 )
 from .numerics import ste as ste

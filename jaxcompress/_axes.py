@@ -74,6 +74,16 @@ def contraction_axes(
     return _normalized(path, shape, chosen)
 
 
+def chosen_axes(path: str, shape: Sequence[int], axis: AxisOrMap) -> tuple[int, ...]:
+    """The axes that are named for a leaf, as non-negative numbers; none where none is.
+
+    Raises:
+      ValueError: if an axis is out of range.
+    """
+    chosen = _chosen(path, axis)
+    return () if chosen is None else _normalized(path, shape, chosen)
+
+
 def _chosen(path: str, axis: AxisOrMap) -> Axis | None:
     if isinstance(axis, Mapping):
         return next((a for glob, a in axis.items() if matches(glob, path)), None)

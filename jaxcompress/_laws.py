@@ -84,6 +84,11 @@ def _law5_unselected(case: Case) -> str | None:
     paths, leaves, _ = paths_and_leaves(case.params)
     view = jax.tree.leaves(case.c.apply(case.params, case.state))
     untouched = {p for p, x, v in zip(paths, leaves, view, strict=True) if v is x}
+    if len(untouched) == len(paths):  # the view tells nothing: updates move parameters
+        fresh = case.c.init(case.params)
+        moved, _ = case.c.update(case.params, fresh, grads=case.grads)
+        new = jax.tree.leaves(moved)
+        untouched = {p for p, x, m in zip(paths, leaves, new, strict=True) if m is x}
     if untouched:
         _untouched(case.c, case, untouched)
     for path in paths:

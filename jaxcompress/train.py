@@ -57,7 +57,8 @@ def train_step(
     Args:
       loss_fn: ``(view, batch, *args, model_state=, rng=) -> loss`` or ``(loss, Aux)``.
         The loss is a scalar. ``model_state`` and ``rng`` are passed if ``init`` got them;
-        with a model state the loss returns the new one in ``Aux``. The ``*args`` are those
+        with a model state the loss returns the new one in ``Aux``; what is ``Learned`` in
+        it (the scales of ``quantize_activations``) is trained too. The ``*args`` are those
         of ``step``: what belongs to no batch, such as a teacher's parameters.
       tx: any optax optimizer; those that want the loss value get it.
       compressor: what compresses the parameters; None trains the dense baseline.
@@ -99,7 +100,7 @@ def train_step(
         opt_state = _strong(tx.init(params))
         if donate:  # some optimizers start from the parameters themselves
             opt_state = jax.tree.map(jnp.copy, opt_state)
-        learned, _ = split_learned(compression)
+        learned, _ = split_learned((compression, model_state))
         if learned:
             opt_state = (opt_state, _strong(learned_tx.init(learned)))
         step = jnp.zeros((), jnp.int32)
@@ -115,7 +116,7 @@ def train_step(
             return c.apply(params, rebuild(learned))
 
         view, pullback = jax.vjp(view_of, state.params, learned)
-        loss, aux, view_grads = _loss_and_grads(
+        loss, aux, (view_grads, model_grads) = _loss_and_grads(
             loss_fn, view, batch, args, state.model_state, rng, micro_batches
         )
         grads, learned_grads = pullback(view_grads)
@@ -124,6 +125,9 @@ def train_step(
             view = view_of(params, learned)
             return _call(loss_fn, view, batch, args, state.model_state, rng)[0]
 
+        in_model, rebuild_model = split_learned(aux.model_state)
+        number = len(learned)
+        learned, learned_grads = learned + in_model, learned_grads + model_grads
         known = {"value": loss, "grad": grads, "value_fn": value_fn}
         opt_state, learned_state = state.opt_state if learned else (state.opt_state, ())
         opt_state = fresh(tx, opt_state, state.params, state.compression)
@@ -133,17 +137,22 @@ def train_step(
             updates, learned_state = learned_tx.update(
                 learned_grads, learned_state, learned, value=loss, grad=learned_grads
             )
-            learned = optax.apply_updates(learned, updates)
+            learned = jax.tree.map(optax.apply_updates, learned, updates)
             opt_state = (opt_state, learned_state)
         params, compression = c.update(
             params,
-            rebuild(learned),
+            rebuild(learned[:number]),
             grads=view_grads,
             value=loss,
             before=state.params,
         )
         state = TrainState(
-            params, opt_state, compression, aux.model_state, state.rng, state.step + 1
+            params,
+            opt_state,
+            compression,
+            rebuild_model(learned[number:]),
+            state.rng,
+            state.step + 1,
         )
         return state, {"loss": loss, **aux.metrics}
 
@@ -199,12 +208,18 @@ def _loss_and_grads(
     rng: jax.Array | None,
     parts: int,
 ) -> tuple[jax.Array, Aux, PyTree]:
-    """Loss, aux and gradient at the view, averaged over micro-batches."""
+    """Loss, aux, and gradients at the view and at what the model state has ``Learned``.
+
+    Averaged over micro-batches.
+    """
 
     def one(batch: PyTree, model_state: PyTree, rng: jax.Array | None) -> Any:
-        return jax.value_and_grad(
-            lambda v: _call(loss_fn, v, batch, args, model_state, rng), has_aux=True
-        )(view)
+        learned, rebuild = split_learned(model_state)
+
+        def loss_of(view: PyTree, learned: list[PyTree]) -> tuple[jax.Array, Aux]:
+            return _call(loss_fn, view, batch, args, rebuild(learned), rng)
+
+        return jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)(view, learned)
 
     if parts == 1:
         (loss, aux), grads = one(batch, model_state, rng)

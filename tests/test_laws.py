@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import jaxcompress as jc
-from jaxcompress import prune
+from jaxcompress import formats, prune, quantize
 from jaxcompress.prune import NOfM, erk, global_, uniform
 
 # Sums over weights (means, products) are ordered by the compiler as it likes.
@@ -83,6 +83,42 @@ COMPRESSORS = {
         draw, jc.PerGroup(4), BITS.filter(lambda bits: bits > 1)
     ),
     "one bit": lambda draw: quantization(draw, jc.PerTensor(), st.just(1)),
+    "formats": lambda draw: jc.weight_quantization(
+        fmt=draw(st.sampled_from([formats.E2M1, formats.NF4, formats.E4M3])),
+        granularity=jc.PerGroup(4),
+        scale=draw(
+            st.sampled_from(
+                [quantize.two_level, quantize.power_of_two, quantize.moving_average()]
+            )
+        ),
+    ),
+    "searched scales": lambda draw: jc.weight_quantization(
+        bits=draw(BITS),
+        scale=draw(
+            st.sampled_from(
+                [quantize.mse(every=2), quantize.entropy(), quantize.percentile(0.9)]
+            )
+        ),
+    ),
+    "learned scales": lambda draw: jc.weight_quantization(
+        bits=draw(BITS), scale=draw(st.sampled_from([quantize.lsq(), quantize.pact()]))
+    ),
+    "learned offset": lambda draw: jc.weight_quantization(
+        bits=draw(BITS), symmetric=False, scale=quantize.lsq_plus()
+    ),
+    "stochastic rounding": lambda draw: jc.weight_quantization(
+        bits=draw(BITS),
+        scale=quantize.held(quantize.absmax),
+        rounding=quantize.stochastic(jax.random.key(1)),
+    ),
+    "learned rounding": lambda draw: jc.weight_quantization(
+        bits=draw(BITS),
+        scale=quantize.held(quantize.absmax, every=10),
+        rounding=quantize.learned(),
+    ),
+    "trained ternary": lambda draw: quantize.trained_ternary(
+        draw(st.sampled_from([0.05, 0.5]))
+    ),
     "sharing": sharing,
     "low rank": lambda draw: jc.low_rank(rank=draw(RANK), every=2),
     "prune and quantize": lambda draw: jc.chain(
@@ -130,6 +166,8 @@ def drawn_params(draw, dtypes):
 # Variations of what stands beside them: one example each.
 ONCE = (
     "straight through", "movement", "blocks in turns", "saving", "prune and share",
+    "formats", "searched scales", "learned scales", "learned offset",
+    "stochastic rounding", "learned rounding", "trained ternary",
 )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ def test_weights_and_activations_train_together(names):
     # Linen numbers layers as they are made: the one inside is Dense_1, with its ReLU.
     low, high, count = state.model_state["Dense_1/kernel/output"]
     assert low == 0 and high > 0 and count == len(scope["batches"])
-    view = jc.weight_quantization(bits=8).apply(state.params, ())
+    view = jc.weight_quantization(bits=8).apply(state.params, state.compression)
     logits, _ = scope["quantized"].frozen(view, state.model_state, batch["x"])
     assert len(jnp.unique(logits)) <= 256
     assert jnp.mean(jnp.argmax(logits, -1) == batch["y"]) > 0.95

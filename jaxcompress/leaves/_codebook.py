@@ -8,7 +8,7 @@ import dataclasses
 import jax
 import numpy as np
 
-from ._leaf import Leaf
+from ._leaf import Leaf, dense
 
 
 @jax.tree_util.register_dataclass
@@ -22,16 +22,16 @@ class Codebook(Leaf):
     2. ``centroids`` is sorted and has the dense dtype.
 
     Attributes:
-      codes: uint8 or uint16, of the dense shape.
+      codes: uint8 or uint16, of the dense shape, or ``PackedCodes`` of them.
       centroids: ``(k,)``, of the dense dtype.
     """
 
-    codes: jax.Array
+    codes: jax.Array | Leaf
     centroids: jax.Array
 
     def dense(self) -> jax.Array:
         """``centroids[codes]``."""
-        return self.centroids[self.codes]
+        return self.centroids[dense(self.codes)]
 
     @property
     def shape(self) -> tuple[int, ...]:

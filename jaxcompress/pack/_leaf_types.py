@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from ..leaves import Codebook, Leaf, LowRank, QArray, SparseArray
+from ..formats import Float, Format, Int, Levels
+from ..leaves import Codebook, Leaf, LowRank, PackedCodes, QArray, SparseArray
 from ._codecs import parse_dtype
 
 
@@ -75,23 +77,63 @@ def _to_jax(child: Any) -> Any:
 
 
 def _to_json(value: Any) -> Any:
-    return value if isinstance(value, int) else np.dtype(value).name
+    if isinstance(value, int):
+        return value
+    if type(value) in FORMATS.values():
+        return [type(value).__name__, *dataclasses.astuple(value)]
+    if dataclasses.is_dataclass(value):
+        raise TypeError(
+            f"the format {value} cannot be saved (known: {', '.join(FORMATS)}); save "
+            "`dense(tree)` instead."
+        )
+    return np.dtype(value).name
+
+
+def _parse_format(value: Any) -> Format:
+    """A format from its name and fields; their own checks refuse what does not fit."""
+    match value:
+        case [str(name), *fields] if name in FORMATS:
+            cls = FORMATS[name]
+            hashable = [tuple(f) if isinstance(f, list) else f for f in fields]
+            try:
+                return cls(*hashable)
+            except TypeError as error:
+                raise ValueError(
+                    f"{fields} are no fields of {name}: {error}"
+                ) from error
+    raise ValueError(f"{value!r} is no format (known: {', '.join(FORMATS)})")
 
 
 def _parse_bits(value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= 64:
-        raise ValueError(f"{value!r} is no number of bits")
+    if type(value) is not int or value not in (1, 2, 4):
+        raise ValueError(f"{value!r} is no number of bits that codes are packed to")
     return value
 
+
+def _parse_size(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no size of an axis")
+    return value
+
+
+# The formats a file can name.
+FORMATS: dict[str, type] = {"Int": Int, "Float": Float, "Levels": Levels}
 
 LEAF_TYPES = {
     "QArray": _fields(
         QArray,
         ("codes", "scale", "zero_point"),
-        bits=_parse_bits,
+        format=_parse_format,
         value_dtype=parse_dtype,
     ),
     "Codebook": _fields(Codebook, ("codes", "centroids")),
+    "PackedCodes": _fields(
+        PackedCodes,
+        ("data",),
+        size_of_row=_parse_size,
+        bits=_parse_bits,
+        code_dtype=parse_dtype,
+    ),
     "LowRank": _fields(LowRank, ("left", "right")),
     "SparseArray": LeafType(SparseArray, _open_sparse, _close_sparse),
 }

@@ -10,14 +10,31 @@ from typing import Any, NamedTuple
 import jax
 
 from .._select import closest, matches
-from ..quantize import Int, fake_quant, of_range
+from ..formats import Format, Int, nearest
+from ..quantize import (
+    AnyScale,
+    Gradient,
+    KeptScale,
+    Rounding,
+    Scale,
+    as_kept,
+    as_scale,
+    fake_quant,
+    moving_average,
+)
 from ._analyze import analyze
 from ._boundaries import Boundaries, Boundary, Marked, Point
 from ._find import Found, find
 from ._graph import Program
 from ._interpret import Frame, Interpreter, NodeHook, ValueHook
-from ._ranges import Ranges, moving_average
 from ._rewrite import check_names, check_state_is_dict, stacked
+
+
+class PointState(NamedTuple):
+    """What is kept of one activation whose rounding has a state."""
+
+    scale: Any
+    rounding: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,20 +42,54 @@ class ActivationQuantizer:
     """How an activation is quantized.
 
     Attributes:
-      fmt: which codes there are. After a ReLU a symmetric format wastes half of them.
-      ranges: how its range is chosen: ``moving_average()``, ``minmax()``,
-        ``percentile()``, ``dynamic()``.
+      fmt: which levels there are. After a ReLU a symmetric integer wastes half of them.
+      scale: how its scale is chosen: from data (``moving_average()``, ``minmax()``,
+        ``percentile()``, ``mse()``, ``entropy()``), as it comes (``dynamic()``,
+        ``blocks(32)``, ``absmax``), or learned (``lsq()``, ``lsq_plus()``, ``pact()``).
+      rounding: to which level; None: to the nearest.
+      gradient: of the rounding; None: what suits the scale.
     """
 
-    fmt: Int = Int(8, symmetric=False)
-    ranges: Ranges = moving_average()
+    fmt: Format = Int(8, symmetric=False)
+    scale: AnyScale = moving_average()
+    rounding: Rounding | None = None
+    gradient: Gradient | None = None
 
     def __call__(self, x: jax.Array, state: Any) -> jax.Array:
         """Round to the grid; backward, the identity where nothing is clipped."""
-        low, high = self.ranges.read(state, jax.lax.stop_gradient(x))
-        shape = (1,) * (x.ndim - low.ndim)
-        low, high = low.reshape(shape + low.shape), high.reshape(shape + high.shape)
-        return fake_quant(x, self.fmt, scale=lambda *_: of_range(low, high, self.fmt))
+        to_integer = nearest
+        if self.rounding is not None:
+            to_integer = self.rounding.read(state.rounding, x.shape)
+        return fake_quant(
+            x,
+            self.fmt,
+            scale=self.chosen(state),
+            to_integer=to_integer,
+            gradient=self.gradient or self.kept.gradient,
+        )
+
+    @property
+    def kept(self) -> KeptScale:
+        """The scale, as one with a state."""
+        return as_kept(self.scale)
+
+    def init(self, name: str) -> Any:
+        """The state of a point that has seen nothing."""
+        scale = self.kept.init((), self.fmt)
+        if self.rounding is None:
+            return scale
+        return PointState(scale, self.rounding.init(name, None))
+
+    def observe(self, state: Any, x: jax.Array) -> Any:
+        """The state, having seen ``x`` too."""
+        if self.rounding is None:
+            return self.kept.observe(state, x, self.fmt)
+        scale = self.kept.observe(state.scale, x, self.fmt)
+        return PointState(scale, self.rounding.advance(state.rounding))
+
+    def chosen(self, state: Any) -> Scale:
+        """The scale of a state, for ``fake_quant`` and ``to_qarray``."""
+        return as_scale(self.kept, state if self.rounding is None else state.scale)
 
 
 Policy = (
@@ -136,7 +187,7 @@ def quantize_activations(
     def init(params: Any, *args: Any) -> dict[str, Any]:
         known = plan(params, args)
         return {
-            name: stacked(way.ranges.init(), point.layers)
+            name: stacked(way.init(name), point.layers)
             for name, (point, way) in known.points.items()
         }
 
@@ -187,7 +238,7 @@ class Plan:
             way = self.points[name][1]
             if observe:
                 seen = jax.lax.stop_gradient(x)
-                frame.state[name] = way.ranges.observe(frame.state[name], seen)
+                frame.state[name] = way.observe(frame.state[name], seen)
             return way(x, frame.state[name]) if rounds else x
 
         def once(mark: Marked, x: jax.Array, frame: Frame) -> jax.Array:

@@ -226,7 +226,7 @@ def _bits_at(mark: Marked | None, value: Value, plan: Plan | None) -> float:
     """Bits of the grid of a point; where there is none, of the value's dtype."""
     if mark is None or plan is None:
         return _dtype_bits(value.aval.dtype)
-    return plan.points[mark.point.name][1].fmt.bits
+    return float(plan.points[mark.point.name][1].fmt.bits)
 
 
 def _bits(leaf: Any) -> float:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import jax
 
 from .._select import path_text
 from ..leaves import dense, is_leaf
-from ..quantize import Int, to_qarray
+from ..quantize import Int
 from . import _compat
 from ._activations import Plan, Policy, make_plan
 from ._analyze import analyze
@@ -22,52 +21,24 @@ from ._find import Found, find
 from ._graph import Program
 from ._integer import as_codes, product
 from ._interpret import Interpreter
-from ._products import Pays, Product, choose, hook, large, layered, rows_as_codes
+from ._products import (
+    Pays,
+    Product,
+    choose,
+    columns_rounded,
+    hook,
+    large,
+    layered,
+    rows_rounded,
+)
 from ._rewrite import check_names
 from ._site import Site
-from ._table import table
-
-
-class FloatWarning(UserWarning):
-    """Nothing of a packed tree runs on integers."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """How one product of a packed tree runs.
-
-    Attributes:
-      site: the product.
-      integers: whether it multiplies integers.
-      reason: why it does not; empty where it does.
-    """
-
-    site: Site
-    integers: bool
-    reason: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Steps:
-    """How every product runs, in order; printed as a table."""
-
-    steps: tuple[Step, ...]
-
-    @property
-    def integer_macs(self) -> int:
-        """Multiply-accumulates on integers in one call, a ``while`` counted once."""
-        return sum(s.site.macs * (s.site.trips or 1) for s in self.steps if s.integers)
-
-    def __str__(self) -> str:
-        rows = [
-            [
-                step.site.name,
-                f"{step.site.macs * (step.site.trips or 1):,}",
-                "int8 x int8 -> int32" if step.integers else f"float: {step.reason}",
-            ]
-            for step in self.steps
-        ]
-        return table([["site", "MACs", "runs as"], *rows])
+from ._steps import (
+    FloatWarning as FloatWarning,
+    Step as Step,
+    Steps as Steps,
+    warn_of_floats,
+)
 
 
 class Execution(NamedTuple):
@@ -133,13 +104,7 @@ def execute(
     def run(packed: Any, *args: Any, ranges: dict[str, Any] | None = None) -> Any:
         known = _prepare(fn, policy, pays, inline_custom, packed, args, ranges)
         known.found.warn("execute")
-        if not known.products:
-            reasons = "\n".join(f"{s.site.name}: {s.reason}" for s in known.steps)
-            warnings.warn(
-                f"no product of the packed tree runs on integers:\n{reasons}",
-                FloatWarning,
-                stacklevel=2,
-            )
+        warn_of_floats(Steps(known.steps), "of the packed tree ")
         nodes, values, state = {}, {}, {}
         if known.plan is not None:
             nodes, values = known.plan.hooks(observe=False, rounds=True)
@@ -217,15 +182,13 @@ def _ratio(p: Product, rounds: int) -> float:
         for key, s in zip(keys, (shapes[1 - weight], shapes[weight]), strict=True)
     )
     op = _compat.operation(p.node.region.jaxpr, p.node.eqn)
-    summed = p.site.contraction[weight]
-    columns = tuple(1 if i in summed else n for i, n in enumerate(w.shape))
-    codes = as_codes(to_qarray(w, Int(8), scale_shape=columns))
+    codes = as_codes(columns_rounded(w, p.site, Int(8)))
 
     def on_floats(x: jax.Array, w: jax.Array) -> jax.Array:
         return op(x, w) if weight == 1 else op(w, x)
 
     def on_integers(x: jax.Array, codes: Any) -> jax.Array:
-        return product(rows_as_codes(x, p.site), codes, p.site)
+        return product(as_codes(rows_rounded(x, p.site, Int(8))), codes, p.site)
 
     programs = [(jax.jit(on_floats), w), (jax.jit(on_integers), codes)]
     ratios = []
@@ -287,7 +250,7 @@ def _check_ranges(plan: Plan | None, ranges: dict[str, Any] | None) -> None:
                 "its own range. Pass execute the policy that the ranges were made with."
             )
         return
-    kept = any(way.ranges.is_kept for _, way in plan.points.values())
+    kept = any(way.kept.is_kept for _, way in plan.points.values())
     if kept and ranges is None:
         raise ValueError(
             "this policy takes ranges from data: pass ranges=, as calibrate or train of "

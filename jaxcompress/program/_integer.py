@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..leaves import QArray
+from ..leaves import QArray, dense, scales_as_floats
 from ._site import Site
 
 # Below so many rows XLA for CPU takes no integer kernel, and converts all weights.
@@ -30,15 +30,16 @@ class Codes(NamedTuple):
 
 def as_codes(q: QArray) -> Codes:
     """A quantized operand, its unsigned codes shifted into int8."""
-    codes, zero_point = q.codes, q.zero_point
+    codes, zero_point = dense(q.codes), q.zero_point
+    scale = scales_as_floats(q.scale, q.dtype)
     if zero_point is None:
-        return Codes(codes, q.scale, None)
+        return Codes(codes, scale, None)
     zero_point = zero_point.astype(jnp.int32)
     if codes.dtype == jnp.uint8:
         half = 2 ** (q.bits - 1)
         codes = (codes.astype(jnp.int32) - half).astype(jnp.int8)
         zero_point = zero_point - half
-    return Codes(codes, q.scale, zero_point)
+    return Codes(codes, scale, zero_point)
 
 
 def product(x: Codes, w: Codes, site: Site) -> jax.Array:

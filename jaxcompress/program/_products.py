@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..leaves import QArray, is_leaf
-from ..quantize import Int, of_range, to_qarray
+from ..formats import Int
+from ..leaves import QArray, dense, is_leaf
+from ..quantize import to_qarray
 from ._activations import Plan
 from ._graph import Node
 from ._integer import MAX_SUMMED, Codes, as_codes, product
@@ -40,6 +41,12 @@ def large(site: Site) -> bool:
     return weights >= 2**20 and rows >= 8
 
 
+def always(site: Site) -> bool:
+    """Whatever its size, a product shall run on integers."""
+    del site
+    return True
+
+
 class Weight(NamedTuple):
     """A packed weight, as the hook of its site sees it; a leading axis for each layer."""
 
@@ -57,7 +64,7 @@ class Product:
       site: what is known of it.
       layout: how its leaf lies in it.
       weight: the leaf.
-      bits: of the leaf.
+      weight_format: of the leaf.
       fmt: how its input is quantized.
       point: on whose grid that lies; None: every row has a range of its own.
       plan: that the point is from.
@@ -67,7 +74,7 @@ class Product:
     site: Site
     layout: Layout
     weight: Weight
-    bits: int
+    weight_format: Int
     fmt: Int
     point: str | None
     plan: Plan | None
@@ -94,8 +101,8 @@ def choose(
     if not pays(site):
         return "it does not pay"
     point, fmt = grid
-    weight = Weight(leaf.codes, leaf.scale, leaf.zero_point)
-    return Product(node, site, known, weight, leaf.bits, fmt, point, plan)
+    weight = Weight(dense(leaf.codes), leaf.scale, leaf.zero_point)
+    return Product(node, site, known, weight, leaf.format, fmt, point, plan)
 
 
 def _weight(node: Node, site: Site, leaf: Any) -> Layout | str:
@@ -105,6 +112,10 @@ def _weight(node: Node, site: Site, leaf: Any) -> Layout | str:
     if not isinstance(leaf, QArray):
         kind = f"a {type(leaf).__name__}" if is_leaf(leaf) else "dense"
         return f"the leaf is {kind}"
+    if not isinstance(leaf.format, Int):
+        return f"the leaf is of the format {leaf.format}"
+    if not isinstance(leaf.scale, jax.Array | jax.ShapeDtypeStruct):
+        return "its scales are compressed themselves"
     if leaf.bits > 8:
         return f"the leaf has {leaf.bits} bits"
     if site.primitive != "dot_general":
@@ -133,13 +144,23 @@ def _grid(node: Node, site: Site, plan: Plan) -> tuple[str, Int] | str:
     if mark is None:
         return "the policy does not quantize its input"
     way = plan.points[mark.point.name][1]
+    if not isinstance(way.fmt, Int):
+        return f"its input is of the format {way.fmt}"
+    if way.rounding is not None:
+        return "its input is rounded with a state"
     if way.fmt.bits > 8:
         return f"its input has {way.fmt.bits} bits"
-    if mark.node is None and not way.ranges.is_kept:
+    if mark.node is None and not way.kept.is_kept:
         return "its input is on the dynamic grid of an earlier value"
     x = site.operands[side]
-    low, _ = jax.eval_shape(way.ranges.read, way.ranges.init(), x)
-    own = (1,) * (len(x.shape) - low.ndim) + low.shape
+    fmt = way.fmt
+
+    def scale_of(state: Any, x: jax.Array) -> jax.Array:
+        return dense(way.chosen(state)(x, (), fmt)[0])
+
+    own = jax.eval_shape(scale_of, way.init(mark.point.name), x).shape
+    if any(a not in (1, b) for a, b in zip(own, x.shape, strict=True)):
+        return "the grid of its input is one of blocks"
     if any(own[i] != 1 for i in site.contraction[side]):
         return "the grid of its input varies along the axis that is summed over"
     return mark.point.name, way.fmt
@@ -173,11 +194,9 @@ def hook(p: Product) -> NodeHook:
 def _input(x: jax.Array, p: Product, frame: Frame) -> Codes:
     """The data operand as codes: of its point's grid, or of a range for every row."""
     if p.plan is None or p.point is None:
-        return rows_as_codes(x, p.site)
-    low, high = p.plan.points[p.point][1].ranges.read(frame.state[p.point], x)
-    ones = (1,) * (x.ndim - low.ndim)
-    low, high = low.reshape(ones + low.shape), high.reshape(ones + high.shape)
-    return as_codes(to_qarray(x, p.fmt, scale=lambda *_: of_range(low, high, p.fmt)))
+        return as_codes(rows_rounded(x, p.site, Int(8)))
+    chosen = p.plan.points[p.point][1].chosen(frame.state[p.point])
+    return as_codes(to_qarray(x, p.fmt, scale=chosen))
 
 
 def _operand(given: Weight, p: Product) -> Codes:
@@ -200,14 +219,24 @@ def _operand(given: Weight, p: Product) -> Codes:
             codes=given.codes.transpose(order).reshape(shape),
             scale=along(given.scale),
             zero_point=None if given.zero_point is None else along(given.zero_point),
-            bits=p.bits,
+            format=p.weight_format,
             value_dtype=jnp.dtype(jnp.float32),
         )
     )
 
 
-def rows_as_codes(x: jax.Array, site: Site) -> Codes:
-    """The data operand of a site, every row rounded to 8 bits of its own range."""
-    summed = site.contraction[1 - (site.weight or 0)]
-    rows = tuple(1 if i in summed else n for i, n in enumerate(x.shape))
-    return as_codes(to_qarray(x, Int(8), scale_shape=rows))
+def rows_rounded(x: jax.Array, site: Site, fmt: Int) -> QArray:
+    """The data operand of a site, every row rounded to the grid of its own range."""
+    return to_qarray(x, fmt, scale_shape=scales(site, 1 - (site.weight or 0)))
+
+
+def columns_rounded(w: jax.Array, site: Site, fmt: Int) -> QArray:
+    """The weight operand of a site, rounded likewise: a range for every output."""
+    return to_qarray(w, fmt, scale_shape=scales(site, site.weight or 0))
+
+
+def scales(site: Site, side: int) -> tuple[int, ...]:
+    """How many scales an operand has along each axis: one where it is summed over."""
+    summed = site.contraction[side]
+    shape = site.operands[side].shape
+    return tuple(1 if i in summed else n for i, n in enumerate(shape))

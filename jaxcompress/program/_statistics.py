@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._histogram import add, bounds, empty, histogram
+from ..numerics.histogram import add, bounds, empty, histogram
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,25 +10,29 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..leaves import QArray, dequantize
-from ..numerics import expand_tiles, ste
-from ._formats import Int
+from ..formats import Format, ToInteger, nearest
+from ..leaves import QArray, Scales, dequantize, scales_as_floats
+from ..numerics import expand_tiles
+from ._gradients import Gradient, Rounded, straight_through
 from ._scales import Scale, absmax
 
 
 class _Grid(NamedTuple):
-    codes: jax.Array  # float, integer valued
-    scale: jax.Array
+    steps: jax.Array  # constant
+    levels: jax.Array  # differentiable through a learned rounding
+    stored: Scales
+    scale: jax.Array  # the same as floats
     zero_point: jax.Array | None
-    inside: jax.Array | None  # bool: where the straight-through gradient passes
 
 
 def fake_quant(
     x: jax.Array,
-    fmt: Int,
+    fmt: Format,
     *,
     scale_shape: Sequence[int] | None = None,
     scale: Scale = absmax,
+    to_integer: ToInteger = nearest,
+    gradient: Gradient = straight_through,
 ) -> jax.Array:
     """Round an array to its grid; backward, the identity where nothing is clipped.
 
@@ -37,10 +41,13 @@ def fake_quant(
 
     Args:
       x: float array of any shape.
-      fmt: which codes there are.
+      fmt: which levels there are.
       scale_shape: how many scales along each axis, of x's rank and dividing its shape;
         None: one scale.
-      scale: how to choose them. No gradient flows through the choice.
+      scale: how to choose them, from constant values.
+      to_integer: how to round: ``nearest``, or what a ``Rounding`` makes.
+      gradient: what the backward pass takes rounding for. A scale that is learned wants
+        ``through_scale``.
 
     Returns:
       Array of the shape and dtype of ``x``.
@@ -50,39 +57,66 @@ def fake_quant(
       >>> jc.quantize.fake_quant(jnp.array([0.1, -0.4, 1.0]), jc.quantize.Int(2)).tolist()
       [0.0, 0.0, 1.0]
     """
-    grid = _grid(x, fmt, scale_shape, scale)
-    value = dequantize(grid.codes, grid.scale, grid.zero_point, x.dtype)
-    return ste(x, value, grid.inside)
+    grid = _grid(x, fmt, scale_shape, scale, to_integer)
+    value = dequantize(
+        grid.levels, *lax.stop_gradient((grid.scale, grid.zero_point)), x.dtype
+    )
+    zero_point = grid.zero_point
+    surrogate = gradient(
+        Rounded(
+            x,
+            grid.steps,
+            lax.stop_gradient(grid.levels),
+            expand_tiles(grid.scale, x.shape),
+            None if zero_point is None else expand_tiles(zero_point, x.shape),
+            fmt,
+        )
+    ).astype(x.dtype)
+    # Not x + (value - x), whose rounding turns a grid of 16 values into more.
+    return value + (surrogate - lax.stop_gradient(surrogate))
 
 
 def to_qarray(
     x: jax.Array,
-    fmt: Int,
+    fmt: Format,
     *,
     scale_shape: Sequence[int] | None = None,
     scale: Scale = absmax,
+    to_integer: ToInteger = nearest,
 ) -> QArray:
-    """The codes and scales of ``fake_quant``, with the same arguments."""
-    grid = _grid(x, fmt, scale_shape, scale)
+    """The codes and scales of ``fake_quant``, with the same arguments.
+
+    Under ``jit`` a NaN or an infinity makes codes that mean nothing; ``quantize`` and
+    ``compress`` name the leaf that has one.
+    """
+    grid = _grid(x, fmt, scale_shape, scale, to_integer)
+    codes = fmt.encode(grid.levels)
     zero_point = grid.zero_point
     return QArray(
-        codes=grid.codes.astype(fmt.dtype),
-        scale=grid.scale,
-        zero_point=None if zero_point is None else zero_point.astype(fmt.dtype),
-        bits=fmt.bits,
+        codes=codes,
+        scale=grid.stored,
+        zero_point=None if zero_point is None else zero_point.astype(codes.dtype),
+        format=fmt,
         value_dtype=x.dtype,
     )
 
 
-def _grid(x: jax.Array, fmt: Int, shape: Sequence[int] | None, choose: Scale) -> _Grid:
+def _grid(
+    x: jax.Array,
+    fmt: Format,
+    shape: Sequence[int] | None,
+    choose: Scale,
+    to_integer: ToInteger,
+) -> _Grid:
     # 16-bit floats are rounded in float32 and cast last: their own 8 or 11 bits of
     # precision would merge neighboring codes.
     wide = lax.stop_gradient(x).astype(jnp.promote_types(x.dtype, jnp.float32))
-    scale, zero_point = choose(wide, (1,) * x.ndim if shape is None else shape, fmt)
-    steps = wide / expand_tiles(scale, x.shape)
+    stored, zero_point = choose(wide, (1,) * x.ndim if shape is None else shape, fmt)
+    scale = scales_as_floats(stored, x.dtype)
+    steps = wide / expand_tiles(lax.stop_gradient(scale), x.shape)
     if zero_point is None:
-        return _Grid(fmt.round(steps), scale, None, fmt.inside(steps))
-    offset = expand_tiles(zero_point, x.shape)
+        return _Grid(steps, fmt.round(steps, to_integer), stored, scale, None)
+    offset = expand_tiles(lax.stop_gradient(zero_point), x.shape)
     # Rounded before the shift: an exact zero lands on the zero point, ties and all.
-    codes = fmt.round(jnp.round(steps) + offset)
-    return _Grid(codes, scale, zero_point, fmt.inside(steps + offset))
+    levels = fmt.round(to_integer(steps) + offset)
+    return _Grid(steps + offset, levels, stored, scale, zero_point)

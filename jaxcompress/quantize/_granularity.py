@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
-from .._axes import AxisOrMap, contraction_axis, output_axes
+from .._axes import AxisOrMap, chosen_axes, contraction_axis, output_axes
 
 
 class Granularity(Protocol):
@@ -20,12 +20,24 @@ class Granularity(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PerTensor:
-    """One scale for the whole leaf."""
+    """One scale for the whole leaf, or for each layer of a stack.
+
+    Attributes:
+      layers: the axis along which ``nn.scan`` or ``vmap`` stacks layers (several axes, or
+        ``{glob: axis}``), each with a scale of its own; None: there is none.
+
+    Example:
+      >>> import jaxcompress as jc
+      >>> jc.PerTensor(layers=0).scale_shape("layers/kernel", (12, 64, 64))
+      (12, 1, 1)
+    """
+
+    layers: AxisOrMap = None
 
     def scale_shape(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
-        """``(1, ..., 1)``."""
-        del path
-        return (1,) * len(shape)
+        """1 along every axis that is not one of layers."""
+        kept = chosen_axes(path, shape, self.layers)
+        return tuple(n if i in kept else 1 for i, n in enumerate(shape))
 
 
 @dataclasses.dataclass(frozen=True)

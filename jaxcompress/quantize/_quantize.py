@@ -3,60 +3,134 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import jax
+import jax.numpy as jnp
+from jax.core import Tracer
 
 from .._combine import masked
 from .._compressor import Compressor, PyTree
 from .._select import Where, is_weight, map_with_path
+from ..formats import Format, Int, ToInteger, nearest
 from ._fake import fake_quant, to_qarray
-from ._formats import Int
-from ._granularity import Granularity, PerChannel
-from ._scales import Scale, absmax
+from ._gradients import Gradient
+from ._granularity import Granularity, PerChannel, PerTensor
+from ._kept import AnyScale, as_kept, as_scale
+from ._rounding import Rounding
+from ._scales import absmax
+
+
+class LeafState(NamedTuple):
+    """What is kept of one weight."""
+
+    scale: Any  # of its ``KeptScale``
+    rounding: Any  # of its ``Rounding``; () where it is rounded to the nearest
 
 
 def quantize(
-    fmt: Int, *, granularity: Granularity, scale: Scale = absmax
+    fmt: Format,
+    *,
+    granularity: Granularity,
+    scale: AnyScale = absmax,
+    rounding: Rounding | None = None,
+    gradient: Gradient | None = None,
 ) -> Compressor:
     """Round every leaf of the tree to the grid of a format.
 
-    It has no state: scales follow the weights at every step. ``finalize`` makes
-    ``QArray`` leaves.
+    ``finalize`` makes ``QArray`` leaves. The bits of ``Int`` may be traced: inside of a
+    ``jit`` or ``vmap``, one program then serves every width, and with
+    ``gradient=through_scale`` bits can be learned; ``finalize`` wants a fixed width.
 
     Args:
-      fmt: which codes there are.
+      fmt: which levels there are.
       granularity: which weights share a scale.
-      scale: how far apart the codes lie.
+      scale: how far apart the levels lie: ``absmax`` and other functions follow the
+        weights at every step; the state keeps what has one (``mse()``, ``lsq()``).
+      rounding: to which level; None: to the nearest, ties to even.
+      gradient: of the rounding; None: what suits the scale.
+
+    Raises:
+      ValueError: in ``init``, if groups do not divide a leaf, its axes are ambiguous, or
+        it has a value that is not finite; in ``finalize`` if one has become so.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxcompress as jc
+      >>> from jaxcompress.quantize import Int, quantize
+      >>> params = {"kernel": jax.random.normal(jax.random.key(0), (64, 8))}
+      >>> def error(bits):
+      ...     c = quantize(Int(bits), granularity=jc.PerChannel())
+      ...     view = c.apply(params, c.init(params))
+      ...     return jnp.mean((view["kernel"] - params["kernel"]) ** 2)
+      >>> bool(jnp.all(jnp.diff(jax.vmap(error)(jnp.arange(2, 9))) < 0))
+      True
     """
+    kept = as_kept(scale)
+    chosen = kept.gradient if gradient is None else gradient
 
-    def fake(path: str, x: jax.Array) -> jax.Array:
-        shape = granularity.scale_shape(path, x.shape)
-        return fake_quant(x, fmt, scale_shape=shape, scale=scale)
+    def init(params: PyTree) -> PyTree:
+        refuse_not_finite(params)
 
-    def codes(path: str, x: jax.Array) -> object:
-        shape = granularity.scale_shape(path, x.shape)
-        return to_qarray(x, fmt, scale_shape=shape, scale=scale)
+        def start(path: str, x: jax.Array) -> LeafState:
+            shape = granularity.scale_shape(path, x.shape)
+            state = kept.observe(kept.init(shape, fmt), x, fmt)
+            return LeafState(
+                state, () if rounding is None else rounding.init(path, x.shape)
+            )
 
-    def init(params: PyTree) -> tuple[()]:
-        # Ambiguous axes and groups that do not divide are refused here, not in step 1.
-        map_with_path(lambda path, x: granularity.scale_shape(path, x.shape), params)
-        return ()
+        return map_with_path(start, params)
+
+    def integers(x: jax.Array, state: LeafState) -> ToInteger:
+        return nearest if rounding is None else rounding.read(state.rounding, x.shape)
+
+    def fake(x: jax.Array, state: LeafState) -> jax.Array:
+        return fake_quant(
+            x,
+            fmt,
+            scale=as_scale(kept, state.scale),
+            to_integer=integers(x, state),
+            gradient=chosen,
+        )
+
+    def codes(x: jax.Array, state: LeafState) -> object:
+        known = as_scale(kept, state.scale)
+        return to_qarray(x, fmt, scale=known, to_integer=integers(x, state))
+
+    def update(params: PyTree, state: PyTree, **extras: Any) -> tuple[PyTree, PyTree]:
+        del extras
+
+        def onward(x: jax.Array, leaf: LeafState) -> LeafState:
+            scale = kept.observe(leaf.scale, x, fmt)
+            return LeafState(
+                scale, () if rounding is None else rounding.advance(leaf.rounding)
+            )
+
+        return params, jax.tree.map(onward, params, state)
+
+    def finalize(params: PyTree, state: PyTree) -> PyTree:
+        refuse_not_finite(params)
+        return jax.tree.map(codes, params, state)
 
     return Compressor(
         init=init,
-        apply=lambda params, state: map_with_path(fake, params),
-        finalize=lambda params, state: map_with_path(codes, params),
+        apply=lambda params, state: jax.tree.map(fake, params, state),
+        update=update,
+        finalize=finalize,
     )
 
 
 def weight_quantization(
     *,
-    bits: int,
+    bits: int | jax.Array | None = None,
+    fmt: Format | None = None,
     symmetric: bool = True,
     granularity: Granularity | None = None,
-    scale: Scale = absmax,
+    scale: AnyScale = absmax,
+    rounding: Rounding | None = None,
+    gradient: Gradient | None = None,
     where: Where = is_weight,
 ) -> Compressor:
-    """Quantize weights to integers; biases and norm scales are left alone.
+    """Quantize weights; biases and norm scales are left alone.
 
     In training the view is rounded to the grid and gradients pass straight through
     (simulated, no speed-up expected); ``finalize`` gives ``QArray`` leaves with
@@ -64,16 +138,19 @@ def weight_quantization(
     call. Zero is always on the grid, so pruned weights stay zero.
 
     Args:
-      bits: 1 to 8, or 16. Two symmetric bits are ternary, one is the sign.
-      symmetric: whether the grid is centered on zero; otherwise it has a zero point.
+      bits: of integers: 1 to 8, or 16. Two symmetric bits are ternary, one is the sign.
+      fmt: instead of ``bits``: any format of ``jaxcompress.formats``.
+      symmetric: whether integers are centered on zero; otherwise there is a zero point.
       granularity: ``PerTensor()``, ``PerChannel()`` (default) or ``PerGroup(n)``. For
         convolutions, whose axes their rank does not tell, ``PerChannel(axis=-1)``.
       scale: how to choose the scales; ``absmax`` clips nothing.
+      rounding: see ``quantize``.
+      gradient: see ``quantize``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
       ValueError: for unsupported bits; and in ``init``, if ``where`` selects nothing, the
-        axes of a leaf are ambiguous, or groups do not divide it.
+        axes of a leaf are ambiguous, groups do not divide it, or it is not finite.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -84,11 +161,41 @@ def weight_quantization(
       >>> error = jnp.abs(int4.dense() - params["kernel"])
       >>> bool(jnp.all(error <= int4.scale * 0.5001))
       True
+      >>> nf4 = jc.weight_quantization(fmt=jc.formats.NF4, granularity=jc.PerGroup(64))
 
     References:
       Jacob et al., 2017, https://arxiv.org/abs/1712.05877; Courbariaux et al., 2015,
       https://arxiv.org/abs/1511.00363
     """
-    fmt = Int(bits, symmetric)
-    chosen = PerChannel() if granularity is None else granularity
-    return masked(quantize(fmt, granularity=chosen, scale=scale), where)
+    if (bits is None) == (fmt is None):
+        raise ValueError(f"give bits= or fmt=, and not both: bits={bits}, fmt={fmt}.")
+    if fmt is not None and not symmetric:
+        raise ValueError(f"symmetric=False belongs to bits=; {fmt} says it itself.")
+    grid = Int(bits, symmetric) if fmt is None else fmt  # pyright: ignore[reportArgumentType]
+    if granularity is None:
+        granularity = PerChannel() if grid.scaled else PerTensor()
+    compressor = quantize(
+        grid, granularity=granularity, scale=scale, rounding=rounding, gradient=gradient
+    )
+    return masked(compressor, where)
+
+
+def refuse_not_finite(params: PyTree) -> None:
+    """Refuse NaN and infinities where values are known: no code stands for them.
+
+    Raises:
+      ValueError: naming the leaf.
+    """
+
+    def refuse(path: str, x: jax.Array) -> None:
+        if isinstance(x, Tracer) or not jnp.issubdtype(x.dtype, jnp.inexact):
+            return
+        finite = jnp.all(jnp.isfinite(x))
+        # Inside of a traced function this is a tracer for known values too.
+        if not isinstance(finite, Tracer) and not bool(finite):
+            raise ValueError(
+                f"{path!r} holds NaN or infinite values, for which no code stands. Has the "
+                "training diverged, or was a division by zero left in?"
+            )
+
+    map_with_path(refuse, params)

@@ -1,43 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges: from where to where an activation goes, as data shows it."""
+"""Ranges: from where to where an array goes, as data shows it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._histogram import add, bounds, empty, histogram
-
-
-class Ranges(NamedTuple):
-    """A way to choose a range: three pure functions.
-
-    Attributes:
-      init: ``() -> state``, having seen nothing.
-      observe: ``(state, x) -> state``, having seen ``x`` too.
-      read: ``(state, x) -> (low, high)``, float32 scalars, or arrays that broadcast
-        against ``x``. NaN before anything was seen, so that it is not overlooked.
-    """
-
-    init: Callable[[], Any]
-    observe: Callable[[Any, jax.Array], Any]
-    read: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether there is a state, so that the range is known before the array is."""
-        return bool(jax.tree.leaves(self.init()))
+from ..numerics import reduce_tiles
+from ..numerics.histogram import add, bounds, empty, histogram
+from ._kept import Ranges, Shape
 
 
 class Range(NamedTuple):
     """State of ``minmax`` and ``moving_average``."""
 
-    low: jax.Array  # float32 []; of what was seen
-    high: jax.Array  # float32 []
+    low: jax.Array  # float32, of the shape of the scales; of what was seen
+    high: jax.Array  # float32, likewise
     count: jax.Array  # int32 []: arrays seen
 
 
@@ -45,13 +26,13 @@ def minmax() -> Ranges:
     """Everything that was ever seen. Exact over any split of the data into batches."""
 
     def observe(state: Range, x: jax.Array) -> Range:
-        low, high = _bounds(x)
+        low, high = _bounds(x, state.low.shape)
         return Range(
             jnp.minimum(state.low, low), jnp.maximum(state.high, high), state.count + 1
         )
 
-    def init() -> Range:
-        inf = jnp.full((), jnp.inf, jnp.float32)
+    def init(shape: Shape = ()) -> Range:
+        inf = jnp.full(shape, jnp.inf, jnp.float32)
         return Range(inf, -inf, jnp.zeros((), jnp.int32))
 
     return Ranges(init, observe, _known)
@@ -75,11 +56,11 @@ def moving_average(decay: float = 0.99) -> Ranges:
         def mix(old: jax.Array, new: jax.Array) -> jax.Array:
             return jnp.where(state.count == 0, new, decay * old + (1 - decay) * new)
 
-        low, high = _bounds(x)
+        low, high = _bounds(x, state.low.shape)
         return Range(mix(state.low, low), mix(state.high, high), state.count + 1)
 
-    def init() -> Range:
-        zero = jnp.zeros((), jnp.float32)
+    def init(shape: Shape = ()) -> Range:
+        zero = jnp.zeros(shape, jnp.float32)
         return Range(zero, zero, jnp.zeros((), jnp.int32))
 
     return Ranges(init, observe, _known)
@@ -88,8 +69,9 @@ def moving_average(decay: float = 0.99) -> Ranges:
 def percentile(share: float = 0.9999) -> Ranges:
     """Without the few largest and the few smallest values: outliers are clipped.
 
-    Counts values by magnitude in buckets that are 3 % wide, so it is exact over any
-    split of the data, and at most 3 % wider than the percentile.
+    One range for all that is seen counts values by magnitude in buckets that are 3 % wide,
+    so it is exact over any split of the data, and at most 3 % wider than the percentile.
+    Ranges of tiles (weights) are those of the last array seen, and exact.
 
     Args:
       share: of the values that lie below ``high``, and of those above ``low``.
@@ -97,14 +79,26 @@ def percentile(share: float = 0.9999) -> Ranges:
     if not 0.5 < share <= 1:
         raise ValueError(f"share={share} is not in (0.5, 1]; 0.999 clips one in 1000.")
 
-    def observe(counts: jax.Array, x: jax.Array) -> jax.Array:
-        return add(counts, histogram(x))
+    def init(shape: Shape = ()) -> jax.Array | Range:
+        return minmax().init(shape) if shape else empty()
 
-    def read(counts: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        del x
-        return bounds(counts, share)
+    def observe(state: Any, x: jax.Array) -> Any:
+        if not isinstance(state, Range):
+            return add(state, histogram(x))
 
-    return Ranges(empty, observe, read)
+        def end(values: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+            return jnp.quantile(values, share, axes, method="inverted_cdf")
+
+        high, low = (
+            sign * reduce_tiles(end, sign * x.astype(jnp.float32), state.low.shape)
+            for sign in (1, -1)
+        )
+        return Range(low, high, state.count + 1)
+
+    def read(state: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _known(state, x) if isinstance(state, Range) else bounds(state, share)
+
+    return Ranges(init, observe, read)
 
 
 def dynamic(axis: int | tuple[int, ...] | None = None) -> Ranges:
@@ -120,12 +114,15 @@ def dynamic(axis: int | tuple[int, ...] | None = None) -> Ranges:
         x = x.astype(jnp.float32)
         return jnp.min(x, axis, keepdims=True), jnp.max(x, axis, keepdims=True)
 
-    return Ranges(lambda: (), lambda state, x: state, read)
+    return Ranges(lambda shape=(): (), lambda state, x: state, read)
 
 
-def _bounds(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _bounds(x: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
     x = lax.stop_gradient(x)
-    return jnp.min(x).astype(jnp.float32), jnp.max(x).astype(jnp.float32)
+    if not shape:
+        return jnp.min(x).astype(jnp.float32), jnp.max(x).astype(jnp.float32)
+    low, high = (reduce_tiles(f, x, shape) for f in (jnp.min, jnp.max))
+    return low.astype(jnp.float32), high.astype(jnp.float32)
 
 
 def _known(state: Range, x: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -95,10 +95,20 @@ HOSTILE = {
         "tensor 'x': the payload does not have the size",
     ),
     "checksum": ("int8[1]raw", b"\x01\0", "tensor 'x': the checksum is wrong.*damaged"),
-    "bits": (
-        ["QArray", [None, None, None], -4, "int8"],
+    "format": (
+        ["QArray", [None, None, None], ["Int", -4, True, None], "int8"],
         b"",
-        "-4 is no number of bits",
+        "bits=-4: integers of 1 to 8",
+    ),
+    "unknown format": (
+        ["QArray", [None, None, None], ["os.system", "ls"], "int8"],
+        b"",
+        "is no format",
+    ),
+    "fields of a format": (
+        ["QArray", [None, None, None], ["Levels", 4], "int8"],
+        b"",
+        "tensor 'x'",
     ),
     "fields": (["QArray", [None]], b"", "tensor 'x'"),
     "mask": (["SparseArray", [None, None]], b"", "values and a mask of bools"),

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from trees import assert_same, small_tree
 
 import jaxcompress as jc
-from jaxcompress import pack
+from jaxcompress import formats, pack
 from jaxcompress.pack import ArtifactError
 
 DTYPES = (
@@ -49,9 +49,24 @@ def arrays(draw, dtypes=DTYPES, shapes=None):
 MATRICES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)
 
 
+KINDS = ["QArray", "Codebook", "LowRank", "SparseArray", "PackedCodes"]
+FORMATS = st.builds(formats.Int, st.integers(1, 8), st.booleans()) | st.sampled_from(
+    [
+        formats.E2M1,
+        formats.E4M3,
+        formats.BF16,
+        formats.NF4,
+        formats.Int(4, narrow=False),
+    ]
+)
+
+
 @st.composite
 def compressed(draw, nested=True):
-    kind = draw(st.sampled_from(["QArray", "Codebook", "LowRank", "SparseArray"]))
+    kind = draw(st.sampled_from(KINDS))
+    if kind == "PackedCodes":
+        codes = draw(arrays(("uint8",), MATRICES)) & jnp.uint8(15)
+        return jc.PackedCodes.of(codes, 4)
     if kind == "SparseArray":
         return jc.SparseArray.from_dense(jnp.asarray(draw(arrays(("float32", "int8")))))
     if kind == "Codebook":
@@ -64,7 +79,7 @@ def compressed(draw, nested=True):
         codes=draw(arrays(("int8", "uint16"))),
         scale=draw(arrays(("float32",))),
         zero_point=draw(st.none() | arrays(("int8",))),
-        bits=draw(st.integers(1, 16)),
+        format=draw(FORMATS),
         value_dtype=np.dtype(draw(st.sampled_from(["float32", "bfloat16"]))),
     )
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import jaxcompress as jc
-from jaxcompress.program import ActivationQuantizer, OpaqueWarning, dynamic
-from jaxcompress.quantize import Int, fake_quant
+from jaxcompress.program import ActivationQuantizer, OpaqueWarning
+from jaxcompress.quantize import Int, dynamic, fake_quant
 
 FOUR = ActivationQuantizer(Int(4, symmetric=False), dynamic())
 EIGHT = ActivationQuantizer(Int(8, symmetric=False), dynamic())

@@ -9,15 +9,16 @@ import pytest
 from models import assert_same_bits, initialized, linen_transformer, normal
 
 import jaxcompress as jc
-from jaxcompress.program import (
-    ActivationQuantizer,
+from jaxcompress.program import ActivationQuantizer, operands_only
+from jaxcompress.quantize import (
+    Int,
     dynamic,
+    fake_quant,
     minmax,
     moving_average,
-    operands_only,
+    of_range,
     percentile,
 )
-from jaxcompress.quantize import Int, fake_quant, of_range
 
 
 class Cnn(nn.Module):

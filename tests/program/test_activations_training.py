@@ -10,15 +10,16 @@ import pytest
 from models import initialized, normal
 
 import jaxcompress as jc
-from jaxcompress.program import (
-    ActivationQuantizer,
+from jaxcompress.program import ActivationQuantizer, operands_only
+from jaxcompress.quantize import (
+    Int,
     dynamic,
+    fake_quant,
     minmax,
     moving_average,
-    operands_only,
+    of_range,
     percentile,
 )
-from jaxcompress.quantize import Int, fake_quant, of_range
 
 FMT = Int(8, symmetric=False)
 

@@ -9,7 +9,8 @@ import pytest
 from models import initialized, normal
 
 import jaxcompress as jc
-from jaxcompress.program import ActivationQuantizer, Boundary, minmax
+from jaxcompress.program import ActivationQuantizer, Boundary
+from jaxcompress.quantize import minmax
 
 MATRICES = {name: normal(4, 4, seed=i) for i, name in enumerate("koquvw")}
 X = normal(2, 4, seed=9)
@@ -26,7 +27,7 @@ def names(fn, params, *args):
 
 def observed(fn, params, *args):
     """The smallest and largest value that was seen at each point."""
-    quantized = jc.quantize_activations(fn, ActivationQuantizer(ranges=minmax()))
+    quantized = jc.quantize_activations(fn, ActivationQuantizer(scale=minmax()))
     start = quantized.init(params, *args)
     return jax.jit(quantized.calibrate)(params, start, *args)[1]
 

@@ -14,8 +14,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from models import always, filled, normal
 
 import jaxcompress as jc
-from jaxcompress.program import ActivationQuantizer, Range, minmax
-from jaxcompress.quantize import Int, absmax, of_range
+from jaxcompress.program import ActivationQuantizer
+from jaxcompress.quantize import Int, Range, absmax, minmax, of_range
 
 X = normal(10, 24, seed=99)
 CHAIN = (24, 16, 12, 4)
@@ -201,7 +201,7 @@ def test_models_are_mapped_and_looped_over_like_any_arrays():
 def test_networks_of_bfloat16_stay_in_it():
     params, x = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (PLAIN, X))
     packed = jc.compress(jc.weight_quantization(bits=8), params)
-    policy = ActivationQuantizer(ranges=minmax())
+    policy = ActivationQuantizer(scale=minmax())
     _, ranges = calibrated(plain, policy, jc.dense(packed), x)
     exact = plain(jc.dense(packed), x).astype(jnp.float32)
     for how, known in [(None, None), (policy, ranges)]:

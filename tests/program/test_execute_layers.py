@@ -11,8 +11,8 @@ from jax import lax
 from models import Transformer, always, filled, normal
 
 import jaxcompress as jc
-from jaxcompress.program import ActivationQuantizer, minmax
-from jaxcompress.quantize import Int, fake_quant, of_range, to_qarray
+from jaxcompress.program import ActivationQuantizer
+from jaxcompress.quantize import Int, fake_quant, minmax, of_range, to_qarray
 
 
 def products(fn, *args):

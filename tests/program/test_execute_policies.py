@@ -10,14 +10,8 @@ import pytest
 from models import always, normal
 
 import jaxcompress as jc
-from jaxcompress.program import (
-    ActivationQuantizer,
-    FloatWarning,
-    dynamic,
-    minmax,
-    operands_only,
-)
-from jaxcompress.quantize import Int, to_qarray
+from jaxcompress.program import ActivationQuantizer, FloatWarning, operands_only
+from jaxcompress.quantize import Int, dynamic, minmax, to_qarray
 
 X = normal(9, 16, seed=1)
 PARAMS = {"kernel": to_qarray(normal(16, 8), Int(8), scale_shape=(1, 8))}
@@ -27,7 +21,7 @@ def product(params, x):
     return x @ params["kernel"]
 
 
-STATIC = ActivationQuantizer(ranges=minmax())
+STATIC = ActivationQuantizer(scale=minmax())
 
 
 @pytest.mark.parametrize(
@@ -36,7 +30,7 @@ STATIC = ActivationQuantizer(ranges=minmax())
         ({"kernel/output": STATIC}, "the policy does not quantize its input"),
         (ActivationQuantizer(Int(16, False), minmax()), "its input has 16 bits"),
         (
-            ActivationQuantizer(ranges=dynamic()),
+            ActivationQuantizer(scale=dynamic()),
             "its input is on the dynamic grid of an earlier value",
         ),
     ],
@@ -93,7 +87,7 @@ def test_ranges_are_asked_for_and_have_to_be_of_the_policy():
 
 
 def test_a_dynamic_policy_needs_no_ranges():
-    policy = operands_only(ActivationQuantizer(ranges=dynamic()))
+    policy = operands_only(ActivationQuantizer(scale=dynamic()))
     execution = jc.execute(product, policy, pays=always)
     out = execution.run(PARAMS, X)
     np.testing.assert_array_equal(out, execution.run(PARAMS, X, ranges={}))

@@ -12,9 +12,9 @@ import pytest
 from jax import lax
 
 import jaxcompress as jc
-from jaxcompress.program import ActivationQuantizer, dynamic, operands_only
+from jaxcompress.program import ActivationQuantizer, operands_only
 from jaxcompress.program._integer import MAX_SUMMED, Codes, _accumulate, product
-from jaxcompress.quantize import Int, to_qarray
+from jaxcompress.quantize import Int, dynamic, to_qarray
 
 
 def always(site):

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcompress.program import dynamic, minmax, moving_average, percentile
-from jaxcompress.program._histogram import edges, histogram
+from jaxcompress.numerics.histogram import edges, histogram
+from jaxcompress.quantize import dynamic, minmax, moving_average, percentile
 
 SIZE = 24
 KEEPING = [minmax(), moving_average(), percentile()]

@@ -60,7 +60,7 @@ def test_a_file_with_another_tree_is_told(tmp_path):
         report.size(path, expected=moved)
     with pytest.raises(ValueError, match="does not hold the expected tree"):
         report.size(path, expected=jc.dense(model()))
-    kernel = dataclasses.replace(model()["kernel"], bits=5)
+    kernel = dataclasses.replace(model()["kernel"], format=jc.formats.Int(5))
     with pytest.raises(ValueError, match="does not hold the expected tree"):
         report.size(path, expected=model() | {"kernel": kernel})
     assert report.size(path, expected=FrozenDict(model()))

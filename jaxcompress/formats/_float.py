@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Floats of few bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+from jax import lax
+
+from ._format import ToInteger, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Float:
+    """A floating-point format of 4 to 16 bits; what is too large becomes the largest.
+
+    ``E4M3``, ``E5M2`` (8 bits), ``E2M3``, ``E3M2`` (6), ``E2M1`` (4), and the casts
+    ``BF16`` and ``F16``, which have no scale, are made of it. Codes of 8 and 16 bits are
+    of the dtype itself; those of 4 and 6 bits are its bit patterns, in a byte each.
+
+    Attributes:
+      name: of a dtype of ``ml_dtypes`` or NumPy, without infinities or not.
+      scaled: whether values are divided by a scale.
+
+    Raises:
+      ValueError: if it is no such dtype.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> jc.formats.E2M1.round(jnp.array([0.2, 1.3, 2.5, -99.0])).tolist()
+      [0.0, 1.5, 2.0, -6.0]
+
+    References:
+      Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433; Rouhani et al., 2023,
+      https://arxiv.org/abs/2310.10537
+    """
+
+    name: str
+    scaled: bool = True
+
+    def __post_init__(self) -> None:
+        try:
+            known = ml_dtypes.finfo(np.dtype(self.name))
+            fits = known.bits in (4, 6, 8, 16) and known.minexp + known.maxexp > -20
+        except (TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise ValueError(
+                f"{self.name!r} is no float of 4, 6, 8 or 16 bits of ml_dtypes, such as "
+                "'float8_e4m3fn'."
+            )
+
+    @property
+    def bits(self) -> int:
+        """Bits a code."""
+        return int(self._info.bits)
+
+    @property
+    def symmetric(self) -> bool:
+        """There is no zero point."""
+        return True
+
+    @property
+    def binary(self) -> bool:
+        """A code is no sign."""
+        return False
+
+    @property
+    def low(self) -> float:
+        """The negative of the largest value."""
+        return -self.high
+
+    @property
+    def high(self) -> float:
+        """The largest finite value."""
+        return float(self._info.max)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype itself from 8 bits on, uint8 below."""
+        return np.dtype(self.name) if self.bits >= 8 else np.dtype(np.uint8)
+
+    def round(self, steps: jax.Array, to_integer: ToInteger = nearest) -> jax.Array:
+        """The value beside; ties to the even mantissa.
+
+        Computed and not cast: XLA may leave out a cast there and back.
+        """
+        x = jnp.clip(steps.astype(jnp.float32), self.low, self.high)
+        up, down = self._powers(x)
+        return (to_integer(x * up) * down).astype(steps.dtype)
+
+    def inside(self, steps: jax.Array) -> jax.Array:
+        """Where a straight-through gradient passes, with half a step of slack."""
+        slack = 2.0 ** (np.floor(np.log2(self.high)) - self._info.nmant - 1)
+        return jnp.abs(steps) <= np.float32(self.high + slack)
+
+    def encode(self, levels: jax.Array) -> jax.Array:
+        """Values of the dtype, or bit patterns. There is one zero."""
+        if self.bits >= 8:
+            # A negative zero would come back as one.
+            return jnp.where(levels == 0, 0, levels).astype(self.dtype)
+        table = _table(self.name)
+        positive = jnp.asarray(table[: len(table) // 2])
+        pattern = jnp.searchsorted(positive, jnp.abs(levels), method="compare_all")
+        sign = jnp.where(levels < 0, len(positive), 0)
+        return (pattern + sign).astype(jnp.uint8)
+
+    def decode(self, codes: jax.Array, dtype: np.dtype | jnp.dtype) -> jax.Array:
+        """Values, as wider floats."""
+        if self.bits >= 8:
+            return codes.astype(dtype)
+        return jnp.asarray(_table(self.name), dtype)[codes]
+
+    @property
+    def _info(self) -> Any:
+        return ml_dtypes.finfo(np.dtype(self.name))
+
+    def _powers(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """One over the last place of every value, and that place: powers of two."""
+        smallest, digits = int(self._info.minexp), int(self._info.nmant)
+        pattern = lax.bitcast_convert_type(x, jnp.uint32)
+        exponent = ((pattern >> 23) & 0xFF).astype(jnp.int32) - 127
+        place = jnp.maximum(exponent, smallest) - digits
+        # The last places of bfloat16's smallest numbers are subnormal in float32.
+        place = jnp.clip(place, -126, 126)
+        return tuple(
+            lax.bitcast_convert_type((p + 127) << 23, jnp.float32)
+            for p in (-place, place)
+        )  # pyright: ignore[reportReturnType]
+
+
+@functools.cache
+def _table(name: str) -> np.ndarray:
+    """The value of every bit pattern."""
+    dtype = np.dtype(name)
+    patterns = np.arange(2 ** ml_dtypes.finfo(dtype).bits, dtype=np.uint8)
+    return patterns.view(dtype).astype(np.float32)
+
+
+E5M2 = Float("float8_e5m2")
+E4M3 = Float("float8_e4m3fn")
+E3M2 = Float("float6_e3m2fn")
+E2M3 = Float("float6_e2m3fn")
+E2M1 = Float("float4_e2m1fn")
+BF16 = Float("bfloat16", scaled=False)
+F16 = Float("float16", scaled=False)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Block formats by name: MX and NVFP4."""
+
+from __future__ import annotations
+
+from .._axes import AxisOrMap
+from .._compressor import Compressor
+from .._select import Where, is_weight
+from ..formats import E2M1, Format
+from ._block_scales import power_of_two, two_level
+from ._gradients import pass_through
+from ._granularity import PerGroup
+from ._quantize import weight_quantization
+
+
+def mx_quantization(
+    fmt: Format = E2M1, *, axis: AxisOrMap = None, where: Where = is_weight
+) -> Compressor:
+    """Quantize weights to a Microscaling format: blocks of 32 that share an exponent.
+
+    MXFP4 with ``E2M1`` (4.25 bits a weight), MXFP6 with ``E2M3`` or ``E3M2``, MXFP8 with
+    ``E4M3`` or ``E5M2``, MXINT8 with ``Int(8)``. Gradients pass straight through.
+
+    Args:
+      fmt: of the elements.
+      axis: that products sum over; see ``PerGroup``.
+      where: which leaves.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"kernel": jnp.linspace(-3, 3, 128).reshape(64, 2)}
+      >>> mxfp4 = jc.compress(jc.quantize.mx_quantization(), params)["kernel"]
+      >>> mxfp4.scale.dtype, mxfp4.scale.shape
+      (dtype(float8_e8m0fnu), (2, 2))
+
+    References:
+      Rouhani et al., 2023, https://arxiv.org/abs/2310.10537
+    """
+    return weight_quantization(
+        fmt=fmt,
+        granularity=PerGroup(32, axis),
+        scale=power_of_two,
+        gradient=pass_through,
+        where=where,
+    )
+
+
+def nvfp4_quantization(
+    *, axis: AxisOrMap = None, where: Where = is_weight
+) -> Compressor:
+    """Quantize weights to NVFP4: blocks of 16, each with an E4M3 scale (4.5 bits).
+
+    Args:
+      axis: that products sum over; see ``PerGroup``.
+      where: which leaves.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"kernel": jnp.linspace(-3, 3, 128).reshape(64, 2)}
+      >>> jc.compress(jc.quantize.nvfp4_quantization(), params)["kernel"].scale.shape
+      (4, 2)
+
+    References:
+      NVIDIA, 2025, https://arxiv.org/abs/2509.25149
+    """
+    return weight_quantization(
+        fmt=E2M1,
+        granularity=PerGroup(16, axis),
+        scale=two_level,
+        gradient=pass_through,
+        where=where,
+    )

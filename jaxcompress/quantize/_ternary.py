@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trained ternary quantization: two magnitudes of their own, learned."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .._combine import masked
+from .._compressor import Compressor, Learned, PyTree
+from .._select import Where, is_weight
+from ..leaves import Codebook
+
+
+class TernaryState(NamedTuple):
+    """State of trained ternary quantization."""
+
+    values: (
+        PyTree  # Learned of float32 (2,) a leaf: the magnitudes below and above zero
+    )
+
+
+def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Compressor:
+    """Weights become one of three values: zero, and two that are learned for each leaf.
+
+    A weight is zero if its magnitude is at most ``threshold`` times the largest of its
+    leaf. ``train_step`` trains the two magnitudes beside the weights; the gradient of a
+    weight is scaled by the magnitude it has. ``finalize`` gives ``Codebook`` leaves.
+
+    Args:
+      threshold: in units of the largest magnitude, in [0, 1).
+      where: which leaves.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"kernel": jnp.array([[-1.0, -3.0], [0.1, 2.0]])}
+      >>> jc.compress(jc.quantize.trained_ternary(), params)["kernel"].dense().tolist()
+      [[-2.0, -2.0], [0.0, 2.0]]
+
+    References:
+      Zhu et al., 2016, https://arxiv.org/abs/1612.01064
+    """
+    if not 0 <= threshold < 1:
+        raise ValueError(f"threshold={threshold} is not in [0, 1); the paper has 0.05.")
+
+    def sign(x: jax.Array) -> jax.Array:
+        wide = lax.stop_gradient(x).astype(jnp.float32)
+        size = jnp.abs(wide)
+        return jnp.where(size > threshold * jnp.max(size), jnp.sign(wide), 0)
+
+    def init(params: PyTree) -> TernaryState:
+        def start(x: jax.Array) -> Learned:
+            wide, code = jnp.abs(x.astype(jnp.float32)), sign(x)
+
+            def mean(chosen: jax.Array) -> jax.Array:
+                number = jnp.sum(chosen)
+                total = jnp.sum(jnp.where(chosen, wide, 0))
+                return jnp.where(number > 0, total / jnp.maximum(number, 1), 1)
+
+            return Learned(jnp.stack([mean(code < 0), mean(code > 0)]))
+
+        return TernaryState(jax.tree.map(start, params))
+
+    def centroids(values: jax.Array, dtype: Any) -> jax.Array:
+        # Positive whatever the optimizer did, so that the list stays in order.
+        down, up = jnp.maximum(jnp.abs(values), jnp.finfo(dtype).tiny)
+        return jnp.stack([-down, jnp.zeros_like(up), up]).astype(dtype)
+
+    def fake(x: jax.Array, learned: Learned) -> jax.Array:
+        code = sign(x)
+        values = centroids(learned.value, x.dtype)
+        value = values[(code + 1).astype(jnp.int32)]
+        slope = jnp.where(code == 0, 1, jnp.abs(lax.stop_gradient(value)))
+        through = x * slope.astype(x.dtype)
+        return value + (through - lax.stop_gradient(through))
+
+    def codes(x: jax.Array, learned: Learned) -> Codebook:
+        return Codebook(
+            codes=(sign(x) + 1).astype(jnp.uint8),
+            centroids=centroids(learned.value, x.dtype),
+        )
+
+    ternary = Compressor(
+        init=init,
+        apply=lambda params, state: jax.tree.map(fake, params, state.values),
+        finalize=lambda params, state: jax.tree.map(codes, params, state.values),
+    )
+    return masked(ternary, where)
