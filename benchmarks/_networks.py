@@ -12,16 +12,17 @@ import jax.numpy as jnp
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU."""
+    """Dense layers with ReLU, and with a product of one's own."""
 
     widths: tuple[int, ...]
+    dot_general: Callable[..., jax.Array] | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         *hidden, last = self.widths
         for width in hidden:
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(last)(x)
+            x = nn.relu(nn.Dense(width, dot_general=self.dot_general)(x))
+        return nn.Dense(last, dot_general=self.dot_general)(x)
 
 
 class ConvNet(nn.Module):

@@ -8,21 +8,16 @@ both, dynamic ranges, integer products in the forward pass.
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import optax
 
 import jaxcompress as jc
 
-from . import _harness, _networks
+from . import _harness, _networks, _training
 
-_TX = optax.adam(1e-6)  # so slow that no variant moves away from the others
 _AIMS = {
     "8-bit weights": "<= 1.03",
     "8-bit weights and operands": "<= 1.10",
@@ -45,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _variants(model, fn, variables, x, settings.steps),
         rounds=settings.rounds,
         units=settings.steps,
-        control=_block(fn, variables, x, settings.steps),
+        control=_training.block(fn, variables, x, settings.steps),
         aims=_AIMS,
     )
     _harness.show(rows, settings)
@@ -56,7 +51,7 @@ def _variants(
 ) -> dict[str, _harness.Variant]:
     weights = jc.weight_quantization(bits=8, granularity=jc.PerChannel(axis=-1))
     average = jc.program.ActivationQuantizer()
-    dynamic = jc.program.ActivationQuantizer(jc.quantize.Int(8), jc.program.dynamic())
+    dynamic = jc.program.ActivationQuantizer(jc.quantize.Int(8), jc.quantize.dynamic())
     only = jc.program.operands_only
     operands = jc.quantize_activations(fn, only(average))
     on_the_fly = jc.quantize_activations(fn, only(dynamic))
@@ -67,7 +62,7 @@ def _variants(
         mode: Callable[..., Any] | None = None,
         ranges: Any = None,
     ) -> _harness.Variant:
-        return _block(fn, variables, x, steps, compressor, mode, ranges)
+        return _training.block(fn, variables, x, steps, compressor, mode, ranges)
 
     def seen(quantized: jc.program.QuantizedFunction) -> Any:
         ranges = quantized.init(variables, x)
@@ -84,66 +79,10 @@ def _variants(
         ),
     }
     if importlib.util.find_spec("qwix") is not None:
-        variants["qwix, 8-bit weights and operands"] = _qwix(model, variables, x, steps)
+        variants["qwix, 8-bit weights and operands"] = _training.qwix(
+            model, variables, x, steps
+        )
     return variants
-
-
-def _loss(logits: jax.Array, y: jax.Array) -> jax.Array:
-    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-
-def _block(
-    fn: Callable[..., Any],
-    variables: Any,
-    x: jax.Array,
-    steps: int,
-    compressor: jc.Compressor | None = None,
-    mode: Callable[..., Any] | None = None,
-    ranges: Any = None,
-) -> _harness.Variant:
-    def plain(view: Any, batch: Any) -> jax.Array:
-        return _loss(fn(view, batch["x"]), batch["y"])
-
-    def rounded(view: Any, batch: Any, *, model_state: Any) -> Any:
-        assert mode is not None
-        logits, new = mode(view, model_state, batch["x"])
-        return _loss(logits, batch["y"]), jc.Aux(model_state=new)
-
-    loss_fn = plain if mode is None else rounded
-    init, step = jc.train_step(loss_fn, _TX, compressor, donate=True)
-    state = init(jax.tree.map(jnp.copy, variables), model_state=ranges)
-    batch = {"x": x, "y": jnp.arange(len(x)) % 10}
-
-    def run() -> Any:
-        nonlocal state
-        metrics = None
-        for _ in range(steps):
-            state, metrics = step(state, batch)
-        return state, metrics
-
-    return run
-
-
-def _qwix(model: Any, variables: Any, x: jax.Array, steps: int) -> _harness.Variant:
-    with _quiet():
-        import qwix
-
-        rule = qwix.QuantizationRule(weight_qtype="int8", act_qtype="int8")
-        quantized = qwix.quantize_model(model, qwix.QtProvider([rule]))
-
-    def fn(variables: Any, x: jax.Array) -> Any:
-        with _quiet():
-            return quantized.apply(variables, x)
-
-    return _block(fn, variables, x, steps)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """For qwix, which still asks Flax for what is deprecated there."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        yield
 
 
 if __name__ == "__main__":

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Blocks of training steps for the benchmarks of quantized training."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import jaxcompress as jc
+
+from . import _harness, _networks
+
+TX = optax.adam(1e-6)  # so slow that no variant moves away from the others
+
+
+def loss(logits: jax.Array, y: jax.Array) -> jax.Array:
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+
+def block(
+    fn: Callable[..., Any],
+    variables: Any,
+    x: jax.Array,
+    steps: int,
+    compressor: jc.Compressor | None = None,
+    mode: Callable[..., Any] | None = None,
+    ranges: Any = None,
+) -> _harness.Variant:
+    def plain(view: Any, batch: Any) -> jax.Array:
+        return loss(fn(view, batch["x"]), batch["y"])
+
+    def rounded(view: Any, batch: Any, *, model_state: Any) -> Any:
+        assert mode is not None
+        logits, new = mode(view, model_state, batch["x"])
+        return loss(logits, batch["y"]), jc.Aux(model_state=new)
+
+    loss_fn = plain if mode is None else rounded
+    init, step = jc.train_step(loss_fn, TX, compressor, donate=True)
+    state = init(jax.tree.map(jnp.copy, variables), model_state=ranges)
+    batch = {"x": x, "y": jnp.arange(len(x)) % 10}
+
+    def run() -> Any:
+        nonlocal state
+        metrics = None
+        for _ in range(steps):
+            state, metrics = step(state, batch)
+        return state, metrics
+
+    return run
+
+
+def qwix(model: Any, variables: Any, x: jax.Array, steps: int) -> _harness.Variant:
+    with _quiet():
+        import qwix as library
+
+        rule = library.QuantizationRule(weight_qtype="int8", act_qtype="int8")
+        quantized = library.quantize_model(model, library.QtProvider([rule]))
+    return block(_quietly(quantized), variables, x, steps)
+
+
+def aqt(
+    model: _networks.MLP, variables: Any, x: jax.Array, steps: int
+) -> _harness.Variant:
+    with _quiet():
+        from aqt.jax.v2 import config
+
+        product = config.config_v4(fwd_bits=8, dlhs_bits=None, drhs_bits=None)
+    quantized = _networks.MLP(model.widths, product)
+    return block(_quietly(quantized), variables, x, steps)
+
+
+def _quietly(model: Any) -> Callable[..., Any]:
+    def fn(variables: Any, x: jax.Array) -> Any:
+        with _quiet():
+            return model.apply(variables, x)
+
+    return fn
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """For libraries that still ask JAX and Flax for what is deprecated there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
