@@ -17,8 +17,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxcompress.quantize import Int, fake_quant
-from jaxcompress.quantize._gptq import gptq
+from jaxcompress.quantize import Int, fake_quant, gptq
 
 from . import _harness
 
@@ -93,7 +92,12 @@ def _beside_qwix(size: int, group: int, rounds: int) -> list[_harness.Row]:
         how = gptq_core.qarray.HowToQuantize(
             qtype=jnp.int4, channelwise_axes=[0], tiled_axes=tiles
         )
-        return lambda: gptq_core.quantize_weight(w.T, h, how)[0].qvalue
+
+        def run() -> jax.Array:
+            with jax.numpy_rank_promotion("allow"):
+                return gptq_core.quantize_weight(w.T, h, how)[0].qvalue
+
+        return run
 
     ours = _ours(size, group)
     variants = {

@@ -98,8 +98,10 @@ def train_step(
     ) -> TrainState:
         compression = c.init(params)
         opt_state = _strong(tx.init(params))
-        if donate:  # some optimizers start from the parameters themselves
-            opt_state = jax.tree.map(jnp.copy, opt_state)
+        if donate:  # some start from the parameters themselves, or from one zero twice
+            opt_state, compression, model_state = jax.tree.map(
+                jnp.copy, (opt_state, compression, model_state)
+            )
         learned, _ = split_learned((compression, model_state))
         if learned:
             opt_state = (opt_state, _strong(learned_tx.init(learned)))

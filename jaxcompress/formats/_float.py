@@ -47,7 +47,9 @@ class Float:
     def __post_init__(self) -> None:
         try:
             known = ml_dtypes.finfo(np.dtype(self.name))
-            fits = known.bits in (4, 6, 8, 16) and known.minexp + known.maxexp > -20
+            ends = np.array([-1.0, 0.0]).astype(np.dtype(self.name)).astype(float)
+            # Not exponents alone, which have no sign and no zero.
+            fits = known.bits in (4, 6, 8, 16) and ends.tolist() == [-1.0, 0.0]
         except (TypeError, ValueError):
             fits = False
         if not fits:

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
+from jax.core import Tracer
 
 from ..numerics import ste
 from ._format import ToInteger, nearest
@@ -49,21 +52,27 @@ class Int:
     narrow: bool | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.bits, jax.Array):
-            if self.bits.ndim:
+        bits = self.bits
+        if isinstance(bits, jax.Array):
+            if bits.ndim:
                 raise ValueError(
-                    f"bits have shape {self.bits.shape}: one format has one width; vmap "
-                    "over a function that makes the format, for several."
+                    f"bits have shape {bits.shape}: one format has one width; vmap over a "
+                    "function that makes the format, for several."
                 )
-            return
+            if isinstance(bits, Tracer):
+                return
+            known = float(bits)
+            if not known.is_integer() and 1 <= known <= 16:
+                return
+            bits = int(known) if known.is_integer() else known
         # bool is an int, and no number of bits.
-        if type(self.bits) is bool or not isinstance(self.bits, int | np.integer):
-            raise ValueError(f"bits={self.bits}: integers of 1 to 8 and of 16 bits.")
-        if self.bits not in _WIDTHS:
+        whole = isinstance(bits, int | np.integer) and type(bits) is not bool
+        if not whole or bits not in _WIDTHS:
             raise ValueError(
-                f"bits={self.bits}: integers of 1 to 8 and of 16 bits are supported."
+                f"bits={bits}: integers of 1 to 8 and of 16 bits are supported."
             )
-        if self.bits == 1 and not self.symmetric and self.narrow:
+        object.__setattr__(self, "bits", int(bits))
+        if bits == 1 and not self.symmetric and self.narrow:
             raise ValueError("Int(1, symmetric=False, narrow=True) has one code only.")
 
     @property
@@ -119,7 +128,7 @@ class Int:
         """The code beside every value, as floats; of an exact zero it is zero."""
         if self.binary:
             return _sign(steps, to_integer)
-        codes = jnp.clip(to_integer(steps), self.low, self.high)
+        codes = _clip(to_integer(steps), *lax.stop_gradient((self.low, self.high)))
         if self.traced and self.symmetric:
             return jnp.where(self.bits == 1, _sign(steps, to_integer), codes)
         return codes
@@ -147,9 +156,14 @@ class Int:
         return codes.astype(dtype)
 
 
+def _clip(x: jax.Array, low: Any, high: Any) -> jax.Array:
+    # At the bound itself the whole gradient passes; that of jnp.clip is halved.
+    return jnp.where(x < low, low, jnp.where(x > high, high, x))
+
+
 def _sign(steps: jax.Array, to_integer: ToInteger) -> jax.Array:
-    if to_integer is nearest:
-        return jnp.sign(steps)  # also of what is lost beside the half below
-    position = jnp.clip(0.5 + 0.5 * steps, 0, 1)
-    level = 2 * jnp.clip(to_integer(position), 0, 1) - 1
-    return jnp.where(steps == 0, 0, level)
+    position = 0.5 + 0.5 * _clip(steps, -1, 1)
+    # However small, a value lies on its side of the middle.
+    beside = 0.5 + 2.0**-23 * jnp.sign(steps)
+    position = jnp.where(position == 0.5, beside, position)
+    return jnp.where(steps == 0, 0, 2 * _clip(to_integer(position), 0, 1) - 1)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..numerics import ste
 from ._format import ToInteger, nearest
 
 
@@ -94,12 +95,15 @@ class Levels:
             below = jnp.clip(below - 1, 0, last)
             low, high = table[below], table[below + 1]
             share = jnp.clip((steps - low) / (high - low), 0, 1)
-            rounded = low + (high - low) * jnp.clip(to_integer(share), 0, 1)
-            # Exactly a level, whatever the sum was rounded to.
-            exact = jnp.where(rounded > (low + high) / 2, high, low)
-            rounded = jax.lax.stop_gradient(exact) + (
-                rounded - jax.lax.stop_gradient(rounded)
+            # On its side of the middle, as the nearest sees it, whatever it was rounded to.
+            above = steps > self._middles(steps.dtype)[below]
+            share = jnp.where(
+                above, jnp.maximum(share, 0.5 + 2.0**-23), jnp.minimum(share, 0.5)
             )
+            up = to_integer(share)
+            rounded = low + (high - low) * up
+            # Exactly a level, whatever the sum was rounded to.
+            rounded = ste(rounded, jnp.where(up > 0.5, high, low))
         return jnp.where(jnp.isnan(steps), steps, rounded)
 
     def inside(self, steps: jax.Array) -> jax.Array:
@@ -117,10 +121,13 @@ class Levels:
         return jnp.asarray(self.values, dtype)[codes]
 
     def _nearest(self, steps: jax.Array) -> jax.Array:
-        table = np.asarray(self.values, np.float64)
-        middles = jnp.asarray((table[1:] + table[:-1]) / 2, steps.dtype)
         # A sum of comparisons, which fuses.
+        middles = self._middles(steps.dtype)
         return jnp.searchsorted(middles, steps, method="compare_all")
+
+    def _middles(self, dtype: np.dtype | jnp.dtype) -> jax.Array:
+        table = np.asarray(self.values, np.float64)
+        return jnp.asarray((table[1:] + table[:-1]) / 2, dtype)
 
 
 NF4 = Levels(

@@ -73,7 +73,8 @@ class PackedCodes(Leaf):
         pattern = pattern & jnp.uint8(2**bits - 1)
         count, row = 8 // bits, codes.shape[-1]
         widths = [(0, 0)] * (codes.ndim - 1) + [(0, -row % count)]
-        split = jnp.pad(pattern, widths).reshape(*codes.shape[:-1], -1, count)
+        padded = jnp.pad(pattern, widths)
+        split = padded.reshape(*codes.shape[:-1], -(-row // count), count)
         data = jnp.sum(split << _shifts(bits, split.ndim), -1, dtype=jnp.uint8)
         packed = cls(data=data, size_of_row=row, bits=bits, code_dtype=codes.dtype)
         if not isinstance(codes, Tracer) and not bool(
@@ -88,7 +89,8 @@ class PackedCodes(Leaf):
     def dense(self) -> jax.Array:
         """The codes, in ``code_dtype``."""
         split = self.data[..., None] >> _shifts(self.bits, self.data.ndim + 1)
-        codes = split.reshape(*self.data.shape[:-1], -1)[..., : self.size_of_row]
+        rows, number = self.data.shape[:-1], self.data.shape[-1] * (8 // self.bits)
+        codes = split.reshape(*rows, number)[..., : self.size_of_row]
         if self.code_dtype != jnp.int8:
             return codes & jnp.uint8(2**self.bits - 1)
         if self.bits == 1:
@@ -141,8 +143,9 @@ def pack_codes(tree: Any) -> Any:
         if isinstance(leaf, QArray):
             bits = _bits_of(leaf)
         else:
-            bits = (len(leaf.centroids) - 1).bit_length()
-        if bits > 4 or not leaf.codes.ndim:
+            bits = max(1, (len(leaf.centroids) - 1).bit_length())
+        bytes_ = leaf.codes.dtype in (jnp.int8, jnp.uint8)
+        if bits > 4 or not leaf.codes.ndim or not bytes_:
             return leaf
         width = 4 if bits > 2 else bits
         return dataclasses.replace(leaf, codes=PackedCodes.of(leaf.codes, width))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -76,8 +77,8 @@ class QArray(Leaf):
       value_dtype: dtype of ``dense()`` (static).
     """
 
-    codes: jax.Array | Leaf
-    scale: Scales
+    codes: Any  # jax.Array, mostly
+    scale: Any  # jax.Array, mostly
     zero_point: jax.Array | None
     format: Format = dataclasses.field(metadata={"static": True})
     value_dtype: np.dtype = dataclasses.field(metadata={"static": True})

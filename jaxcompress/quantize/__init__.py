@@ -2,7 +2,9 @@
 """Quantization: format, granularity, scale, rounding, gradient. Each can be swapped."""
 
 from ..formats import Format as Format, Int as Int
+from ._adaround import adaround as adaround
 from ._awq import awq as awq
+from ._bias_correction import bias_correction as bias_correction
 from ._block_formats import (
     mx_quantization as mx_quantization,
     nvfp4_quantization as nvfp4_quantization,
@@ -15,6 +17,7 @@ from ._equalize import (
 )
 from ._fake import fake_quant as fake_quant, to_qarray as to_qarray
 from ._fold import Fold as Fold, fold_batch_norm as fold_batch_norm
+from ._gptq import gptq as gptq
 from ._gradients import (
     Gradient as Gradient,
     Rounded as Rounded,
@@ -32,6 +35,7 @@ from ._granularity import (
     PerGroup as PerGroup,
     PerTensor as PerTensor,
 )
+from ._hqq import hqq as hqq
 from ._kept import (
     AnyScale as AnyScale,
     Held as Held,
@@ -42,6 +46,11 @@ from ._kept import (
     blocks as blocks,
     held as held,
 )
+from ._known import known as known
+from ._layer_by_layer import (
+    adaround_quantization as adaround_quantization,
+    gptq_quantization as gptq_quantization,
+)
 from ._learned import (
     LearnedScale as LearnedScale,
     lsq as lsq,
@@ -50,6 +59,11 @@ from ._learned import (
 )
 from ._links import Link as Link
 from ._move import MoveState as MoveState
+from ._post_training import (
+    PostTrainingState as PostTrainingState,
+    Solve as Solve,
+    post_training as post_training,
+)
 from ._quantize import (
     LeafState as LeafState,
     quantize as quantize,
@@ -62,6 +76,7 @@ from ._ranges import (
     moving_average as moving_average,
     percentile as percentile,
 )
+from ._reconstruct import reconstruct_block as reconstruct_block
 from ._rotate import (
     hadamard as hadamard,
     hadamard_rotation as hadamard_rotation,

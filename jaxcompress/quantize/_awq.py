@@ -19,7 +19,7 @@ from ..formats import Format
 from ..numerics import EXACT
 from ._fake import fake_quant
 from ._granularity import Granularity
-from ._kept import AnyScale, as_kept, as_scale
+from ._kept import AnyScale, as_kept
 from ._links import Bound, ByPath, Link, by_channel, rescale, spread, unless_dead
 from ._move import move_given
 from ._scales import absmax
@@ -92,12 +92,11 @@ def awq(
     if grid < 1:
         raise ValueError(f"grid={grid}: one step is the least.")
 
-    kept = as_kept(scale)
+    chosen = as_kept(scale)
 
     def rounded(path: str, x: jax.Array) -> jax.Array:
         shape = granularity.scale_shape(path, x.shape)
-        state = kept.observe(kept.init(shape, fmt), x, fmt)
-        return fake_quant(x, fmt, scale=as_scale(kept, state))
+        return fake_quant(x, fmt, scale_shape=shape, scale=chosen)
 
     def check(bound: list[Bound], leaves: ByPath) -> None:
         for link in bound:

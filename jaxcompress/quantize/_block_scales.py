@@ -12,6 +12,7 @@ from jax import lax
 from ..formats import E4M3, Format
 from ..leaves import QArray
 from ..numerics import reduce_tiles
+from ._scales import largest_level
 
 
 def power_of_two(
@@ -32,7 +33,7 @@ def power_of_two(
     if not fmt.symmetric:
         raise ValueError(f"{fmt} is asymmetric; shared exponents have no zero point.")
     largest = reduce_tiles(jnp.max, jnp.abs(values), shape).astype(jnp.float32)
-    shared = _exponent(largest) - _exponent(jnp.float32(fmt.high))
+    shared = _exponent(largest) - _exponent(largest_level(fmt))
     # A block of zeros gets the scale 1; what is too small, the smallest there is.
     shared = jnp.where(largest == 0, 0, jnp.clip(shared, -126, 127))
     scale = lax.bitcast_convert_type((shared + 127) << 23, jnp.float32)
@@ -55,9 +56,9 @@ def two_level(
         raise ValueError(f"{fmt} is asymmetric; NVFP4's scales have no zero point.")
     whole = (1,) * values.ndim
     largest = reduce_tiles(jnp.max, jnp.abs(values), shape).astype(jnp.float32)
-    high = jnp.float32(fmt.high)
+    high = largest_level(fmt)
     top = reduce_tiles(jnp.max, largest, whole) / (high * E4M3.high)
-    top = jnp.where(top > jnp.finfo(jnp.float32).tiny, top, 1)
+    top = jnp.where(top <= jnp.finfo(jnp.float32).tiny, 1, top)
     top = jnp.where(jnp.isfinite(top), top, jnp.nan)
     steps = E4M3.round(largest / high / top)
     # Nothing is divided by zero: the smallest number of the format instead.

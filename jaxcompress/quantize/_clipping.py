@@ -16,7 +16,7 @@ from ..leaves import dequantize
 from ..numerics import tiles_as_rows
 from ..numerics.histogram import add, edges, empty, histogram
 from ._kept import Chosen, KeptScale, Shape
-from ._scales import absmax, of_range
+from ._scales import absmax, is_mirrored, of_range
 
 # Shares of the full range that are tried: finely at the top, since of many bits only
 # little may be clipped.
@@ -192,10 +192,10 @@ def _best(
 ) -> tuple[jax.Array, jax.Array]:
     low = jnp.min(jnp.where(counts > 0, values, jnp.inf))
     high = jnp.max(jnp.where(counts > 0, values, -jnp.inf))
-    if fmt.symmetric:
+    if is_mirrored(fmt):
         high = jnp.maximum(jnp.abs(low), jnp.abs(high))
         low = -high
-    else:
+    elif not fmt.symmetric:
         low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
     shares = jnp.asarray(_SHARES, jnp.float32)
     costs = lax.map(lambda s: cost(values, counts, s * low, s * high, fmt), shares)

@@ -118,5 +118,5 @@ def _grid(
         return _Grid(steps, fmt.round(steps, to_integer), stored, scale, None)
     offset = expand_tiles(lax.stop_gradient(zero_point), x.shape)
     # Rounded before the shift: an exact zero lands on the zero point, ties and all.
-    levels = fmt.round(to_integer(steps) + offset)
+    levels = fmt.round(to_integer(steps) + offset, lambda whole: whole)
     return _Grid(steps + offset, levels, stored, scale, zero_point)

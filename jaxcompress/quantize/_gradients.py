@@ -61,7 +61,9 @@ def pass_through(r: Rounded) -> jax.Array:
 
 
 def clipped(r: Rounded) -> jax.Array:
-    """The identity within the bound, without slack; of a sign, within plus and minus 1.
+    """The identity within the bound, without slack; of a sign, up to its scale.
+
+    With ``unit`` scales that is the rule of binary networks: within plus and minus 1.
 
     References:
       Hubara et al., 2016, https://arxiv.org/abs/1602.02830
@@ -74,31 +76,36 @@ def through_scale(r: Rounded) -> jax.Array:
     """Straight through, and to the scale and the zero point where they are learned.
 
     Inside, the scale's derivative is the rounding error in steps; where clipped, it is the
-    level of the bound.
+    level of the bound; of a sign, the sign. Values are clipped from half a step beyond the bound on (a whole
+    one with a zero point), where the papers begin at the bound.
 
     References:
       Esser et al., 2020, https://arxiv.org/abs/1902.08153; Bhalgat et al., 2020,
       https://arxiv.org/abs/2004.09576
     """
     zero = 0 if r.zero_point is None else r.zero_point
-    inside = r.fmt.inside(r.steps)
-    if inside is None:
-        return r.x + (r.levels - lax.stop_gradient(r.x / r.scale)) * r.scale
     within = r.x + (r.levels - r.steps) * r.scale
-    beyond = (r.levels - zero) * r.scale
+    inside = r.fmt.inside(r.steps)
+    if inside is None:  # of a sign, which is the same at every scale
+        return r.x + r.levels * r.scale
+    # The bound itself moves where bits are learned.
+    bound = jnp.where(r.levels > 0, r.fmt.high, r.fmt.low)
+    beyond = (r.levels + bound - lax.stop_gradient(bound) - zero) * r.scale
     return jnp.where(inside, within, beyond)
 
 
 def to_the_bound(r: Rounded) -> jax.Array:
     """Straight through inside; where clipped, to the bound, as in PACT.
 
+    A sign is clipped where it is larger than its scale.
+
     References:
       Choi et al., 2018, https://arxiv.org/abs/1805.06085
     """
     zero = 0 if r.zero_point is None else lax.stop_gradient(r.zero_point)
     inside = r.fmt.inside(r.steps)
-    beyond = (r.levels - zero) * r.scale
-    return beyond if inside is None else jnp.where(inside, r.x, beyond)
+    inside = jnp.abs(r.steps) <= 1 if inside is None else inside
+    return jnp.where(inside, r.x, (r.levels - zero) * r.scale)
 
 
 def soft(sharpness: float = 5.0) -> Gradient:
@@ -110,6 +117,8 @@ def soft(sharpness: float = 5.0) -> Gradient:
     References:
       Gong et al., 2019, https://arxiv.org/abs/1908.05033
     """
+    if isinstance(sharpness, Rounded):
+        raise TypeError("gradient=soft was not called: give soft().")
     if not sharpness > 0:
         raise ValueError(f"sharpness={sharpness} is not above 0.")
 

@@ -84,7 +84,7 @@ class PerGroup:
     axis: AxisOrMap = None
 
     def __post_init__(self) -> None:
-        if self.size < 1:
+        if not isinstance(self.size, int) or self.size < 1:
             raise ValueError(f"PerGroup({self.size}): a group has 1 or more weights.")
 
     def scale_shape(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:

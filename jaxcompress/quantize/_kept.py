@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +37,10 @@ class Ranges(NamedTuple):
     observe: Callable[[Any, jax.Array], Any]
     read: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
+    def __call__(self, values: jax.Array, shape: Sequence[int], fmt: Format) -> Chosen:
+        """As a ``Scale``: what is read having seen these values alone."""
+        return _spanning(self)(values, shape, fmt)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class KeptScale:
@@ -58,6 +63,11 @@ class KeptScale:
     read: Callable[[Any, jax.Array, Format], Chosen]
     gradient: Gradient = straight_through
 
+    def __call__(self, values: jax.Array, shape: Sequence[int], fmt: Format) -> Chosen:
+        """As a ``Scale``: what is read having seen these values alone."""
+        state = self.observe(self.init(tuple(shape), fmt), values, fmt)
+        return self.read(state, values, fmt)
+
     @property
     def is_kept(self) -> bool:
         """Whether there is a state, so that the scale is known before the array is."""
@@ -79,11 +89,26 @@ def as_kept(scale: AnyScale) -> KeptScale:
         return scale
     if isinstance(scale, Ranges):
         return _spanning(scale)
-    if callable(scale):
+    if callable(scale) and _takes(scale, 3):
         return _following(scale)
-    raise TypeError(
-        f"scale={scale!r} chooses no scales; give absmax, mse(), lsq() or the like."
-    )
+    name = getattr(scale, "__name__", None)
+    if callable(scale) and name:
+        raise TypeError(
+            f"scale={name} does not take (values, shape, format): was it not called? Give "
+            f"{name}(...), which chooses scales, and not what makes it."
+        )
+    raise TypeError(f"scale={scale!r} chooses no scales; give absmax, mse() or lsq().")
+
+
+def _takes(function: Callable[..., Any], number: int) -> bool:
+    """Whether a function can be called with so many positional arguments."""
+    try:
+        inspect.signature(function).bind(*[None] * number)
+    except TypeError:
+        return False
+    except ValueError:  # it has no signature
+        return True
+    return True
 
 
 def blocks(size: int, *, axis: int = -1, scale: Scale | None = None) -> KeptScale:
@@ -162,13 +187,7 @@ def _following(scale: Scale) -> KeptScale:
 
     def read(state: _Follows, x: jax.Array, fmt: Format) -> Chosen:
         shape = getattr(state, "shape", ()) or (1,) * x.ndim
-        chosen = scale(x, shape, fmt)
-        if not isinstance(chosen, tuple):
-            raise TypeError(
-                f"{scale!r} gives {type(chosen).__name__} and no (scale, zero_point): is "
-                "it a factory that was not called, such as mean_above for mean_above()?"
-            )
-        return chosen
+        return scale(x, shape, fmt)
 
     return KeptScale(init=init, observe=lambda state, x, fmt: state, read=read)
 

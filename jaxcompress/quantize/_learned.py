@@ -15,7 +15,9 @@ from ..leaves import scales_as_floats
 from ..numerics import reduce_tiles, ste
 from ._gradients import through_scale, to_the_bound
 from ._kept import Chosen, KeptScale, Shape
-from ._scales import Scale, of_range
+from ._scales import Scale, largest_level, of_range
+
+_SMALLEST = 1e-12
 
 
 class LearnedScale(NamedTuple):
@@ -35,7 +37,7 @@ def lsq(*, start: Scale | None = None) -> KeptScale:
 
     Args:
       start: how to choose the first scale; None: twice the mean magnitude over the root
-        of the largest code, as in the paper.
+        of the largest code, as in the paper; of signs, the mean magnitude.
 
     Example:
       >>> import optax, jaxcompress as jc
@@ -173,14 +175,16 @@ def _first(
         scale, zero_point = start(x, tiles, fmt)
         return scales_as_floats(scale, jnp.float32), zero_point
     mean = reduce_tiles(jnp.mean, jnp.abs(x), tiles)
-    first = 2 * mean / jnp.sqrt(jnp.float32(fmt.high))
+    # The mean itself is nearest where there is nothing but signs.
+    first = mean if fmt.binary else 2 * mean / jnp.sqrt(largest_level(fmt))
     return jnp.where(first > jnp.finfo(jnp.float32).tiny, first, 1), None
 
 
 def _scale(state: LearnedScale, x: jax.Array, fmt: Format) -> jax.Array:
-    # An optimizer may step across zero; so small a scale may not be divided by.
-    tiny = jnp.finfo(jnp.float32).tiny
-    positive = jnp.maximum(jnp.abs(_calmed(state.scale.value, x, fmt)), tiny)
+    if not fmt.scaled:
+        return _known(state, jnp.ones_like(state.scale.value))
+    # An optimizer may step across zero; what is divided by so small a scale is finite.
+    positive = jnp.maximum(jnp.abs(_calmed(state.scale.value, x, fmt)), _SMALLEST)
     return _known(state, positive)
 
 
@@ -188,6 +192,8 @@ def _calmed(value: jax.Array, x: jax.Array, fmt: Format) -> jax.Array:
     """The value; its gradient, a sum over many, made as large as that of one weight."""
     # Of an activation, whose scale is one for the whole batch: over one example.
     share = value.size if value.ndim or not x.ndim else x.shape[0]
-    factor = 1 / jnp.sqrt(jnp.float32(max(1, x.size / max(1, share))) * fmt.high)
+    factor = 1 / jnp.sqrt(
+        jnp.float32(max(1, x.size / max(1, share))) * largest_level(fmt)
+    )
     small = value * factor
     return lax.stop_gradient(value) + (small - lax.stop_gradient(small))

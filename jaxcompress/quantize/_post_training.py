@@ -22,6 +22,7 @@ from ..numerics import expand_tiles
 from ._fake import fake_quant, to_qarray
 from ._granularity import Granularity
 from ._known import known
+from ._quantize import refuse_not_finite
 from ._scales import Scale, absmax
 
 Grid = tuple[jax.Array, jax.Array | None]
@@ -86,6 +87,7 @@ def post_training(
         return scales, zero_point
 
     def init(params: PyTree) -> PostTrainingState:
+        refuse_not_finite(params)
         paths, leaves, treedef = paths_and_leaves(params)
         grids = [choose(path, x) for path, x in zip(paths, leaves, strict=True)]
         return _state(jnp.zeros((), jnp.int32), treedef, grids)

@@ -65,6 +65,7 @@ def quantize(
       >>> bool(jnp.all(jnp.diff(jax.vmap(error)(jnp.arange(2, 9))) < 0))
       True
     """
+    _check(fmt, granularity, rounding, gradient)
     kept = as_kept(scale)
     chosen = kept.gradient if gradient is None else gradient
 
@@ -72,6 +73,11 @@ def quantize(
         refuse_not_finite(params)
 
         def start(path: str, x: jax.Array) -> LeafState:
+            if not x.size:
+                raise ValueError(
+                    f"{path!r} of shape {x.shape} is empty: there is nothing to choose a "
+                    "scale from. Leave it out with `where=`."
+                )
             shape = granularity.scale_shape(path, x.shape)
             state = kept.observe(kept.init(shape, fmt), x, fmt)
             return LeafState(
@@ -172,12 +178,43 @@ def weight_quantization(
     if fmt is not None and not symmetric:
         raise ValueError(f"symmetric=False belongs to bits=; {fmt} says it itself.")
     grid = Int(bits, symmetric) if fmt is None else fmt  # pyright: ignore[reportArgumentType]
+    _check_format(grid)
     if granularity is None:
         granularity = PerChannel() if grid.scaled else PerTensor()
     compressor = quantize(
         grid, granularity=granularity, scale=scale, rounding=rounding, gradient=gradient
     )
     return masked(compressor, where)
+
+
+def _check_format(fmt: Any) -> None:
+    # A string encodes, too.
+    if (
+        isinstance(fmt, type)
+        or not hasattr(fmt, "encode")
+        or not hasattr(fmt, "scaled")
+    ):
+        raise TypeError(
+            f"fmt={fmt!r} is no format; give formats.Int(4), formats.NF4, ..."
+        )
+
+
+def _check(fmt: Any, granularity: Any, rounding: Any, gradient: Any) -> None:
+    """Refuse what was not called, or is something else."""
+    _check_format(fmt)
+    if gradient is not None and not callable(gradient):
+        raise TypeError(
+            f"gradient={gradient!r} is none; give straight_through or soft()."
+        )
+    if isinstance(granularity, type) or not hasattr(granularity, "scale_shape"):
+        raise TypeError(
+            f"granularity={granularity!r} is none; give PerTensor(), PerChannel() or "
+            "PerGroup(64)."
+        )
+    if rounding is not None and not isinstance(rounding, Rounding):
+        raise TypeError(
+            f"rounding={rounding!r} is none; give stochastic(key), learned() or None."
+        )
 
 
 def refuse_not_finite(params: PyTree) -> None:

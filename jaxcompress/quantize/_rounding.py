@@ -66,7 +66,14 @@ def stochastic(key: jax.Array) -> Rounding:
     def read(state: Draws, shape: tuple[int, ...]) -> ToInteger:
         drawn = jax.random.fold_in(jax.random.fold_in(key, state.salt), state.count)
         share = jax.random.uniform(drawn, shape)
-        return lambda x: jnp.floor(x + share.astype(x.dtype))
+
+        def to_integer(x: jax.Array) -> jax.Array:
+            down = jnp.floor(
+                x
+            )  # not of a sum, which is rounded up next to whole numbers
+            return down + (share < x - down)
+
+        return to_integer
 
     return Rounding(init, lambda state: state._replace(count=state.count + 1), read)
 

@@ -33,7 +33,7 @@ def absmax(
     """
     if fmt.binary:
         return _mean_magnitude(values, shape), None
-    if fmt.symmetric and _is_mirrored(fmt):
+    if is_mirrored(fmt):
         bound = reduce_tiles(jnp.max, jnp.abs(values), shape)
         scale, zero_point = of_range(-bound, bound, fmt)
     else:
@@ -71,11 +71,16 @@ def of_range(
     if not fmt.scaled:
         return jnp.where(jnp.isnan(low + high), low + high, jnp.ones_like(low)), None
     if fmt.symmetric:
-        if _is_mirrored(fmt):
+        if is_mirrored(fmt):
             bound = jnp.maximum(jnp.abs(low), jnp.abs(high))
             return _positive(bound * _inverse(fmt.high)), None
-        scale = jnp.maximum(low * _inverse(fmt.low), high * _inverse(fmt.high))
-        return _positive(scale), None
+        # Where there is no level on a side, nothing there has a say.
+        scales = [
+            end * _inverse(level)
+            for end, level in ((low, fmt.low), (high, fmt.high))
+            if isinstance(level, jax.Array) or level
+        ]
+        return _positive(jnp.maximum(scales[0], scales[-1])), None
     low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
     scale = _positive((high - low) * _inverse(fmt.high - fmt.low))
     zero_point = jnp.round(-low / scale) + fmt.low
@@ -91,7 +96,7 @@ def unit(
       Courbariaux et al., 2015, https://arxiv.org/abs/1511.00363
     """
     ones = jnp.ones(tuple(shape), jnp.promote_types(values.dtype, jnp.float32))
-    return ones, None if fmt.symmetric else jnp.zeros_like(ones)
+    return ones, None if fmt.symmetric else jnp.full_like(ones, fmt.low)
 
 
 def mean_above(threshold: float = 0.7) -> Scale:
@@ -121,7 +126,8 @@ def mean_above(threshold: float = 0.7) -> Scale:
     def scale(
         values: jax.Array, shape: Sequence[int], fmt: Format
     ) -> tuple[jax.Array, jax.Array | None]:
-        if not fmt.symmetric or fmt.high != 1:
+        traced = isinstance(fmt, Int) and fmt.traced
+        if traced or not fmt.symmetric or fmt.high != 1:
             raise ValueError(
                 f"mean_above is a scale of ternary weights, Int(2), not of {fmt}, whose "
                 "largest level is not 1: take absmax or mse()."
@@ -134,17 +140,23 @@ def mean_above(threshold: float = 0.7) -> Scale:
     return scale
 
 
+def largest_level(fmt: Format) -> jax.Array:
+    """The largest magnitude of a format's levels, float32 []."""
+    return jnp.maximum(jnp.float32(fmt.high), -jnp.float32(fmt.low))
+
+
+def is_mirrored(fmt: Format) -> bool:
+    """Whether the levels are the same on both sides of zero."""
+    if isinstance(fmt, Int):
+        return fmt.symmetric and (fmt.binary or fmt.narrow is not False)
+    return bool(fmt.low == -fmt.high)
+
+
 def _mean_magnitude(values: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Of the non-zeros of each tile."""
     total = reduce_tiles(jnp.sum, jnp.abs(values), shape)
     number = reduce_tiles(jnp.sum, values != 0, shape)
     return _positive(total / jnp.maximum(number, 1))
-
-
-def _is_mirrored(fmt: Format) -> bool:
-    if isinstance(fmt, Int):
-        return fmt.binary or fmt.narrow is not False
-    return bool(fmt.low == -fmt.high)
 
 
 def _inverse(level: float | jax.Array) -> np.float32 | jax.Array:

@@ -13,6 +13,7 @@ from .._combine import masked
 from .._compressor import Compressor, Learned, PyTree
 from .._select import Where, is_weight
 from ..leaves import Codebook
+from ._quantize import refuse_not_finite
 
 
 class TernaryState(NamedTuple):
@@ -52,6 +53,8 @@ def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Com
         return jnp.where(size > threshold * jnp.max(size), jnp.sign(wide), 0)
 
     def init(params: PyTree) -> TernaryState:
+        refuse_not_finite(params)
+
         def start(x: jax.Array) -> Learned:
             wide, code = jnp.abs(x.astype(jnp.float32)), sign(x)
 
@@ -83,9 +86,13 @@ def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Com
             centroids=centroids(learned.value, x.dtype),
         )
 
+    def finalize(params: PyTree, state: TernaryState) -> PyTree:
+        refuse_not_finite(params)
+        return jax.tree.map(codes, params, state.values)
+
     ternary = Compressor(
         init=init,
         apply=lambda params, state: jax.tree.map(fake, params, state.values),
-        finalize=lambda params, state: jax.tree.map(codes, params, state.values),
+        finalize=finalize,
     )
     return masked(ternary, where)

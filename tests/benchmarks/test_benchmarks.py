@@ -50,6 +50,7 @@ def test_the_readme_names_every_benchmark(name):
         (["threshold", "--size", "-1000"], "--size -1000: not a positive multiple"),
         (["step_overhead", "--steps", "0"], "--steps 0: a block has 1 step or more"),
         (["integer_forward", "--width", "0"], "--width 0: 1 or more"),
+        (["gptq", "--group", "7"], "--group 7: does not divide 1024 features evenly"),
         (["artifact", "--width", "0"], "--width 0: a matrix has 1 row or more"),
     ],
     ids=str,

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pruned, then quantized: the mask survives training, finalizing and the file."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from bitwise import same_tree
+
+import jaxcompress as jc
+from jaxcompress import formats
+from jaxcompress.formats import Int
+from jaxcompress.quantize import (
+    lsq,
+    lsq_plus,
+    mse,
+    mx_quantization,
+    nvfp4_quantization,
+    stochastic,
+    trained_ternary,
+)
+
+CODEBOOK = formats.codebook(np.random.default_rng(0).normal(size=500), 8)
+WAYS = {
+    "signs": jc.weight_quantization(bits=1),
+    "int4": jc.weight_quantization(bits=4),
+    "int4 at random": jc.weight_quantization(
+        bits=4, rounding=stochastic(jax.random.key(0))
+    ),
+    "int4, groups": jc.weight_quantization(bits=4, granularity=jc.PerGroup(8)),
+    "int3 learned": jc.weight_quantization(bits=3, scale=lsq()),
+    "uint3 learned": jc.weight_quantization(bits=3, symmetric=False, scale=lsq_plus()),
+    "uint4": jc.weight_quantization(bits=4, symmetric=False),
+    "uint4, narrow": jc.weight_quantization(fmt=Int(4, False, True)),
+    "uint8 searched": jc.weight_quantization(bits=8, symmetric=False, scale=mse()),
+    "nf4": jc.weight_quantization(fmt=formats.NF4, granularity=jc.PerGroup(16)),
+    "codebook": jc.weight_quantization(fmt=CODEBOOK),
+    "e2m1": jc.weight_quantization(fmt=formats.E2M1),
+    "mx": mx_quantization(),
+    "nvfp4": nvfp4_quantization(),
+    "trained ternary": trained_ternary(),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_mask_survives(name, tmp_path):
+    key = jax.random.key(1)
+    x = jax.random.normal(key, (16, 32))
+    params = {"kernel": jax.random.normal(jax.random.key(2), (32, 6)) + 0.3}
+    c = jc.chain(jc.magnitude_pruning(0.7), WAYS[name])
+
+    def loss(view, batch):
+        return jnp.mean((x @ view["kernel"] - batch) ** 2)
+
+    init, step = jc.train_step(loss, optax.adam(0.05), c)
+    state = init(params)
+    for _ in range(5):
+        state, _ = step(state, jnp.sin(x[:, :6]))
+    view = c.apply(state.params, state.compression)["kernel"]
+    pruned = ~state.compression[0].kept.masks["kernel"]  # of the first of the chain
+    assert abs(float(pruned.mean()) - 0.7) < 0.01
+    assert not view[pruned].any()
+    shipped = c.finalize(state.params, state.compression)
+    same_tree(jc.dense(shipped), {"kernel": view})
+    jc.save(tmp_path / "file", jc.pack_codes(shipped))
+    same_tree(jc.dense(jc.load(tmp_path / "file")), {"kernel": view})
