@@ -6,6 +6,7 @@ from ._cli import Options as Options, RunError as RunError, main as main
 from ._network import Perceptron as Perceptron, no_larger as no_larger
 from ._picture import Curve as Curve, picture as picture
 from ._results import (
+    file_bytes as file_bytes,
     mean_and_spread as mean_and_spread,
     sparsity_of as sparsity_of,
     text_of as text_of,

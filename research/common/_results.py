@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,14 @@ def sparsity_of(params: Any) -> float:
     ]
     zeros = sum(int((w == 0).sum()) for w in weights)
     return zeros / sum(w.size for w in weights)
+
+
+def file_bytes(params: Any) -> int:
+    """Bytes of the packed file, which codes zeros for what they are."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "network.safetensors")
+        jc.save(file, params)
+        return file.stat().st_size
 
 
 def write(file: Path, content: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import optax
@@ -14,20 +15,19 @@ from jax import lax
 import jaxcompress as jc
 
 from ..data import Split, batches
-from ._network import Perceptron
 
 Params = Any
 Step = Callable[..., tuple[jc.TrainState, dict[str, jax.Array]]]
 
 
-def initial(model: Perceptron, split: Split, seed: int, *, quick: bool) -> Params:
+def initial(model: nn.Module, split: Split, seed: int, *, quick: bool) -> Params:
     """Random parameters."""
     # A third of a trial would go into compiling the normal distribution well.
     init = compiled(model.init, quick=True) if quick else model.init
     return init(jax.random.key(seed), split.x[:1])["params"]
 
 
-def loss_of(model: Perceptron) -> Callable[[Params, dict[str, jax.Array]], jax.Array]:
+def loss_of(model: nn.Module) -> Callable[[Params, dict[str, jax.Array]], jax.Array]:
     """Mean cross-entropy of a batch, as a function of the view."""
 
     def loss(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
@@ -66,16 +66,16 @@ def compiled(fn: Callable[..., Any], *, quick: bool) -> Callable[..., Any]:
     return jax.jit(fn, compiler_options=options)
 
 
-def accuracy(model: Perceptron, params: Params, split: Split) -> float:
+def accuracy(model: nn.Module, params: Params, split: Split) -> float:
     """Fraction of right answers."""
     return float((_logits(model, params, split.x).argmax(-1) == split.y).mean())
 
 
-def _logits(model: Perceptron, params: Params, x: np.ndarray) -> np.ndarray:
+def _logits(model: nn.Module, params: Params, x: np.ndarray) -> np.ndarray:
     parts = [x[i : i + 5000] for i in range(0, len(x), 5000)]
     return np.concatenate([np.asarray(_apply(model, params, part)) for part in parts])
 
 
 @jax.jit(static_argnums=0)
-def _apply(model: Perceptron, params: Params, x: np.ndarray) -> Any:
+def _apply(model: nn.Module, params: Params, x: np.ndarray) -> Any:
     return model.apply({"params": params}, x)

@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import jaxcompress as jc
 from jaxcompress import report
 
 from .. import common
@@ -81,7 +78,7 @@ def run(config: Config, data: Dataset, progress: common.Progress) -> list[Record
                 seed=seed,
                 sparsity=common.sparsity_of(params),
                 accuracy=common.accuracy(model, params, data.test),
-                file_bytes=file_bytes(params),
+                file_bytes=common.file_bytes(params),
             )
         )
         progress.done()
@@ -104,11 +101,3 @@ def run(config: Config, data: Dataset, progress: common.Progress) -> list[Record
         for seed in range(config.seeds):
             record(CONTROL, sparsity, seed, narrow.trained(seed).params, small)
     return records
-
-
-def file_bytes(params: Any) -> int:
-    """Bytes of the packed file, which codes zeros for what they are."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "network.safetensors")
-        jc.save(file, params)
-        return file.stat().st_size

@@ -4,15 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 
-import jaxcompress as jc
 from jaxcompress import report
 
 from .. import common
@@ -82,7 +79,7 @@ def run(config: Config, data: Dataset, progress: common.Progress) -> list[Record
             sparsity=0.0 if masks is None else _sparsity(masks),
             zeros=common.sparsity_of(params),
             accuracy=common.accuracy(model, params, data.test),
-            file_bytes=file_bytes(params),
+            file_bytes=common.file_bytes(params),
         )
         records.append(made)
         progress.done()
@@ -115,11 +112,3 @@ def _sparsity(masks: Any) -> float:
     leaves = jax.tree.leaves(masks)
     kept = sum(int(m.sum()) for m in leaves)
     return 1 - kept / sum(m.size for m in leaves)
-
-
-def file_bytes(params: Any) -> int:
-    """Bytes of the packed file, which codes zeros for what they are."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder, "network.safetensors")
-        jc.save(file, params)
-        return file.stat().st_size

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of the study: each a compressor, perhaps a way for activations, or qwix."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jaxcompress as jc
+from jaxcompress import formats, quantize
+from jaxcompress.formats import Format, Int
+from jaxcompress.program import ActivationQuantizer
+
+Axes = Mapping[str, tuple[int, ...]]  # contraction axes by path
+Make = Callable[[Axes], jc.Compressor]
+CHANNELS = jc.PerChannel(axis=-1)  # of convolutions and dense layers alike
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One cell of a table: a method at a width.
+
+    Attributes:
+      method: its name.
+      bits: ``"4"``, ``"bf16"`` or, with activations, ``"W4A4"``.
+      compressor: ``axes -> compressor``; None of qwix.
+      start: ``"float"``: trained on from the float network; ``"scratch"``; ``"after"``:
+        not trained.
+      activations: how activations are rounded, but for the image, which keeps 8 bits.
+      grams: whether ``update`` is given second moments of the inputs.
+      times: how often the epochs that others are trained on for.
+      setting: whose learning rate it is trained with, see ``Config.rates``.
+      qwix: qwix's types of weights and activations, if it is qwix that quantizes.
+    """
+
+    method: str
+    bits: str
+    compressor: Make | None
+    start: str = "after"
+    activations: ActivationQuantizer | None = None
+    grams: bool = False
+    times: int = 1
+    setting: str = ""
+    qwix: tuple[str, str | None] | None = None
+
+    @property
+    def name(self) -> str:
+        """For the progress bar."""
+        return f"{self.method}, {self.bits}, {self.start}"
+
+
+FLOAT = "float"
+LONGER = "float, trained on"
+QWIX = "qwix"
+TIMES = 3
+FOUR = "LSQ, four levels"
+SCALES: dict[str, Callable[[], quantize.AnyScale]] = {
+    "absmax": lambda: quantize.absmax,
+    "mse": quantize.mse,
+    "LSQ": quantize.lsq,
+}
+# Scales of weights and of activations, by the name of the row.
+PAIRS: dict[str, tuple[str, Callable[[], quantize.AnyScale]]] = {
+    "absmax, moving average": ("absmax", quantize.moving_average),
+    "LSQ, LSQ": ("LSQ", quantize.lsq),
+    "LSQ, PACT": ("LSQ", quantize.pact),
+    "LSQ, LSQ+": ("LSQ", quantize.lsq_plus),
+}
+
+
+def _weights(fmt: Format, **options: Any) -> Make:
+    granularity = CHANNELS if fmt.scaled else None
+    return lambda axes: jc.weight_quantization(
+        fmt=fmt, granularity=granularity, **options
+    )
+
+
+def _gptq(bits: int, scale: quantize.Scale) -> Make:
+    return lambda axes: quantize.gptq_quantization(bits, axis=axes, scale=scale)
+
+
+def after_training() -> list[Row]:
+    """Part A, without training."""
+    made = {"bf16": formats.BF16, "f16": formats.F16, "int16": Int(16)}
+    made |= {str(b): Int(b) for b in (8, 4, 3, 2, 1)}
+    rows = [Row("nearest", name, _weights(fmt)) for name, fmt in made.items()]
+    for name, scale in (("mse", quantize.mse()), ("HQQ", quantize.hqq())):
+        rows += [
+            Row(f"nearest, {name}", str(b), _weights(Int(b), scale=scale))
+            for b in (8, 4, 3, 2)
+        ]
+    for name, scale in (("", quantize.absmax), (", HQQ", quantize.hqq())):
+        rows += [
+            Row(f"GPTQ{name}", str(b), _gptq(b, scale), grams=True)
+            for b in (8, 4, 3, 2)
+        ]
+    return rows
+
+
+def in_training() -> list[Row]:
+    """Parts A and B, trained on from the float network."""
+
+    def weights(name: str, bits: int) -> Make:
+        return _weights(Int(bits), scale=SCALES[name]())
+
+    rows = [
+        Row(name, str(b), weights(name, b), start="float", setting=name)
+        for name in SCALES
+        for b in (8, 4, 3, 2)
+        if b < 8 or name == "LSQ"
+    ]
+    # Two symmetric bits have three levels; with the fourth, on one side, they have all.
+    four = _weights(Int(2, narrow=False), scale=quantize.lsq())
+    rows.append(Row(FOUR, "2", four, start="float", setting="LSQ"))
+    for name, (scale, activations) in PAIRS.items():
+        for b in (8, 4, 3, 2) if name == "LSQ, LSQ" else (4, 3, 2):
+            way = ActivationQuantizer(Int(b, symmetric=False), activations())
+            rows.append(
+                Row(
+                    name, f"W{b}A{b}", weights(scale, b), start="float",
+                    activations=way, setting=scale,
+                )
+            )  # fmt: skip
+    return rows
+
+
+def few_levels(start: str) -> list[Row]:
+    """Part C: binary and ternary weights, from a start."""
+    sign, ternary = Int(1), Int(2)
+    kinds: dict[tuple[str, str], Make] = {
+        ("BinaryConnect", "1"): _weights(
+            sign, scale=quantize.unit, gradient=quantize.clipped
+        ),
+        ("XNOR", "1"): _weights(sign),
+        ("Bi-Real", "1"): _weights(sign, gradient=quantize.polynomial),
+        ("LSQ", "1"): _weights(sign, scale=quantize.lsq(start=quantize.absmax)),
+        ("TWN", "2"): _weights(ternary, scale=quantize.mean_above()),
+        ("TTQ", "2"): lambda axes: quantize.trained_ternary(),
+    }
+    rows = [
+        Row(
+            method, bits, make, start=start,
+            setting="LSQ, 1 bit" if method == "LSQ" else method,
+        )
+        for (method, bits), make in kinds.items()
+    ]  # fmt: skip
+    if start == "float":
+        way = ActivationQuantizer(Int(1, symmetric=False), quantize.lsq())
+        return rows + [
+            dataclasses.replace(
+                row, method=f"{row.method}, LSQ", bits="W1A1", activations=way
+            )
+            for row in rows
+            if row.method in ("XNOR", "LSQ")
+        ]
+    return [row for row in rows if row.method != "LSQ"]
+
+
+def longer() -> list[Row]:
+    """The fewest levels, with more time to recover in."""
+    methods = {(LONGER, "32"), ("LSQ", "2"), ("XNOR", "1"), ("TWN", "2")}
+    return [
+        dataclasses.replace(row, method=f"{row.method}, {TIMES} times", times=TIMES)
+        for row in (_longer(), *in_training(), *few_levels("float"))
+        if (row.method, row.bits) in methods
+    ]
+
+
+def _plain(axes: Axes) -> jc.Compressor:
+    del axes
+    return jc.identity()
+
+
+def _longer() -> Row:
+    return Row(LONGER, "32", _plain, start="float", setting=FLOAT)
+
+
+def peers() -> list[Row]:
+    """The same network in qwix: as it is, trained on, and with rounded activations."""
+
+    def row(weights: int, activations: int | None, start: str) -> Row:
+        text = str(weights) if activations is None else f"W{weights}A{activations}"
+        types = (f"int{weights}", activations and f"int{activations}")
+        return Row(QWIX, text, None, start=start, setting=QWIX, qwix=types)  # pyright: ignore[reportArgumentType]
+
+    return [
+        *(row(b, None, "after") for b in (8, 4, 3, 2, 1)),
+        *(row(b, None, "float") for b in (8, 4, 3, 2)),
+        row(8, 8, "float"),
+    ]
+
+
+def rows(*, quick: bool) -> list[Row]:
+    """All of them. qwix's are the last, since it patches JAX for the whole process."""
+    made = [
+        Row(FLOAT, "32", _plain),
+        _longer(),
+        *after_training(),
+        *in_training(),
+        *few_levels("float"),
+        *few_levels("scratch"),
+        *longer(),
+        *peers(),
+    ]
+    return [row for row in made if not quick or (row.method, row.bits) in _QUICK]
+
+
+_QUICK = {
+    (FLOAT, "32"),
+    (LONGER, "32"),
+    ("nearest", "2"),
+    ("GPTQ", "2"),
+    ("LSQ", "2"),
+    ("LSQ, LSQ", "W2A2"),
+    ("XNOR", "1"),
+    (QWIX, "2"),
+}
