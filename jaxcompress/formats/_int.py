@@ -69,7 +69,7 @@ class Int:
         whole = isinstance(bits, int | np.integer) and type(bits) is not bool
         if not whole or bits not in _WIDTHS:
             raise ValueError(
-                f"bits={bits}: integers of 1 to 8 and of 16 bits are supported."
+                f"bits={bits!r}: integers of 1 to 8 and of 16 bits are supported."
             )
         object.__setattr__(self, "bits", int(bits))
         if bits == 1 and not self.symmetric and self.narrow:
