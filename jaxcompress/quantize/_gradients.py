@@ -76,8 +76,8 @@ def through_scale(r: Rounded) -> jax.Array:
     """Straight through, and to the scale and the zero point where they are learned.
 
     Inside, the scale's derivative is the rounding error in steps; where clipped, it is the
-    level of the bound; of a sign, the sign. Values are clipped from half a step beyond the bound on (a whole
-    one with a zero point), where the papers begin at the bound.
+    level of the bound; of a sign, the sign. Values are clipped from half a step beyond the
+    bound on (a whole one with a zero point), where the papers begin at the bound.
 
     References:
       Esser et al., 2020, https://arxiv.org/abs/1902.08153; Bhalgat et al., 2020,
