@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -68,8 +69,8 @@ def aqt(
     model: _networks.MLP, variables: Any, x: jax.Array, steps: int
 ) -> _harness.Variant:
     with _quiet():
-        from aqt.jax.v2 import config
-
+        # By name: it is no dependency, also not of the developers.
+        config = importlib.import_module("aqt.jax.v2.config")
         product = config.config_v4(fwd_bits=8, dlhs_bits=None, drhs_bits=None)
     quantized = _networks.MLP(model.widths, product)
     return block(_quietly(quantized), variables, x, steps)
