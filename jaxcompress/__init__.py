@@ -9,6 +9,7 @@ from . import (
     program as program,
     prune as prune,
     quantize as quantize,
+    teacher_cache as teacher_cache,
     testing as testing,
 )
 from ._combine import chain as chain, masked as masked, partition as partition

@@ -46,6 +46,8 @@ class ActivationQuantizer:
       scale: how its scale is chosen: from data (``moving_average()``, ``minmax()``,
         ``percentile()``, ``mse()``, ``entropy()``), as it comes (``dynamic()``,
         ``blocks(32)``, ``absmax``), or learned (``lsq()``, ``lsq_plus()``, ``pact()``).
+        Of signs, ``Int(1)``, ranges give the largest magnitude; ``absmax``, ``mse()``
+        and ``lsq()`` give the mean, which is nearer.
       rounding: to which level; None: to the nearest.
       gradient: of the rounding; None: what suits the scale.
     """

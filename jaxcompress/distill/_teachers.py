@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several teachers as one."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ._prepare import check_temperature
+
+
+def ensemble(
+    teachers: jax.Array,
+    *,
+    weights: jax.Array | None = None,
+    temperature: float | jax.Array = 1.0,
+) -> jax.Array:
+    """Logits of the mean of the teachers' probabilities.
+
+    ``softmax(ensemble / T)`` is the mean of ``softmax(teachers / T)``: give it to a loss
+    with the same temperature. Since cross-entropy is linear in the target, ``kl`` to it has
+    the gradient of the mean of the ``kl`` to each teacher.
+
+    Args:
+      teachers: logits, ``(teachers, ..., classes)``.
+      weights: ``(teachers,)`` or ``(teachers, ...)``, not negative; they are divided by
+        their sum. None: all alike.
+      temperature: T > 0, that of the loss.
+
+    Returns:
+      ``(..., classes)``, float32 or wider. No gradient reaches the teachers.
+
+    Raises:
+      ValueError: if the weights do not fit.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> logits = jnp.log(jnp.array([[[0.9, 0.1]], [[0.5, 0.5]]]))
+      >>> [f"{p:.1f}" for p in jnp.exp(jc.distill.ensemble(logits))[0]]
+      ['0.7', '0.3']
+
+    References:
+      Hinton et al., 2015, https://arxiv.org/abs/1503.02531
+    """
+    check_temperature(temperature)
+    if teachers.ndim < 2:
+        raise ValueError(
+            f"teachers have shape {teachers.shape}; (teachers, ..., classes) is expected."
+        )
+    wide = jnp.promote_types(teachers.dtype, jnp.float32)
+    logits = jax.lax.stop_gradient(teachers).astype(wide)
+    log_p = jax.nn.log_softmax(logits / temperature)
+    if weights is None:
+        weights = jnp.ones(len(teachers), wide)
+    if weights.shape not in (teachers.shape[:1], teachers.shape[:-1]):
+        raise ValueError(
+            f"weights {weights.shape} do not fit teachers {teachers.shape}: one for each, "
+            f"{teachers.shape[:1]}, or for each position, {teachers.shape[:-1]}."
+        )
+    shape = weights.shape + (1,) * (teachers.ndim - weights.ndim)
+    total = jnp.sum(weights, 0, keepdims=True)
+    shares = (weights / total).astype(wide).reshape(shape)
+    # At zero weight there is nothing to take the logarithm of.
+    log_shares = jnp.log(jnp.where(shares > 0, shares, 1))
+    terms = jnp.where(shares > 0, log_p + log_shares, -jnp.inf)
+    return temperature * jax.nn.logsumexp(terms, 0)
