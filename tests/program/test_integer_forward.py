@@ -173,7 +173,7 @@ def test_it_says_so_if_nothing_runs_on_integers():
     with pytest.raises(ValueError, match="inputs=Int.bits=1, .* codes of 2 to 8 bits"):
         integer_forward(plain, inputs=Int(1))
     with pytest.raises(ValueError, match="known before the function is traced"):
-        integer_forward(plain, inputs=Int(jnp.int32(4)))
+        jax.jit(lambda b: integer_forward(plain, inputs=Int(b)).run(PLAIN, X))(4)
     with pytest.raises(ValueError, match="take integer codes of 2 to 8 bits"):
         integer_forward(plain, weights=E4M3)  # pyright: ignore[reportArgumentType]
 
