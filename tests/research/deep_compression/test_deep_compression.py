@@ -21,7 +21,7 @@ from research.deep_compression._models import MODELS
 from research.deep_compression._run import CONTROL, PACKED
 from research.deep_compression._train import Evaluator
 
-TINY = ["--seeds", "1", "--dense-epochs", "3", "--epochs", "3", "--batch-size", "100"]
+TINY = ["--seeds", "1", "--dense-epochs", "3", "--epochs", "12", "--batch-size", "100"]
 ROWS = ["dense", "pruned", "+ quantized", "+ distilled", PACKED, CONTROL]
 
 
@@ -118,7 +118,8 @@ def interrupted(out, options, after, how):
     deadline = time.monotonic() + 120
     while not (out / f"{after}.json").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.7)
+    # In the middle of the next stage, which other tests beside it must not outlast.
+    time.sleep(0.1)
     child.send_signal(how)
     _, error = child.communicate(timeout=120)
     return child.returncode, error
