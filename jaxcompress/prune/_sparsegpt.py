@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 
 from .._sweep import number, sweep
 from ..numerics import damped, smallest
-from ..quantize import Int, Scale, absmax, fake_quant
+from ..quantize import Int, Scale, absmax, fake_quant, known
 
 RowGrid = Callable[[jax.Array], jax.Array]
 """``row -> row``: the weights of one feature, float32 (outputs,), rounded to a grid."""
@@ -121,8 +121,8 @@ def _round_row(fmt: Int) -> Callable[..., jax.Array]:
     def round_row(
         scale: jax.Array, zero_point: jax.Array | None, row: jax.Array
     ) -> jax.Array:
-        shape, known = (1, len(row)), (scale, zero_point)
-        return fake_quant(row[None], fmt, scale_shape=shape, scale=lambda *_: known)[0]
+        shape, grid = (1, len(row)), known(scale, zero_point)
+        return fake_quant(row[None], fmt, scale_shape=shape, scale=grid)[0]
 
     return round_row
 
