@@ -18,10 +18,12 @@ from ._compressor import (
     Compressor as Compressor,
     Learned as Learned,
     Restart as Restart,
+    Teacher as Teacher,
     compress as compress,
     identity as identity,
 )
 from ._fresh import fresh as fresh
+from ._loss import Aux as Aux, Mean as Mean
 from ._select import is_weight as is_weight
 from ._version import __version__ as __version__
 from .checkpoint import (
@@ -67,5 +69,5 @@ from .quantize import (
     weight_quantization as weight_quantization,
 )
 from .share import weight_sharing as weight_sharing
-from .train import Aux as Aux, TrainState as TrainState, train_step as train_step
+from .train import TrainState as TrainState, train_step as train_step
 from .wrap import unwrap as unwrap, wrap_optimizer as wrap_optimizer

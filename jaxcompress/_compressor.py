@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 PyTree = Any
+_Mark = TypeVar("_Mark")
 
 
 def keep(params: PyTree, state: PyTree, **extras: Any) -> tuple[PyTree, PyTree]:
@@ -109,6 +110,26 @@ class Restart:
     """
 
     now: jax.Array
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """Marks, in a state, parameters of the past that the network learns from.
+
+    ``train_step`` hands what is inside to the loss function, as ``teacher=``.
+
+    Attributes:
+      params: like the parameters, floats in float32 or wider.
+    """
+
+    params: PyTree
+
+
+def marks(state: PyTree, kind: type[_Mark]) -> list[_Mark]:
+    """All marks of a kind in a state, in tree order."""
+    nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind))
+    return [node for node in nodes if isinstance(node, kind)]
 
 
 def split_learned(state: PyTree) -> tuple[list[PyTree], Callable[..., PyTree]]:

@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.tree_util import KeyPath, tree_flatten_with_path
 
-from ._compressor import Active, PyTree, Restart
-
-_Node = TypeVar("_Node")
+from ._compressor import Active, PyTree, Restart, marks
 
 
 def fresh(
@@ -53,10 +51,10 @@ def fresh(
       [[0.0, 2.0]]
     """
     masks: dict[KeyPath, jax.Array] = {}
-    for active in _nodes(compression, Active):
+    for active in marks(compression, Active):
         for path, mask in tree_flatten_with_path(active.masks)[0]:
             masks[path] = masks[path] & mask if path in masks else mask
-    restarts = _nodes(compression, Restart)
+    restarts = marks(compression, Restart)
     if not masks and not restarts:
         return opt_state
     start = jax.tree.map(_like, tx.init(params), opt_state)
@@ -88,8 +86,3 @@ def _masked(
 def _like(new: Any, leaf: Any) -> Any:
     # Keys have a dtype that nothing is cast to.
     return new if new.dtype == leaf.dtype else new.astype(leaf.dtype)
-
-
-def _nodes(tree: PyTree, kind: type[_Node]) -> list[_Node]:
-    nodes = jax.tree.leaves(tree, is_leaf=lambda x: isinstance(x, kind))
-    return [node for node in nodes if isinstance(node, kind)]

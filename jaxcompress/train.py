@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +12,10 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ._compressor import Compressor, PyTree, identity, split_learned
+from ._compressor import Compressor, PyTree, Teacher, identity, marks, split_learned
 from ._fresh import fresh
+from ._loss import call, total_of
+from ._micro_batches import loss_and_grads
 
 
 class TrainState(NamedTuple):
@@ -26,13 +29,6 @@ class TrainState(NamedTuple):
     step: jax.Array  # int32 []: steps done
 
 
-class Aux(NamedTuple):
-    """What a loss function may return beside the loss: ``return loss, Aux(...)``."""
-
-    metrics: Mapping[str, jax.Array] = {}  # scalars; averaged over micro-batches
-    model_state: PyTree = None  # the new model state, where the model has one
-
-
 Init = Callable[..., TrainState]
 Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
@@ -43,6 +39,7 @@ def train_step(
     compressor: Compressor | None = None,
     *,
     learned_tx: optax.GradientTransformation | None = None,
+    schedules: Mapping[str, optax.Schedule] = MappingProxyType({}),
     micro_batches: int = 1,
     donate: bool = False,
 ) -> tuple[Init, Step]:
@@ -55,17 +52,24 @@ def train_step(
     taken at (``before=``).
 
     Args:
-      loss_fn: ``(view, batch, *args, model_state=, rng=) -> loss`` or ``(loss, Aux)``.
-        The loss is a scalar. ``model_state`` and ``rng`` are passed if ``init`` got them;
-        with a model state the loss returns the new one in ``Aux``; what is ``Learned`` in
-        it (the scales of ``quantize_activations``) is trained too. The ``*args`` are those
-        of ``step``: what belongs to no batch, such as a teacher's parameters.
+      loss_fn: ``(view, batch, *args, **known) -> loss`` or ``(loss, Aux)``. The loss is a
+        scalar, a ``Mean``, or a dict of them by name: terms, which are added, and stand
+        in the metrics by themselves. The ``*args`` are those of ``step``: what belongs to
+        no batch, such as a teacher's parameters. By keyword come ``model_state=`` and
+        ``rng=``, if ``init`` got them; ``teacher=``, if the compressor keeps one
+        (``distill.ema_teacher``); and the values of ``schedules``. With a model state the
+        loss returns the new one in ``Aux``; what is ``Learned`` in it (the scales of
+        ``quantize_activations``) is trained too.
       tx: any optax optimizer; those that want the loss value get it.
       compressor: what compresses the parameters; None trains the dense baseline.
       learned_tx: optimizer of the compressor's learned parameters; None: ``tx``.
+      schedules: optax schedules of what the loss takes by keyword, such as
+        ``{"temperature": optax.linear_schedule(8.0, 1.0, 1000)}``; it gets the value at
+        ``state.step``, traced.
       micro_batches: split the leading axis of every batch leaf into so many parts and
-        average their gradients, with one view for all. On CPU prefer 1 for convolutions,
-        which are slow inside the loop this makes.
+        add up their gradients, with one view for all. Scalars are averaged; a ``Mean``
+        is that of the whole batch, however unequal the parts are. On CPU prefer 1 for
+        convolutions, which are slow inside the loop this makes.
       donate: let ``step`` reuse the memory of the state it is given, which the caller
         then must not touch again.
 
@@ -74,8 +78,11 @@ def train_step(
       ``step(state, batch, *args) -> (state, metrics)`` with ``metrics["loss"]``.
 
     Raises:
-      ValueError: in ``step``, if the loss is no scalar, the batch does not divide into
-        micro-batches, or a model state is not returned.
+      TypeError: if a schedule is no function of the step.
+      ValueError: if a schedule has the name of something else that the loss is given. In
+        ``init``, if the compressor keeps two teachers. In ``step``, if the loss is no
+        scalar, the batch does not divide into micro-batches, or a model state is not
+        returned.
 
     Example:
       >>> import jax.numpy as jnp, optax, jaxcompress as jc
@@ -92,11 +99,13 @@ def train_step(
     learned_tx = tx if learned_tx is None else optax.with_extra_args_support(learned_tx)
     if micro_batches < 1:
         raise ValueError(f"micro_batches={micro_batches} is below 1.")
+    _check_schedules(schedules)
 
     def init(
         params: PyTree, *, model_state: PyTree = None, rng: jax.Array | None = None
     ) -> TrainState:
         compression = c.init(params)
+        _teacher(compression)  # refused here if there are two
         opt_state = _strong(tx.init(params))
         if donate:  # some start from the parameters themselves, or from one zero twice
             opt_state, compression, model_state = jax.tree.map(
@@ -111,29 +120,34 @@ def train_step(
     def step(
         state: TrainState, batch: PyTree, *args: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        rng = None if state.rng is None else jax.random.fold_in(state.rng, state.step)
+        known = {name: at(state.step) for name, at in schedules.items()}
+        known |= _teacher(state.compression)
+        if state.model_state is not None:
+            known["model_state"] = state.model_state
+        if state.rng is not None:
+            known["rng"] = jax.random.fold_in(state.rng, state.step)
         learned, rebuild = split_learned(state.compression)
 
         def view_of(params: PyTree, learned: Any) -> PyTree:
             return c.apply(params, rebuild(learned))
 
         view, pullback = jax.vjp(view_of, state.params, learned)
-        loss, aux, (view_grads, model_grads) = _loss_and_grads(
-            loss_fn, view, batch, args, state.model_state, rng, micro_batches
-        )
-        grads, learned_grads = pullback(view_grads)
+        taken = loss_and_grads(loss_fn, view, batch, args, known, micro_batches)
+        loss = taken.metrics["loss"]
+        grads, learned_grads = pullback(taken.view_grads)
 
         def value_fn(params: PyTree) -> jax.Array:  # for optimizers with a line search
             view = view_of(params, learned)
-            return _call(loss_fn, view, batch, args, state.model_state, rng)[0]
+            return total_of(call(loss_fn, view, batch, args, known)[0])
 
-        in_model, rebuild_model = split_learned(aux.model_state)
+        in_model, rebuild_model = split_learned(taken.model_state)
         number = len(learned)
-        learned, learned_grads = learned + in_model, learned_grads + model_grads
-        known = {"value": loss, "grad": grads, "value_fn": value_fn}
+        learned = learned + in_model
+        learned_grads = learned_grads + taken.model_grads
+        extras = {"value": loss, "grad": grads, "value_fn": value_fn}
         opt_state, learned_state = state.opt_state if learned else (state.opt_state, ())
         opt_state = fresh(tx, opt_state, state.params, state.compression)
-        updates, opt_state = tx.update(grads, opt_state, state.params, **known)
+        updates, opt_state = tx.update(grads, opt_state, state.params, **extras)
         params = optax.apply_updates(state.params, updates)
         if learned:
             updates, learned_state = learned_tx.update(
@@ -144,7 +158,7 @@ def train_step(
         params, compression = c.update(
             params,
             rebuild(learned[:number]),
-            grads=view_grads,
+            grads=taken.view_grads,
             value=loss,
             before=state.params,
         )
@@ -156,7 +170,7 @@ def train_step(
             state.rng,
             state.step + 1,
         )
-        return state, {"loss": loss, **aux.metrics}
+        return state, taken.metrics
 
     return init, jax.jit(step, donate_argnums=(0,) if donate else ())
 
@@ -171,86 +185,26 @@ def _strong(tree: PyTree) -> PyTree:
     return jax.tree.map(strong, tree)
 
 
-def _call(
-    loss_fn: Callable[..., Any],
-    view: PyTree,
-    batch: PyTree,
-    args: tuple[Any, ...],
-    model_state: PyTree,
-    rng: jax.Array | None,
-) -> tuple[jax.Array, Aux]:
-    known = {"model_state": model_state, "rng": rng}
-    given = {name: value for name, value in known.items() if value is not None}
-    out = loss_fn(view, batch, *args, **given)
-    loss, aux = out if isinstance(out, tuple) else (out, Aux())
-    if not isinstance(aux, Aux):
-        raise TypeError(
-            f"the loss function returned {type(aux).__name__} beside the loss; return "
-            "`loss` or `loss, jaxcompress.Aux(metrics={...}, model_state=...)`."
-        )
-    if jnp.ndim(loss):
+def _check_schedules(schedules: Mapping[str, optax.Schedule]) -> None:
+    for name, schedule in schedules.items():
+        if name in ("model_state", "rng", "teacher"):
+            raise ValueError(
+                f"{name!r} of schedules= is what the loss is given already; choose "
+                "another name."
+            )
+        if not callable(schedule):
+            raise TypeError(
+                f"{name!r} of schedules= is {schedule!r}, no function of the step. For a "
+                f"constant take optax.constant_schedule, or write it into the loss."
+            )
+
+
+def _teacher(compression: PyTree) -> dict[str, PyTree]:
+    """The one that a compressor keeps, by the keyword that the loss gets it by."""
+    teachers = marks(compression, Teacher)
+    if len(teachers) > 1:
         raise ValueError(
-            f"the loss has shape {jnp.shape(loss)}: reduce it to a scalar, for instance "
-            "with .mean()."
+            f"the compressor keeps {len(teachers)} teachers, and the loss takes one: "
+            "chain one ema_teacher or earlier_teacher only."
         )
-    if model_state is not None and aux.model_state is None:
-        raise ValueError(
-            "init was given a model_state, so the loss function returns the new one: "
-            "`return loss, jaxcompress.Aux(model_state=...)`."
-        )
-    return loss, aux
-
-
-def _loss_and_grads(
-    loss_fn: Callable[..., Any],
-    view: PyTree,
-    batch: PyTree,
-    args: tuple[Any, ...],
-    model_state: PyTree,
-    rng: jax.Array | None,
-    parts: int,
-) -> tuple[jax.Array, Aux, PyTree]:
-    """Loss, aux, and gradients at the view and at what the model state has ``Learned``.
-
-    Averaged over micro-batches.
-    """
-
-    def one(batch: PyTree, model_state: PyTree, rng: jax.Array | None) -> Any:
-        learned, rebuild = split_learned(model_state)
-
-        def loss_of(view: PyTree, learned: list[PyTree]) -> tuple[jax.Array, Aux]:
-            return _call(loss_fn, view, batch, args, rebuild(learned), rng)
-
-        return jax.value_and_grad(loss_of, argnums=(0, 1), has_aux=True)(view, learned)
-
-    if parts == 1:
-        (loss, aux), grads = one(batch, model_state, rng)
-        return loss, aux, grads
-
-    def body(model_state: PyTree, part: tuple[PyTree, Any]) -> Any:
-        (loss, aux), grads = one(part[0], model_state, part[1])
-        return aux.model_state, (loss, dict(aux.metrics), grads)
-
-    keys = None if rng is None else jax.random.split(rng, parts)
-    split = jax.tree.map(lambda x: _split(x, parts), batch)
-    first = jax.tree.map(lambda x: x[0], (split, keys))
-    # The sums live in the carry: a stack of gradients would be `parts` times the size.
-    shapes = jax.eval_shape(body, model_state, first)[1]
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-    def add(carry: tuple[PyTree, PyTree], part: tuple[PyTree, Any]) -> Any:
-        new_state, out = body(carry[0], part)
-        return (new_state, jax.tree.map(jnp.add, carry[1], out)), None
-
-    (model_state, total), _ = lax.scan(add, (model_state, zeros), (split, keys))
-    loss, metrics, grads = jax.tree.map(lambda x: x / parts, total)
-    return loss, Aux(metrics, model_state), grads
-
-
-def _split(x: jax.Array, parts: int) -> jax.Array:
-    if not x.shape or x.shape[0] % parts:
-        raise ValueError(
-            f"a batch leaf of shape {tuple(x.shape)} does not split into {parts} "
-            "micro-batches along its leading axis."
-        )
-    return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+    return {"teacher": teachers[0].params} if teachers else {}

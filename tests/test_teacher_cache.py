@@ -57,6 +57,29 @@ def test_each_seed_of_an_augmentation_has_an_answer_of_its_own(tmp_path):
         answers([1], seeds=2)
 
 
+def test_another_input_than_the_teacher_had_is_refused(tmp_path):
+    ids, x = [3, 1], np.arange(8.0, dtype=np.float32).reshape(2, 4)
+    with write(tmp_path / "with", KEY, shard=1) as cache:
+        cache.add(ids, logits(ids), inputs=x)
+    answers = read(tmp_path / "with", KEY)
+    want = answers([1, 3])
+    np.testing.assert_array_equal(answers([1, 3], inputs=x[::-1]).indices, want.indices)
+    other = x.copy()
+    other[1, 2] += 1e-6
+    with pytest.raises(
+        CacheError, match="example 1 with seed 0 is not what .* 0 others"
+    ):
+        answers(ids, inputs=other)
+    with pytest.raises(CacheError, match="same augmentation, seeds and dtype"):
+        answers(ids, inputs=x.astype(np.float64))
+    with pytest.raises(ValueError, match="not those of 2 examples"):
+        answers(ids, inputs=x[:1])
+    with write(tmp_path / "without", KEY) as cache:
+        cache.add(ids, logits(ids))
+    with pytest.raises(CacheError, match="written without inputs="):
+        read(tmp_path / "without", KEY)(ids, inputs=x)
+
+
 def test_a_run_goes_on_where_another_stopped(tmp_path):
     filled(tmp_path, [0, 1, 2])
     with write(tmp_path, KEY) as cache:
@@ -74,14 +97,14 @@ sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_teacher_cache import KEY, logits, write
 with write({str(tmp_path)!r}, KEY, shard=4) as cache:
     cache.add(list(range(10)), logits(list(range(10))))
-    open({str(tmp_path / "000002.part")!r}, "wb").write(b"half")
+    open({str(tmp_path / ".000002.safetensors.0.tmp")!r}, "wb").write(b"half")
     os._exit(9)
 """
     done = subprocess.run([sys.executable, "-c", script], check=False)
     assert done.returncode == 9
     assert len(read(tmp_path, KEY)) == 8
     filled(tmp_path, list(range(10)))
-    assert len(read(tmp_path, KEY)) == 10 and not list(tmp_path.glob("*.part"))
+    assert len(read(tmp_path, KEY)) == 10 and not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(

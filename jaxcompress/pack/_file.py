@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from .._atomic import write_bytes
 from .._select import path_text
 from ..leaves import Leaf, is_leaf
 from . import _manifest
@@ -71,23 +71,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> int:
         )
     if path.is_dir():
         raise IsADirectoryError(f"cannot save {str(path)!r}: it is a folder.")
-    # In the same folder, because a move between file systems is not atomic.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise type(error)(
-                error.errno,
-                f"cannot save {str(path)!r}: {error.strerror or error}. Is the folder "
-                "writable, and is there space left?",
-            ) from error
-        raise
+    write_bytes(path, data)
     return len(data)
 
 

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxcompress.distill import take_slices
+
+
+class ConvNet(nn.Module):
+    channels: int
+    width: int
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.relu(nn.Conv(self.channels, (3, 3), strides=2, name="conv")(x))
+        x = nn.relu(nn.Dense(self.width, name="hidden")(x.mean((1, 2))))
+        return nn.Dense(4, name="head")(x)
+
+
+X = jax.random.normal(jax.random.key(0), (2, 6, 6, 1))
+TEACHER: Any = ConvNet(6, 5).init(jax.random.key(1), X)["params"]
+CHANNELS = jnp.array([True, False, True, True, False, True])
+UNITS = np.array([4, 0, 3])
+PLAN = {
+    ("conv/kernel", -1): CHANNELS,
+    ("conv/bias", 0): CHANNELS,
+    ("hidden/kernel", 0): CHANNELS,
+    ("hidden/kernel", 1): UNITS,
+    ("hidden/bias", 0): UNITS,
+    ("head/kernel", 0): UNITS,
+}
+
+
+def test_where_the_units_that_go_are_dead_the_student_is_the_teacher():
+    unit = np.isin(np.arange(5), UNITS)
+    head = TEACHER["head"]["kernel"] * unit[:, None]
+    hidden = TEACHER["hidden"]["kernel"] * CHANNELS[:, None]
+    dead = {
+        **TEACHER,
+        "hidden": {**TEACHER["hidden"], "kernel": hidden},
+        "head": {**TEACHER["head"], "kernel": head},
+    }
+    student = take_slices(dead, PLAN)
+    got: Any = ConvNet(4, 3).apply({"params": student}, X)
+    want: Any = ConvNet(6, 5).apply({"params": dead}, X)
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_not_named_is_copied():
+    student = take_slices(TEACHER, {("head/bias", 0): np.array([0])})
+    kernel = student["head"]["kernel"]
+    np.testing.assert_array_equal(kernel, TEACHER["head"]["kernel"])
+    assert kernel.unsafe_buffer_pointer() != (
+        TEACHER["head"]["kernel"].unsafe_buffer_pointer()
+    )
+    np.testing.assert_array_equal(student["head"]["bias"], TEACHER["head"]["bias"][:1])
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        ({("conv/kernal", 0): UNITS}, "no leaf; closest: 'conv/kernel'"),
+        ({("head/bias", 1): UNITS}, r"'head/bias' \(4,\) has no axis 1"),
+        ({("conv/bias", 0): CHANNELS[:5]}, "5 bools for axis 0 .* 6 entries"),
+        ({("conv/bias", 0): CHANNELS & False}, "leaves nothing of axis 0"),
+        ({("conv/bias", 0): CHANNELS, ("conv/bias", -1): CHANNELS}, "axis -1 .* twice"),
+        ({("conv/bias", 0): np.array([6])}, "not there"),
+        ({("conv/bias", 0): np.ones((6, 1))}, "no vector"),
+    ],
+    ids=["path", "axis", "length", "nothing", "twice", "range", "kind"],
+)
+def test_bad_plans(plan, message):
+    with pytest.raises(ValueError, match=message):
+        take_slices(TEACHER, plan)
