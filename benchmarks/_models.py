@@ -57,6 +57,29 @@ def make(name: str, *, quick: bool) -> Task:
     return Task(params, logits, batches)
 
 
+def loop(
+    task: Task, steps: int, state: Any, step: Callable[..., Any], *args: Any
+) -> Callable[[], Any]:
+    """A block of steps, each with the next batch, that goes on from call to call.
+
+    Args:
+      task: whose batches are used in turns.
+      steps: in a block.
+      state: to start from; it may be donated.
+      step: ``(state, batch, *args) -> (state, metrics)``.
+      *args: what belongs to no batch.
+    """
+
+    def block() -> Any:
+        nonlocal state
+        metrics = None
+        for i in range(steps):
+            state, metrics = step(state, task.batches[i % len(task.batches)], *args)
+        return state, metrics
+
+    return block
+
+
 def _dense(layer: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     return x @ layer["kernel"] + layer["bias"][None]
 

@@ -99,7 +99,7 @@ def _block(
     distilled: bool = False,
 ) -> _harness.Variant:
     init, step = jc.train_step(_loss(task, distilled), _TX, compressor, donate=True)
-    return _loop(task, steps, init(jax.tree.map(jnp.copy, task.params)), step)
+    return _models.loop(task, steps, init(jax.tree.map(jnp.copy, task.params)), step)
 
 
 def _by_hand(task: _models.Task, steps: int) -> _harness.Variant:
@@ -113,20 +113,7 @@ def _by_hand(task: _models.Task, steps: int) -> _harness.Variant:
         return (optax.apply_updates(params, updates), opt_state), {"loss": loss}
 
     params = jax.tree.map(jnp.copy, task.params)
-    return _loop(task, steps, (params, _TX.init(params)), step)
-
-
-def _loop(
-    task: _models.Task, steps: int, state: Any, step: Callable[..., Any]
-) -> _harness.Variant:
-    def block() -> Any:
-        nonlocal state
-        metrics = None
-        for i in range(steps):
-            state, metrics = step(state, task.batches[i % len(task.batches)])
-        return state, metrics
-
-    return block
+    return _models.loop(task, steps, (params, _TX.init(params)), step)
 
 
 if __name__ == "__main__":

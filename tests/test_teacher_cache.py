@@ -74,10 +74,29 @@ def test_another_input_than_the_teacher_had_is_refused(tmp_path):
         answers(ids, inputs=x.astype(np.float64))
     with pytest.raises(ValueError, match="not those of 2 examples"):
         answers(ids, inputs=x[:1])
+    with write(tmp_path / "with", KEY) as cache:
+        with pytest.raises(ValueError, match="not those of 1 examples"):
+            cache.add([7], logits([7]), inputs=x)
+        assert (7, 0) not in cache
     with write(tmp_path / "without", KEY) as cache:
         cache.add(ids, logits(ids))
     with pytest.raises(CacheError, match="written without inputs="):
         read(tmp_path / "without", KEY)(ids, inputs=x)
+
+
+def test_pairs_of_far_ids_and_seeds_are_kept_apart(tmp_path):
+    ids = [2**62, -1, 5, 5, 0, 2**62]
+    seeds = [-(2**62), 3, 2**62, 3, 0, 3]
+    with write(tmp_path, KEY, shard=2) as cache:
+        cache.add(ids, logits(range(6)), seeds=seeds)
+    answers = read(tmp_path, KEY)
+    for i in (5, 0, 3, 1, 4, 2):
+        want = distill.top_k(logits([i]), 3, temperature=2.0)
+        got = answers([ids[i]], seeds=[seeds[i]])
+        np.testing.assert_array_equal(got.log_probs, want.log_probs)
+    for pair in ((5, 0), (0, 3), (4, 3), (5, 4)):
+        with pytest.raises(CacheError, match=f"example {pair[0]} with seed {pair[1]}"):
+            answers([pair[0]], seeds=pair[1])
 
 
 def test_a_run_goes_on_where_another_stopped(tmp_path):

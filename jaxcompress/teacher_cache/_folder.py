@@ -77,9 +77,3 @@ def hashes(inputs: Any, number: int) -> np.ndarray:
     digests = [hashlib.blake2b(kind + row.tobytes(), digest_size=8) for row in rows]
     hashes = [int.from_bytes(digest.digest(), "little") for digest in digests]
     return np.maximum(np.array(hashes, np.uint64), np.uint64(1))
-
-
-def as_records(ids: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    records = np.empty(len(ids), [("id", np.int64), ("seed", np.int64)])
-    records["id"], records["seed"] = ids, seeds
-    return records

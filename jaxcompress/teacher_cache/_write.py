@@ -73,13 +73,13 @@ class Writer:
         values = np.asarray(kept.log_probs)
         if np.isnan(values).any():
             raise ValueError("the teacher answers NaN; nothing of this batch is kept.")
-        pairs = list(zip(ids.tolist(), seeds.tolist(), strict=True))
-        new = [
-            i for i, p in enumerate(pairs) if p not in self._seen and p not in pairs[:i]
-        ]
-        self._seen.update(pairs)
         indices = np.asarray(kept.indices)
         columns = ids, seeds, hashes(inputs, len(ids)), indices, values
+        new = []
+        for i, pair in enumerate(zip(ids.tolist(), seeds.tolist(), strict=True)):
+            if pair not in self._seen:
+                self._seen.add(pair)
+                new.append(i)
         part = dict(zip(COLUMNS, columns, strict=True))
         self._rows.append({name: x[new] for name, x in part.items()})
         while sum(len(r["ids"]) for r in self._rows) >= self._shard:
