@@ -45,10 +45,20 @@ def main(
     study: Callable[[Options], None],
     argv: Sequence[str] | None,
     *,
+    data: Sequence[str] = DATA,
     chooses: bool = False,
 ) -> int:
-    """Parse arguments and run a study; returns the exit status."""
-    args = _parser(name, about, chooses).parse_args(argv)
+    """Parse arguments and run a study; returns the exit status.
+
+    Args:
+      name: of the study's folder.
+      about: what it does, for ``--help``.
+      study: what runs.
+      argv: the arguments; None for those of the process.
+      data: names of the data sets it can use, the default first.
+      chooses: whether it has settings to choose.
+    """
+    args = _parser(name, about, data, chooses).parse_args(argv)
     try:
         from ..data import DatasetCorrupted, DatasetNotFound
     except ImportError as error:
@@ -74,12 +84,14 @@ def main(
     return 0
 
 
-def _parser(name: str, about: str, chooses: bool) -> argparse.ArgumentParser:
+def _parser(
+    name: str, about: str, data: Sequence[str], chooses: bool
+) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=f"python -m research.{name}", description=about
     )
     add = parser.add_argument
-    add("--data", choices=DATA, default="digits", help="data set (digits)")
+    add("--data", choices=data, default=data[0], help=f"data set ({data[0]})")
     add("--data-dir", type=Path, metavar="DIR", help="folder with the data's files")
     add("--no-download", action="store_true", help="never use the network")
     add("--seeds", type=int, metavar="N", help="how many runs, for the spread (3)")
