@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import flax.linen as nn
@@ -40,7 +41,7 @@ def no_larger(nbytes: int, dataset: Dataset, widths: Sequence[int]) -> Perceptro
             first, *rest = (max(1, round(shrink * width)) for width in widths)
             narrow = (first, *(max(floor, width) for width in rest))
             model = Perceptron(dataset.num_classes, narrow)
-            shapes = jax.eval_shape(model.init, jax.random.key(0), dataset.train.x[:1])
-            if 4 * sum(x.size for x in jax.tree.leaves(shapes)) <= nbytes:
+            sizes = (dataset.train.x[0].size, *narrow, dataset.num_classes)
+            if 4 * sum((i + 1) * o for i, o in itertools.pairwise(sizes)) <= nbytes:
                 return model
     return model

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+from pathlib import Path
+
+import jax.numpy as jnp
+import pytest
+
+import jaxcompress as jc
+import research.joint_compression
+from research import common
+from research.data import Split, load
+from research.joint_compression import _choose
+from research.joint_compression._config import CHOICES, choices, config_of
+from research.joint_compression._counted import counted
+from research.joint_compression._rows import (
+    FLOAT,
+    JOINTLY,
+    LABELS,
+    METHODS,
+    NARROW,
+    PRUNE,
+    QUANTIZE,
+    SMALL,
+    Row,
+    Teaching,
+    rows,
+)
+from research.joint_compression._study import main, total
+from research.joint_compression._table import Record, markdown, pairs, summary
+
+FOLDER = Path(research.joint_compression.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("study") / "out"
+    assert main(["--quick", "--out", str(out)]) == 0
+    return out
+
+
+def records(folder):
+    content = json.loads((folder / "results.json").read_text())
+    return [Record(**record) for record in content["records"]]
+
+
+def keys(networks):
+    return {(n.part, n.method, n.bits, n.taught) for n in networks}
+
+
+def test_every_row_is_there_and_drawn(finished):
+    config, made = config_of("digits", seeds=None, quick=True), records(finished)
+    chosen = choices(quick=True)
+    assert keys(rows(config, chosen)) <= keys(made)
+    assert len(made) == total(config, chosen)
+    assert (finished / "results.png").stat().st_size > 10_000
+
+
+def test_what_is_done_jointly_is_in_the_file(finished):
+    size = {m: pair[0] for (m, _), pair in pairs(records(finished)).items()}
+    joint, pruned, coded = (size[m][0] for m in (JOINTLY, PRUNE, QUANTIZE))
+    assert joint.levels == 3 and pruned.levels is None
+    assert min(joint.sparsity, pruned.sparsity) > 0.899
+    assert joint.file_bytes < min(pruned.file_bytes, coded.file_bytes)
+    assert size[NARROW][0].weights > size[SMALL][0].weights
+
+
+def test_a_network_that_is_not_what_was_asked_for_is_refused():
+    config = config_of("digits", seeds=None, quick=True)
+    params = {"kernel": jnp.linspace(-1, 1, 400).reshape(40, 10)}
+
+    def check(method, bits, compressor):
+        shipped = jc.compress(compressor, params)
+        return counted(config, Row("methods", method, bits, LABELS), shipped)
+
+    four = jc.weight_quantization(bits=4)
+    with pytest.raises(common.RunError, match="0.5000 of the weights are zero"):
+        check(PRUNE, None, jc.magnitude_pruning(0.5))
+    with pytest.raises(common.RunError, match="15 levels"):
+        check(QUANTIZE, 2, four)
+    with pytest.raises(common.RunError, match="not every weight is a code"):
+        check(QUANTIZE, 4, jc.identity())
+    made = check(JOINTLY, 4, jc.chain(jc.magnitude_pruning(0.9), four))
+    assert (made.levels or 99) <= 15 and made.sparsity >= 0.9
+
+
+def test_stages_share_the_steps():
+    assert {sum(s.sixths for s in stages) for stages in METHODS.values()} == {6}
+
+
+def test_teachers_have_names():
+    made = (
+        LABELS,
+        Teaching(0.9, 4, 4),
+        Teaching(0.9, 16, 1),
+        Teaching(1, squared=True),
+    )
+    assert [t.name for t in made] == ["labels", "T=4", "16 to 1", "logits"]
+
+
+def test_settings_are_chosen_without_the_test_set():
+    data = load("digits")
+    blind = dataclasses.replace(data, test=Split(data.test.x[:0], data.test.y[:0]))
+    chooser = _choose.Chooser(config_of("digits", seeds=None, quick=True), data, None)
+    assert len(chooser._data.test) == 0
+    made = json.loads(CHOICES.read_text())
+    assert made["split"] == "validation"
+    config = config_of("fashion_mnist", seeds=None, quick=False)
+    tried = [len(t["accuracy"]) for p in ("settings", "teaching", "weights")
+             for t in made[p].values()]  # fmt: skip
+    assert _choose.trials(config, blind) == sum(tried)
+
+
+def test_the_readme_says_what_the_results_say():
+    made = records(FOLDER)
+    content = json.loads((FOLDER / "results.json").read_text())
+    assert content["rows"] == summary(made)["rows"]
+    config = config_of("fashion_mnist", seeds=None, quick=False)
+    small = {k for k in keys(made) if k[1] in (FLOAT, SMALL, NARROW)}
+    assert keys(made) - small <= keys(rows(config, choices(quick=False)))
+    assert {r.seed for r in made} == {0, 1, 2}
+    readme = (FOLDER / "README.md").read_text()
+    assert [t for t in markdown(made).split("\n\n") if t not in readme] == []
