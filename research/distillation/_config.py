@@ -53,6 +53,7 @@ class Config:
       teacher_batch: its examples a step.
       teacher_rate: its learning rate.
       views: how many views there are of an image, where it has some.
+      invention: steps of gradient descent in which an image is made up.
       generations: how often a student teaches the next.
       decay: of the average of the student's own parameters.
       omitted: classes that a transfer set lacks, one at a time.
@@ -75,6 +76,7 @@ class Config:
     teacher_batch: int
     teacher_rate: float = 2e-3
     views: int = 4
+    invention: int = 50
     generations: int = 3
     decay: float = 0.99
     omitted: tuple[int, ...]

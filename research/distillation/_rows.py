@@ -30,7 +30,8 @@ class Row:
       projector: "maps" or "pooled": which of the student's features are projected.
       labels: whether the student sees them.
       kl: whether ``kl`` is added too, as it was chosen.
-      views: how images are made into inputs: "", "shifted", "mixed", "smooth noise".
+      views: how images are made into inputs: "", "shifted", "mixed", "smooth
+        noise", "invented".
       ensemble: whether all teachers teach at once.
       average: whether the teacher is the average of the student's own parameters.
       schedule: whether the temperature falls from twice the chosen one to 1.
@@ -134,12 +135,13 @@ FREE = Row(
     "kl, smooth noise", losses.kl, "schemes", setting=KL, views="smooth noise",
     labels=False,
 )  # fmt: skip
+INVENTED = dataclasses.replace(FREE, name="kl, invented", views="invented")
 _QUICK = {ALONE, SMOOTH, temperature_row(4.0), "kl, all teachers", "hint and kl"}
 
 
 def rows(*, quick: bool) -> list[Row]:
     """All rows that are one training, or a few for a trial."""
-    made = [*LOGITS, *FEATURES, *VIEWS, AVERAGE, FREE]
+    made = [*LOGITS, *FEATURES, *VIEWS, AVERAGE, FREE, INVENTED]
     if not quick:
         return made
     return [r for r in made if r.name in _QUICK or r in (VIEWS[3], FREE)]

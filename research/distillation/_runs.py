@@ -19,6 +19,7 @@ from .. import common
 from ..data import Split
 from . import _losses as losses
 from ._config import Config, Setting
+from ._invented import inventor
 from ._network import Answers, Network
 from ._rows import Row
 from ._views import subset, views_of
@@ -92,6 +93,8 @@ class Runs:
                 views, self.train.x[rows], y, number=self.config.views, seed=seed
             )
             asked = [self.teacher(of) for of in teachers]
+            if views == "invented":
+                x = self._invented(asked[0], x)
             if views:  # the maps of all would be large, and no row asks for them
                 made = [said(self.logits(params, x)) for params in asked]
             else:
@@ -194,6 +197,24 @@ class Runs:
         parts = [ask(params, x[i : i + CHUNK]) for i in range(0, len(x), CHUNK)]
         parts = [jax.tree.map(np.asarray, part) for part in parts]
         return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
+
+    def _invented(self, params: Params, start: np.ndarray) -> np.ndarray:
+        """Images that a teacher is sure of, as many of each class."""
+        steps = 2 if self.config.quick else self.config.invention
+
+        def logits_of(params: Params, x: jax.Array) -> jax.Array:
+            answers: Any = self._large.apply({"params": params}, x)
+            return answers.logits
+
+        invent = self._once(
+            ("invent",),
+            lambda: common.compiled(
+                inventor(logits_of, steps), quick=self.config.quick
+            ),
+        )
+        labels = np.arange(len(start)) % self.classes
+        parts = [slice(i, i + CHUNK) for i in range(0, len(start), CHUNK)]
+        return np.concatenate([invent(params, start[i], labels[i]) for i in parts])
 
     def _taught(self, seed: int) -> Params:
         """A loop and no scan, in which convolutions are slow on a CPU."""

@@ -26,7 +26,8 @@ def views_of(
 
     Args:
       kind: "": the images themselves; "shifted": by up to a fourteenth of their side;
-        "mixed": blended with one another; "smooth noise": no images at all.
+        "mixed": blended with one another; "smooth noise" and "invented": no images
+        at all, and what a teacher's images are made up from.
       x: images ``(n, h, w, c)``.
       y: float ``(n, classes)``, shares of the classes.
       number: of views an image.

@@ -14,6 +14,7 @@ import research.distillation
 from research.data import Split
 from research.distillation import _choose, _losses
 from research.distillation._config import chosen
+from research.distillation._invented import inventor
 from research.distillation._network import Answers, ByPatches
 from research.distillation._omitted import Without, raised, rates
 from research.distillation._rows import rows
@@ -129,3 +130,17 @@ def test_the_readme_says_what_the_results_say():
     readme = (FOLDER / "README.md").read_text()
     tables = markdown(records, without, content["classes"]).split("\n\n")
     assert [t for t in tables if t not in readme] == []
+
+
+def test_a_teacher_is_sure_of_what_is_invented():
+    start = np.full((6, 4, 4, 1), 0.5, np.float32)
+    labels = np.arange(6) % 3
+    params = jax.random.normal(jax.random.key(0), (16, 3))
+
+    def logits_of(params, x):
+        return x.reshape(len(x), -1) @ params
+
+    made = jax.jit(inventor(logits_of, 20))(params, start, labels)
+    assert (logits_of(params, start).argmax(-1) == labels).sum() == 2
+    assert (logits_of(params, made).argmax(-1) == labels).all()
+    assert made.min() >= 0 and made.max() <= 1
