@@ -62,8 +62,10 @@ def _variants(
 ) -> dict[str, _harness.Variant]:
     teacher = jax.tree.map(lambda x: x + 0.01, task.params)
 
-    def distilled(answers: Callable[..., jax.Array], **settings: Any) -> Any:
-        return _block(task, steps, _distilled(task, answers), **settings)
+    def distilled(
+        answers: Callable[..., jax.Array], mean: Any = jc.Mean.of, **settings: Any
+    ) -> Any:
+        return _block(task, steps, _distilled(task, answers, mean), **settings)
 
     def live(logits: Any, batch: Any, teacher: Any) -> Any:
         theirs = task.logits(teacher, batch["x"])
@@ -89,6 +91,7 @@ def _variants(
         "cached logits": distilled(cached),
         "cached top 3": distilled(top, args=(known,)),
         "cached top 3, from disk": _from_disk(task, steps, top, folder),
+        "cached logits, 4 micro-batches": distilled(cached, jnp.mean, micro_batches=4),
         "cached logits, 4 micro-batches of a Mean": distilled(cached, micro_batches=4),
         "relations of the cached logits (RKD)": distilled(relations),
     }
@@ -110,7 +113,7 @@ def _distilled(task: _models.Task, answers: Callable[..., jax.Array]) -> LossFn:
     ) -> dict[str, jc.Mean]:
         logits, hard = _cross_entropy(task, params, batch)
         soft = answers(logits, batch, *args, *known.values())
-        return {"labels": jc.Mean.of(hard), "teacher": jc.Mean.of(soft)}
+        return {"labels": mean(hard), "teacher": mean(soft)}
 
     return loss_fn
 

@@ -157,3 +157,15 @@ def test_low_rank_factors_are_leaves_that_can_be_compressed_in_turn():
     assert isinstance(int8["a"]["kernel"].left, jc.QArray)
     close = jc.dense(int8)["a"]["kernel"] - jc.dense(thin)["a"]["kernel"]
     assert jnp.abs(close).max() < 0.02 * jnp.abs(PARAMS["a"]["kernel"]).max()
+
+
+def test_traced_bits_go_through_a_chain():
+    def view(bits):
+        int_ = jc.weight_quantization(fmt=jc.formats.Int(bits))
+        both = jc.chain(jc.magnitude_pruning(0.5), int_)
+        return both.apply(PARAMS, both.init(PARAMS))
+
+    traced, known = jax.jit(view)(jnp.int32(3)), view(3)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), traced, known
+    )

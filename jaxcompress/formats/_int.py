@@ -113,10 +113,10 @@ class Int:
         """Integer dtype that holds a code in memory.
 
         Raises:
-          ValueError: of traced bits.
+          TypeError: of traced bits.
         """
         if self.traced:
-            raise ValueError(
+            raise TypeError(
                 "bits are a traced number, and what ships has a fixed width: finalize "
                 "with Int(int(bits)), outside of jit."
             )

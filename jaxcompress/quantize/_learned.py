@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -58,8 +59,8 @@ def lsq(*, start: Scale | None = None) -> KeptScale:
         return _unknown(shape, offset=False)
 
     def observe(state: LearnedScale, x: jax.Array, fmt: Format) -> LearnedScale:
-        first, _ = _first(start, x, state.scale.value.shape, fmt)
-        return LearnedScale(state.count + 1, _once(state, state.scale, first), None)
+        shape = state.scale.value.shape
+        return _set_once(state, lambda: (_first(start, x, shape, fmt)[0], None))
 
     return KeptScale(init=init, observe=observe, read=read, gradient=through_scale)
 
@@ -88,21 +89,19 @@ def lsq_plus(*, start: Scale | None = None) -> KeptScale:
 
     def observe(state: LearnedScale, x: jax.Array, fmt: Format) -> LearnedScale:
         shape = state.scale.value.shape
-        if start is None:
-            x = lax.stop_gradient(x).astype(jnp.float32)
+
+        def first() -> Chosen:
+            if start is not None:
+                return _first(start, x, shape, fmt)
+            wide = lax.stop_gradient(x).astype(jnp.float32)
             ends = (
-                reduce_tiles(f, x, shape or (1,) * x.ndim) for f in (jnp.min, jnp.max)
+                reduce_tiles(f, wide, shape or (1,) * x.ndim)
+                for f in (jnp.min, jnp.max)
             )
             low, high = (end.reshape(shape) for end in ends)
-            scale, zero_point = of_range(low, high, fmt)
-        else:
-            scale, zero_point = _first(start, x, shape, fmt)
-        assert state.zero_point is not None and zero_point is not None
-        return LearnedScale(
-            state.count + 1,
-            _once(state, state.scale, scale),
-            _once(state, state.zero_point, zero_point),
-        )
+            return of_range(low, high, fmt)
+
+        return _set_once(state, first)
 
     def read(state: LearnedScale, x: jax.Array, fmt: Format) -> Chosen:
         assert state.zero_point is not None
@@ -135,12 +134,14 @@ def pact(*, start: float | None = None) -> KeptScale:
     def observe(state: LearnedScale, x: jax.Array, fmt: Format) -> LearnedScale:
         del fmt
         shape = state.scale.value.shape
-        if start is None:
-            x = jnp.abs(lax.stop_gradient(x).astype(jnp.float32))
-            first = reduce_tiles(jnp.max, x, shape or (1,) * x.ndim).reshape(shape)
-        else:
-            first = jnp.full(shape, start, jnp.float32)
-        return LearnedScale(state.count + 1, _once(state, state.scale, first), None)
+
+        def first() -> Chosen:
+            if start is not None:
+                return jnp.full(shape, start, jnp.float32), None
+            wide = jnp.abs(lax.stop_gradient(x).astype(jnp.float32))
+            return reduce_tiles(jnp.max, wide, shape or (1,) * x.ndim), None
+
+        return _set_once(state, first)
 
     def read(state: LearnedScale, x: jax.Array, fmt: Format) -> Chosen:
         del x
@@ -157,9 +158,23 @@ def _unknown(shape: Shape, *, offset: bool) -> LearnedScale:
     return LearnedScale(jnp.zeros((), jnp.int32), Learned(ones), zero_point)
 
 
-def _once(state: LearnedScale, old: Learned, first: jax.Array) -> Learned:
-    value = first.astype(jnp.float32).reshape(old.value.shape)
-    return Learned(jnp.where(state.count == 0, value, old.value))
+def _set_once(state: LearnedScale, first: Callable[[], Chosen]) -> LearnedScale:
+    """Values for the first array; later ones do not pay for choosing them."""
+    shape = state.scale.value.shape
+    offset = None if state.zero_point is None else state.zero_point.value
+
+    def chosen() -> tuple[jax.Array, jax.Array | None]:
+        scale, zero_point = first()
+        scale = jnp.asarray(scale, jnp.float32).reshape(shape)
+        if zero_point is None or offset is None:
+            return scale, None
+        return scale, zero_point.astype(jnp.float32).reshape(shape)
+
+    scale, zero_point = lax.cond(
+        state.count == 0, chosen, lambda: (state.scale.value, offset)
+    )
+    kept = None if zero_point is None else Learned(zero_point)
+    return LearnedScale(state.count + 1, Learned(scale), kept)
 
 
 def _known(state: LearnedScale, value: jax.Array) -> jax.Array:

@@ -11,7 +11,15 @@ from bitwise import same_tree
 import jaxcompress as jc
 from jaxcompress.formats import Int
 from jaxcompress.program import ActivationQuantizer
-from jaxcompress.quantize import KeptScale, as_scale, fake_quant, lsq, lsq_plus, pact
+from jaxcompress.quantize import (
+    KeptScale,
+    absmax,
+    as_scale,
+    fake_quant,
+    lsq,
+    lsq_plus,
+    pact,
+)
 
 X = jax.random.normal(jax.random.key(0), (32, 8))
 TARGET = jnp.tanh(X @ jax.random.normal(jax.random.key(1), (8, 3)))
@@ -267,3 +275,21 @@ def test_a_state_of_ranges_can_be_donated():
     for _ in range(2):
         state, metrics = step(state, BATCH)
     assert jnp.isfinite(metrics["loss"])
+
+
+@pytest.mark.parametrize("scale", [lsq, lsq_plus])
+def test_the_start_is_searched_for_once(scale):
+    ran = []
+
+    def start(x, tiles, fmt):
+        jax.debug.callback(lambda: ran.append(1))
+        return absmax(x, tiles, fmt)
+
+    c = jc.weight_quantization(bits=4, symmetric=scale is lsq, scale=scale(start=start))
+    params = {"kernel": jnp.arange(12.0).reshape(4, 3)}
+    update = jax.jit(c.update)
+    state = c.init(params)
+    for _ in range(3):
+        _, state = update(params, state)
+    jax.effects_barrier()
+    assert len(ran) == 1
