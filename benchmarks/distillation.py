@@ -107,10 +107,10 @@ def _labels(task: _models.Task) -> LossFn:
     return lambda params, batch: _cross_entropy(task, params, batch)[1].mean()
 
 
-def _distilled(task: _models.Task, answers: Callable[..., jax.Array]) -> LossFn:
-    def loss_fn(
-        params: Any, batch: Any, *args: Any, **known: Any
-    ) -> dict[str, jc.Mean]:
+def _distilled(
+    task: _models.Task, answers: Callable[..., jax.Array], mean: Any = jc.Mean.of
+) -> LossFn:
+    def loss_fn(params: Any, batch: Any, *args: Any, **known: Any) -> dict[str, Any]:
         logits, hard = _cross_entropy(task, params, batch)
         soft = answers(logits, batch, *args, *known.values())
         return {"labels": mean(hard), "teacher": mean(soft)}
