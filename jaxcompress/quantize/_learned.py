@@ -38,7 +38,8 @@ def lsq(*, start: Scale | None = None) -> KeptScale:
 
     Args:
       start: how to choose the first scale; None: twice the mean magnitude over the root
-        of the largest code, as in the paper; of signs, the mean magnitude.
+        of the largest code, as in the paper; of signs, the mean magnitude. That mean has
+        zeros in it: of weights that are pruned already ``start=mse()`` is better.
 
     Example:
       >>> import optax, jaxcompress as jc

@@ -142,7 +142,7 @@ def test_a_compressor_of_traced_bits_wants_a_width_to_ship():
         c = jc.weight_quantization(bits=bits)
         return jc.dense(c.finalize(params, c.init(params)))
 
-    with pytest.raises(ValueError, match=r"finalize\s+with Int\(int\(bits\)\)"):
+    with pytest.raises(TypeError, match=r"finalize\s+with Int\(int\(bits\)\)"):
         jax.jit(ship)(jnp.int32(4))
 
 
