@@ -26,9 +26,30 @@ class LawError(AssertionError):
     """A law that a compressor does not keep: which one, where, and by how much."""
 
 
+class Program:
+    """A compressor's update and view, compiled together once for all laws.
+
+    ``compiled`` and ``eager`` are ``(params, state, grads) -> (params, state, view)``.
+    """
+
+    def __init__(self, c: Compressor):
+        self._c = c
+        self.traces = 0
+        self.compiled = jax.jit(self._traced)
+
+    def _traced(self, params: PyTree, state: PyTree, grads: PyTree) -> Any:
+        self.traces += 1
+        return self.eager(params, state, grads)
+
+    def eager(self, params: PyTree, state: PyTree, grads: PyTree) -> Any:
+        params, state = self._c.update(params, state, grads=grads)
+        return params, state, self._c.apply(params, state)
+
+
 @dataclasses.dataclass(frozen=True)
 class Case:
     c: Compressor
+    program: Program  # of c
     params: PyTree  # after a few steps
     state: PyTree
     start: PyTree  # before them
@@ -48,29 +69,23 @@ def _law1_apply_keeps_avals(case: Case) -> None:
 
 
 def _law2_update_keeps_avals(case: Case) -> None:
-    params, state = case.c.update(case.start, case.first, grads=case.grads)
+    params, state, _ = case.program.compiled(case.start, case.first, case.grads)
     _same_avals(2, "params after update", case.start, params)
     _same_avals(2, "state after update", case.first, state)
 
 
 def _law3_jit(case: Case) -> None:
-    traces = 0
-
-    def traced(params: PyTree, state: PyTree, grads: PyTree) -> Any:
-        nonlocal traces
-        traces += 1
-        params, state = case.c.update(params, state, grads=grads)
-        return params, state, case.c.apply(params, state)
-
-    compiled = jax.jit(traced)
-    eager = traced(case.params, case.state, case.grads)
-    once = compiled(case.params, case.state, case.grads)
+    program = case.program
+    eager = program.eager(case.params, case.state, case.grads)
+    once = program.compiled(case.params, case.state, case.grads)
     _close(3, "jit against eager", eager, once, case.rounding)
-    traces, (params, state, _) = 1, once
+    traces, (params, state, _) = program.traces, once
     for _ in range(_TRACED_STEPS - 1):
-        params, state, _ = compiled(step(params, case.grads), state, case.grads)
-    if traces != 1:
-        raise LawError(f"law 3: {_TRACED_STEPS} steps were traced {traces} times.")
+        grads = case.grads
+        params, state, _ = program.compiled(step(params, grads), state, grads)
+    if program.traces != traces:
+        again = program.traces - traces
+        raise LawError(f"law 3: {_TRACED_STEPS} steps were traced {1 + again} times.")
 
 
 def _law4_ships_what_was_trained(case: Case) -> None:
@@ -85,28 +100,29 @@ def _law5_unselected(case: Case) -> str | None:
     view = jax.tree.leaves(case.c.apply(case.params, case.state))
     untouched = {p for p, x, v in zip(paths, leaves, view, strict=True) if v is x}
     if len(untouched) == len(paths):  # the view tells nothing: updates move parameters
-        fresh = case.c.init(case.params)
-        moved, _ = case.c.update(case.params, fresh, grads=case.grads)
+        moved, _ = case.c.update(case.params, case.first, grads=case.grads)
         new = jax.tree.leaves(moved)
         untouched = {p for p, x, m in zip(paths, leaves, new, strict=True) if m is x}
     if untouched:
-        _untouched(case.c, case, untouched)
+        _untouched(case.c, case.program, case.first, case, untouched)
     for path in paths:
         only = masked(case.c, path)
         try:
-            only.init(case.params)
+            state = only.init(case.params)
         except ValueError:
             continue  # the compressor itself does not select this leaf alone
-        _untouched(only, case, set(paths) - {path})
+        _untouched(only, Program(only), state, case, set(paths) - {path})
         return None
     return None if untouched else "not checked: no leaf could be selected alone"
 
 
-def _untouched(c: Compressor, case: Case, paths: set[str]) -> None:
-    params, state = c.update(case.params, c.init(case.params), grads=case.grads)
+def _untouched(
+    c: Compressor, program: Program, state: PyTree, case: Case, paths: set[str]
+) -> None:
+    params, state, view = program.compiled(case.params, state, case.grads)
     for name, tree in (
         ("update", params),
-        ("apply", c.apply(params, state)),
+        ("apply", view),
         ("finalize", dense(c.finalize(params, state))),
     ):
         before, after = (
@@ -131,10 +147,9 @@ def _law7_gradient(case: Case) -> None:
         )
         return sum(jax.tree.leaves(parts), jnp.zeros(()))
 
-    for path, grad in zip(
-        *paths_and_leaves(jax.grad(inner)(case.params))[:2], strict=True
-    ):
-        if not bool(jnp.all(jnp.isfinite(grad))):
+    grads = jax.jit(jax.grad(inner))(case.params)
+    for path, grad in zip(*paths_and_leaves(grads)[:2], strict=True):
+        if not np.isfinite(np.asarray(grad, np.float32)).all():
             raise LawError(f"law 7: the gradient at {path!r} is not finite.")
 
 
@@ -191,23 +206,20 @@ def _law11_sharded_and_resumed(case: Case) -> str | None:
         spec = [("x" if i in axes else None) for i in range(leaf.ndim)]
         return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
 
-    def run(params: PyTree, state: PyTree, grads: PyTree) -> tuple[PyTree, PyTree]:
-        params, state = case.c.update(params, state, grads=grads)
-        return case.c.apply(params, state), state
-
     # One program at a time: several in flight can starve virtual devices of threads.
     sharded = jax.tree.map(shard, (case.start, case.grads))
     state = _sharded_init(case, sharded[0])
     _close(
         11,
         "init, sharded against unsharded",
-        case.c.init(case.start),
+        case.first,
         state,
         case.rounding,
     )
-    single = jax.jit(run)(case.start, case.c.init(case.start), case.grads)
-    view, state = jax.block_until_ready(jax.jit(run)(sharded[0], state, sharded[1]))
-    _close(11, "sharded against unsharded", single, (view, state), case.rounding)
+    run = case.program.compiled
+    single = run(case.start, case.first, case.grads)[1:]
+    state, view = jax.block_until_ready(run(sharded[0], state, sharded[1]))[1:]
+    _close(11, "sharded against unsharded", single, (state, view), case.rounding)
     for path, before, after in zip(
         *paths_and_leaves(sharded[0])[:2], jax.tree.leaves(view), strict=True
     ):
@@ -223,19 +235,20 @@ def _sharded_init(case: Case, params: PyTree) -> PyTree:
     try:
         jax.eval_shape(case.c.init, params)
     except TypeError:  # shapes that depend on values, such as a rank by energy
-        return case.c.init(case.start)
+        return case.first
     return jax.block_until_ready(jax.jit(case.c.init)(params))
 
 
 def _resumed(case: Case) -> None:
     from .checkpoint import restore_checkpoint, save_checkpoint
 
-    params, grads = step(case.params, case.grads), case.grads
-    straight = case.c.update(params, case.state, grads=grads)
+    run, grads = case.program.compiled, case.grads
+    params = step(case.params, grads)
+    straight = run(params, case.state, grads)
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(folder, 0, (params, case.state))
         params, state = restore_checkpoint(folder, (params, case.state))
-    resumed = case.c.update(params, state, grads=grads)
+    resumed = run(params, state, grads)
     _close(11, "resumed against uninterrupted", straight, resumed, 0.0)
 
 

@@ -163,6 +163,10 @@ def _name(path: str) -> str:
 
 
 def _abstract(leaf: Any) -> Any:
+    if isinstance(leaf, jax.Array) and not leaf.committed:
+        # Orbax pins what it restores to a device: such an array could no longer stand
+        # beside those of a mesh, and would compile what reads it anew.
+        return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
     if isinstance(leaf, jax.Array):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     return leaf
@@ -171,7 +175,7 @@ def _abstract(leaf: Any) -> Any:
 def _like(like: Any, value: Any) -> Any:
     if _is_key(like):
         return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like))
-    return value
+    return jnp.asarray(value) if isinstance(like, jax.Array) else value
 
 
 def _is_key(leaf: Any) -> bool:

@@ -89,6 +89,17 @@ def test_restoring_keeps_the_sharding_of_like(tmp_path):
     np.testing.assert_array_equal(again, PARAMS["a"]["kernel"])
 
 
+def test_what_was_on_no_device_in_particular_is_so_again(tmp_path):
+    state = {"w": jnp.ones((4, 2), jnp.bfloat16), "key": jax.random.key(1)}
+    pinned = jax.device_put(state, jax.devices()[1])
+    jc.save_checkpoint(tmp_path, 0, state)
+    free, kept = (jc.restore_checkpoint(tmp_path, like) for like in (state, pinned))
+    assert not any(x.committed for x in jax.tree.leaves(free))
+    assert {x.device for x in jax.tree.leaves(kept)} == {jax.devices()[1]}
+    # So it may stand beside arrays of another device.
+    np.testing.assert_array_equal(free["w"] + pinned["w"], 2 * np.ones((4, 2)))
+
+
 def test_only_the_newest_stay_and_none_is_replaced(tmp_path):
     for step in (1, 2, 3):
         jc.save_checkpoint(tmp_path, step, {"x": jnp.full(2, float(step))}, keep=2)

@@ -118,7 +118,7 @@ class QuantizedFunction(NamedTuple):
       init: ``(params, *args) -> ranges``: of nothing seen yet, a dict by point. The
         arguments may be shapes.
       calibrate: ``(params, ranges, *args) -> (out, ranges)``: observes; the result is
-        that of the function, bit for bit.
+        that of the function: the same equations on the same values.
       train: likewise: observes, then rounds to the grid of what it has seen.
       frozen: likewise: rounds to the grid of the ranges and leaves them as they are.
       points: ``(params, *args) -> {name: (Point, ActivationQuantizer)}``: what is

@@ -24,7 +24,8 @@ class Observer(NamedTuple):
     Attributes:
       init: ``(params, *args) -> state`` of no data; the arguments may be shapes.
       update: ``(params, state, *args) -> (out, state)``, with one more batch. ``out`` is
-        that of the function, bit for bit.
+        that of the function: the same equations on the same values. (Under jit XLA may
+        fuse two programs in two ways, which moves a last bit of both.)
       merge: ``(params, state, state, *args) -> state`` of two disjoint parts of the data.
       read: ``(params, state, *args) -> statistics``, shaped like ``params``: None at
         leaves that were not observed. In ``merge`` and ``read`` the arguments tell the

@@ -79,8 +79,9 @@ def test_calibration_returns_the_bits_of_the_function(name):
     fn, params, x = MODELS[name]
     quantized = jc.quantize_activations(fn)
     start = quantized.init(params, x)
-    out, ranges = jax.jit(quantized.calibrate)(params, start, x)
-    assert_same_bits(out, jax.jit(fn)(params, x))
+    # Not under jit, which may fuse the two programs in two ways.
+    out, ranges = quantized.calibrate(params, start, x)
+    assert_same_bits(out, fn(params, x))
     assert jax.tree.map(jax.typeof, ranges) == jax.tree.map(jax.typeof, start)
     for seen in ranges.values():
         assert (seen.count == 1).all() and (seen.low <= seen.high).all()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.ad_checkpoint import checkpoint_name
-from models import MODELS, assert_same_bits, initialized, linen_cnn, normal
+from models import MODELS, assert_same_bits, exact, initialized, linen_cnn, normal
 
 import jaxcompress as jc
 from jaxcompress.program import tap_names
@@ -19,12 +19,12 @@ def close(x, y):
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "custom_rule"])
 def test_every_name_gives_what_it_says_and_the_result_keeps_its_bits(name):
-    model = MODELS[name]()
+    model, run = exact(name)
     names = tap_names(model.fn, model.params, *model.args)
-    out, found = jax.jit(jc.taps(model.fn, "*"))(model.params, *model.args)
+    out, found = run(jc.taps(model.fn, "*"))(model.params, *model.args)
     kinds = {k: (x.shape, x.dtype) for k, x in found.items()}
     assert kinds == {k: (x.shape, x.dtype) for k, x in names.items()}
-    assert_same_bits(out, jax.jit(model.fn)(model.params, *model.args))
+    assert_same_bits(out, run(model.fn)(model.params, *model.args))
 
 
 def captured(intermediates, name):
