@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from .. import common
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -63,18 +65,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults of a data set, and what was asked for."""
-    config = Config(data=data, rates=RATES, **DEFAULTS[data])
-    if seeds is not None:
-        config = dataclasses.replace(config, seeds=seeds)
-    if quick:
-        config = dataclasses.replace(
-            config,
-            seeds=seeds or 1,
-            epochs=1,
-            tuning=1,
-            batch_size=128,
-            widths=(8,),
-            examples=128,
-            quick=True,
-        )
-    return config
+    return common.adjusted(
+        Config(data=data, rates=RATES, **DEFAULTS[data]),
+        seeds=seeds,
+        quick=quick,
+        epochs=1,
+        tuning=1,
+        batch_size=128,
+        widths=(8,),
+        examples=128,
+    )

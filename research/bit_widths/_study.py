@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import time
 from collections.abc import Iterable, Sequence
-from typing import Any
-
-from jaxcompress import report
 
 from .. import common
-from ..data import Dataset, load
+from ..data import Dataset
 from ._choose import choose, trials
 from ._config import Config, config_of
 from ._network import ConvNet
@@ -36,32 +32,23 @@ def study(options: common.Options) -> None:
     """Run what was asked for and write it to the folder."""
     if importlib.util.find_spec("qwix") is None:
         raise common.RunError('qwix is missing: pip install -e ".[research,qwix]"')
-    console, start = common.console(), time.monotonic()
     config = config_of(options.data, seeds=options.seeds, quick=options.quick)
-    data = load(options.data, data_dir=options.data_dir, download=options.download)
-    about: dict[str, Any] = {"config": dataclasses.asdict(config)}
-    about["train"] = len(data.train)
-    about["provenance"] = dataclasses.asdict(report.provenance())
+    session = common.Session(options, dataclasses.asdict(config))
+    data = session.data
     if options.choose:
-        with common.Progress(console, trials(config)) as progress:
+        with session.progress(trials(config)) as progress:
             made = choose(
                 config, data.train, data.validation, data.num_classes, progress
             )
-        del about["config"]["rates"]  # they are what is being chosen
-        common.write(options.out / "choices.json", {**made, **about})
-        console.print(made)
-        return
-    total = config.seeds * len(rows(quick=config.quick))
-    with common.Progress(console, total) as progress:
+        return session.chose(made, setting="rates")
+    with session.progress(config.seeds * len(rows(quick=config.quick))) as progress:
         records = run(config, data, progress, range(config.seeds))
-    about |= {"test": len(data.test), "seconds": time.monotonic() - start}
-    common.write(options.out / "results.json", {**about, **summary(records)})
-    console.print(
-        f"{config.data}, {config.seeds} seeds, test accuracy %; all of it simulated\n"
+    caption = f"{config.seeds} seeds, test accuracy %; all of it simulated"
+    session.finish(
+        summary(records),
+        f"{config.data}, {caption}\n\n{markdown(records)}",
+        lambda file: draw(records, file),
     )
-    print(markdown(records))
-    draw(records, options.out / "results.png")
-    console.print(f"{about['seconds']:.0f} s. Results: {options.out}", soft_wrap=True)
 
 
 def run(

@@ -12,6 +12,7 @@ from ._results import (
     text_of as text_of,
     write as write,
 )
+from ._session import Session as Session, adjusted as adjusted
 from ._training import (
     accuracy as accuracy,
     compiled as compiled,

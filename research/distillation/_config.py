@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import common
+
 CHOICES = Path(__file__).with_name("choices.json")  # from `--choose`
 
 
@@ -123,13 +125,17 @@ def config_of(
     data: str, *, seeds: int | None, quick: bool, choose: bool = False
 ) -> Config:
     """The defaults of a data set, and what was asked for."""
-    config = Config(data=data, chosen={} if choose else chosen(), **DEFAULTS[data])
-    if seeds is not None:
-        config = dataclasses.replace(config, seeds=seeds)
-    if quick:
-        config = dataclasses.replace(
-            config, seeds=seeds or 1, epochs=3, widths=(4, 8),
-            assistant=(4, 8), teacher_widths=(8, 16, 16), teacher_epochs=2, views=1,
-            generations=1, omitted_temperatures=(4.0,), omitted_epochs=1, quick=True,
-        )  # fmt: skip
-    return config
+    return common.adjusted(
+        Config(data=data, chosen={} if choose else chosen(), **DEFAULTS[data]),
+        seeds=seeds,
+        quick=quick,
+        epochs=3,
+        widths=(4, 8),
+        assistant=(4, 8),
+        teacher_widths=(8, 16, 16),
+        teacher_epochs=2,
+        views=1,
+        generations=1,
+        omitted_temperatures=(4.0,),
+        omitted_epochs=1,
+    )

@@ -3,18 +3,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxcompress import distill, report
+from jaxcompress import distill
 
 from .. import common
-from ..data import Dataset, load
+from ..data import Dataset
 from . import _omitted as omitted
 from ._choose import choose, trials
 from ._config import Config, config_of
@@ -38,32 +35,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def study(options: common.Options) -> None:
     """Run what was asked for and write it to the folder."""
-    console, start = common.console(), time.monotonic()
     config = config_of(
         options.data, seeds=options.seeds, quick=options.quick, choose=options.choose
     )
-    data = load(options.data, data_dir=options.data_dir, download=options.download)
-    about: dict[str, Any] = {"config": config.as_json(), "train": len(data.train)}
-    about["provenance"] = dataclasses.asdict(report.provenance())
+    session = common.Session(options, config.as_json())
+    data = session.data
     if options.choose:
-        with common.Progress(console, trials(config)) as progress:
+        with session.progress(trials(config)) as progress:
             made = choose(
                 config, data.train, data.validation, data.num_classes, progress
             )
-        del about["config"]["chosen"]  # they are what is being chosen
-        common.write(options.out / "choices.json", {**made, **about})
-        console.print({name: row["chosen"] for name, row in made["rows"].items()})
-        return
-    with common.Progress(console, total(config)) as progress:
+        return session.chose(made, setting="chosen")
+    with session.progress(total(config)) as progress:
         records, without = run(config, data, progress)
-    about |= {"test": len(data.test), "seconds": time.monotonic() - start}
-    about["classes"] = list(data.classes)
-    content = {**about, **summary(records, without)}
-    common.write(options.out / "results.json", content)
-    console.print(f"{config.data}, {config.seeds} seeds, test accuracy %\n")
-    print(markdown(records, without, data.classes))
-    draw(records, without, data.classes, options.out / "results.png")
-    console.print(f"{about['seconds']:.0f} s. Results: {options.out}", soft_wrap=True)
+    tables = markdown(records, without, data.classes)
+    session.finish(
+        {"classes": list(data.classes), **summary(records, without)},
+        f"{config.data}, {config.seeds} seeds, test accuracy %\n\n{tables}",
+        lambda file: draw(records, without, data.classes, file),
+    )
 
 
 def total(config: Config) -> int:

@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .. import common
+
 CHOICES = Path(__file__).with_name("choices.json")
 SIX = 6  # all stages together; halves and thirds of a training are whole sixths
 
@@ -62,23 +64,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults of a data set, and what was asked for."""
-    config = Config(data=data, **DEFAULTS[data])
-    if seeds is not None:
-        config = dataclasses.replace(config, seeds=seeds)
-    if quick:
-        config = dataclasses.replace(
-            config,
-            seeds=seeds or 1,
-            epochs=1,
-            tuning=1,
-            widths=(32, 16),
-            bits=(2,),
-            temperatures=(1.0, 16.0),
-            falling=(16.0,),
-            every=2,
-            quick=True,
-        )
-    return config
+    return common.adjusted(
+        Config(data=data, **DEFAULTS[data]),
+        seeds=seeds,
+        quick=quick,
+        epochs=1,
+        tuning=1,
+        widths=(32, 16),
+        bits=(2,),
+        temperatures=(1.0, 16.0),
+        falling=(16.0,),
+        every=2,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,16 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
-from jaxcompress import report
-
 from .. import common
-from ..data import Dataset, load
+from ..data import Dataset
 from ._choose import choose, trials
 from ._config import Choices, Config, choices, config_of, key_of
 from ._counted import counted, narrow
@@ -53,33 +50,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def study(options: common.Options) -> None:
     """Run what was asked for and write it to the folder."""
-    console, start = common.console(), time.monotonic()
     config = config_of(options.data, seeds=options.seeds, quick=options.quick)
-    data = load(options.data, data_dir=options.data_dir, download=options.download)
-    about: dict[str, Any] = {"config": dataclasses.asdict(config)}
-    about["train"] = len(data.train)
-    about["provenance"] = dataclasses.asdict(report.provenance())
+    session = common.Session(options, dataclasses.asdict(config))
+    data = session.data
     if options.choose:
-        with common.Progress(console, trials(config, data)) as progress:
+        with session.progress(trials(config, data)) as progress:
             made = choose(config, data, progress)
-        common.write(options.out / "choices.json", {**made, **about})
-        console.print(made)
-        return
+        return session.chose(made)
     chosen = choices(quick=config.quick)
-    with common.Progress(console, total(config, chosen)) as progress:
+    with session.progress(total(config, chosen)) as progress:
         records = []
         for record in run(config, chosen, data, progress):
             records.append(record)
             progress.done()
-    about |= {"test": len(data.test), "seconds": time.monotonic() - start}
-    about["cpu_seconds"] = time.process_time()
-    common.write(options.out / "results.json", {**about, **summary(records)})
-    console.print(
-        f"{config.data}, {config.seeds} seeds, test accuracy %; all of it simulated\n"
+    caption = f"{config.seeds} seeds, test accuracy %; all of it simulated"
+    session.finish(
+        summary(records),
+        f"{config.data}, {caption}\n\n{markdown(records)}",
+        lambda file: draw(records, file),
     )
-    print(markdown(records))
-    draw(records, options.out / "results.png")
-    console.print(f"{about['seconds']:.0f} s. Results: {options.out}", soft_wrap=True)
 
 
 def total(config: Config, chosen: Choices) -> int:

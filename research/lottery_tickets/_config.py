@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from .. import common
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -63,19 +65,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults of a data set, and what was asked for."""
-    config = Config(data=data, **DEFAULTS[data])
-    if seeds is not None:
-        config = dataclasses.replace(config, seeds=seeds)
-    if quick:
-        config = dataclasses.replace(
-            config,
-            seeds=seeds or 1,
-            rounds=3,
-            share=0.6,
-            epochs=4,
-            widths=(30,),
-            shown=(0, 1, 3),
-            once=(3,),
-            quick=True,
-        )
-    return config
+    return common.adjusted(
+        Config(data=data, **DEFAULTS[data]),
+        seeds=seeds,
+        quick=quick,
+        rounds=3,
+        share=0.6,
+        epochs=4,
+        widths=(30,),
+        shown=(0, 1, 3),
+        once=(3,),
+    )

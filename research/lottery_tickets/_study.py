@@ -4,17 +4,15 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 import jaxcompress as jc
-from jaxcompress import report
 
 from .. import common
-from ..data import Dataset, load
+from ..data import Dataset
 from ._config import Config, config_of
 from ._runs import Runs
 from ._table import (
@@ -46,24 +44,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def study(options: common.Options) -> None:
     """Run what was asked for and write it to the folder."""
-    console, start = common.console(), time.monotonic()
     config = config_of(options.data, seeds=options.seeds, quick=options.quick)
-    data = load(options.data, data_dir=options.data_dir, download=options.download)
-    with common.Progress(console, total(config)) as progress:
-        records = run(config, data, progress)
-    seconds = time.monotonic() - start
-    content = {
-        "config": dataclasses.asdict(config),
-        "train": len(data.train),
-        "test": len(data.test),
-        "provenance": dataclasses.asdict(report.provenance()),
-        "seconds": seconds,
-        **summary(records),
-    }
-    common.write(options.out / "results.json", content)
-    console.print(table(config, len(data.test), records))
-    draw(records, options.out / "results.png")
-    console.print(f"{seconds:.0f} s. Results: {options.out}", soft_wrap=True)
+    session = common.Session(options, dataclasses.asdict(config))
+    with session.progress(total(config)) as progress:
+        records = run(config, session.data, progress)
+    session.finish(
+        summary(records),
+        table(config, len(session.data.test), records),
+        lambda file: draw(records, file),
+    )
 
 
 def total(config: Config) -> int:

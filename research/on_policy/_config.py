@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from .. import common
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
@@ -53,21 +55,16 @@ RATES: dict[str, float] = {
 
 def config_of(*, seeds: int | None, quick: bool) -> Config:
     """The defaults, and what was asked for."""
-    config = Config(rates=RATES)
-    if seeds is not None:
-        config = dataclasses.replace(config, seeds=seeds)
-    if quick:
-        config = dataclasses.replace(
-            config,
-            seeds=seeds or 1,
-            teacher=12,
-            student=8,
-            teaching=3,
-            warming=3,
-            steps=3,
-            batch_size=4,
-            judged=8,
-            written=8,
-            quick=True,
-        )
-    return config
+    return common.adjusted(
+        Config(rates=RATES),
+        seeds=seeds,
+        quick=quick,
+        teacher=12,
+        student=8,
+        teaching=3,
+        warming=3,
+        steps=3,
+        batch_size=4,
+        judged=8,
+        written=8,
+    )

@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
-from typing import Any
-
-from jaxcompress import report
 
 from .. import common
-from ..data import Dataset, load
+from ..data import Dataset
 from ._choose import choose, trials
 from ._config import Config, config_of
 from ._judge import compare, cost, own
@@ -35,33 +31,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def study(options: common.Options) -> None:
     """Run what was asked for and write it to the folder."""
-    console, start = common.console(), time.monotonic()
     config = config_of(seeds=options.seeds, quick=options.quick)
-    data = load(options.data, data_dir=options.data_dir, download=options.download)
-    about: dict[str, Any] = {"config": dataclasses.asdict(config)}
-    about |= {"source": data.source, "train": len(data.train)}
-    about["provenance"] = dataclasses.asdict(report.provenance())
+    session = common.Session(options, dataclasses.asdict(config))
+    data = session.data
     if options.choose:
-        with common.Progress(console, trials()) as progress:
+        with session.progress(trials()) as progress:
             made = choose(
                 config, data.train, data.validation, data.num_classes, progress
             )
-        del about["config"]["rates"]  # they are what is being chosen
-        common.write(options.out / "choices.json", {**made, **about})
-        console.print(made)
-        return
-    with common.Progress(console, len(rows(quick=config.quick))) as progress:
+        return session.chose(made, setting="rates")
+    with session.progress(len(rows(quick=config.quick))) as progress:
         records, rollout = run(config, data, progress, range(config.seeds))
-    about |= {"rollout_milliseconds": rollout, "test": len(data.test)}
-    about["seconds"] = time.monotonic() - start
-    common.write(options.out / "results.json", {**about, **summary(records)})
-    print(markdown(records))
-    console.print(
-        f"a batch of rollouts: {rollout['steps']:.0f} ms by steps, "
-        f"{rollout['passes']:.0f} ms by whole passes"
+    cost = (
+        f"A batch of rollouts: {rollout['steps']:.0f} ms by steps, "
+        f"{rollout['passes']:.0f} ms by whole passes."
     )
-    draw(records, options.out / "results.png")
-    console.print(f"{about['seconds']:.0f} s. Results: {options.out}", soft_wrap=True)
+    session.finish(
+        {"rollout_milliseconds": rollout, **summary(records)},
+        f"{markdown(records)}\n\n{cost}",
+        lambda file: draw(records, file),
+    )
 
 
 def run(

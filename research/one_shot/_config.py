@@ -7,6 +7,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from .. import common
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
@@ -80,12 +82,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults of a data set, and what was asked for."""
-    config = Config(data=data, chosen=CHOSEN, **DEFAULTS[data])
-    if seeds is not None:
-        config = dataclasses.replace(config, seeds=seeds)
-    if quick:
-        config = dataclasses.replace(
-            config, seeds=seeds or 1, sparsities=(0.5, 0.9), epochs=5, widths=(20,),
-            examples=256, quick=True,
-        )  # fmt: skip
-    return config
+    return common.adjusted(
+        Config(data=data, chosen=CHOSEN, **DEFAULTS[data]),
+        seeds=seeds,
+        quick=quick,
+        sparsities=(0.5, 0.9),
+        epochs=5,
+        widths=(20,),
+        examples=256,
+    )

@@ -6,6 +6,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from .. import common
+
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
@@ -78,19 +80,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults of a data set, and what was asked for."""
-    config = Config(data=data, **DEFAULTS[data])
-    if seeds is not None:
-        config = dataclasses.replace(config, seeds=seeds)
-    if quick:
-        config = dataclasses.replace(
-            config,
-            seeds=seeds or 1,
-            sparsities=(0.9,),
-            epochs=8,
-            widths=(30,),
-            rigl=Exchange(0.3, 5),
-            set=Exchange(0.3, 5),
-            ramp_every=5,
-            quick=True,
-        )
-    return config
+    return common.adjusted(
+        Config(data=data, **DEFAULTS[data]),
+        seeds=seeds,
+        quick=quick,
+        sparsities=(0.9,),
+        epochs=8,
+        widths=(30,),
+        rigl=Exchange(0.3, 5),
+        set=Exchange(0.3, 5),
+        ramp_every=5,
+    )

@@ -4,16 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
-from jaxcompress import report
-
 from .. import common
-from ..data import Dataset, load
+from ..data import Dataset
 from ._choose import choose, trials
 from ._config import Config, config_of
 from ._methods import METHODS
@@ -33,27 +30,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def study(options: common.Options) -> None:
     """Run what was asked for and write it to the folder."""
-    console, start = common.console(), time.monotonic()
     config = config_of(options.data, seeds=options.seeds, quick=options.quick)
-    data = load(options.data, data_dir=options.data_dir, download=options.download)
-    about = {"config": dataclasses.asdict(config), "train": len(data.train)}
-    about["provenance"] = dataclasses.asdict(report.provenance())
+    session = common.Session(options, dataclasses.asdict(config))
+    data = session.data
     if options.choose:
-        with common.Progress(console, trials(config)) as progress:
+        with session.progress(trials(config)) as progress:
             made = choose(
                 config, data.train, data.validation, data.num_classes, progress
             )
-        common.write(options.out / "choices.json", {**made, **about})
-        console.print(made)
-        return
-    with common.Progress(console, total(config)) as progress:
+        return session.chose(made)
+    with session.progress(total(config)) as progress:
         records = run(config, data, progress)
-    seconds = time.monotonic() - start
-    content = {**about, "test": len(data.test), "seconds": seconds}
-    common.write(options.out / "results.json", {**content, **summary(records)})
-    console.print(table(config, len(data.test), records))
-    draw(records, options.out / "results.png")
-    console.print(f"{seconds:.0f} s. Results: {options.out}", soft_wrap=True)
+    session.finish(
+        summary(records),
+        table(config, len(data.test), records),
+        lambda file: draw(records, file),
+    )
 
 
 def total(config: Config) -> int:

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import jaxcompress as jc
-from research.lottery_tickets import _study
+from research.common import _session
 from research.lottery_tickets._config import DEFAULTS, config_of
 from research.lottery_tickets._runs import Runs
 from research.lottery_tickets._study import main
@@ -105,7 +105,7 @@ def test_the_reinitialized_ticket_starts_elsewhere(finished):
 def test_nothing_but_the_reported_number_depends_on_the_test_set(
     finished, tmp_path, monkeypatch
 ):
-    load = _study.load
+    load = _session.load
 
     def wrong(*args, **options):
         data = load(*args, **options)
@@ -120,7 +120,7 @@ def test_nothing_but_the_reported_number_depends_on_the_test_set(
             return next(made)
 
         monkeypatch.setattr(Runs, name, stub)
-    monkeypatch.setattr(_study, "load", wrong)
+    monkeypatch.setattr(_session, "load", wrong)
     assert main(["--quick", "--out", str(tmp_path / "out")]) == 0
     for name, calls in finished[1].items():
         for (one, _), two in zip(calls, seen[name], strict=True):

@@ -10,8 +10,9 @@ import pytest
 
 import jaxcompress as jc
 from research import common
+from research.common import _session
 from research.data import load
-from research.sparse_training import _choose, _study
+from research.sparse_training import _choose
 from research.sparse_training._config import DEFAULTS, Config, config_of
 from research.sparse_training._methods import METHODS, either
 from research.sparse_training._runs import Runs
@@ -93,7 +94,7 @@ def test_a_choice_is_made_without_the_test_set(tmp_path, monkeypatch):
         assert "test" not in parameters and "data" not in parameters
     data = load("digits")
     poisoned = dataclasses.replace(data, test=None)  # whoever looks at it fails
-    monkeypatch.setattr(_study, "load", lambda *args, **options: poisoned)
+    monkeypatch.setattr(_session, "load", lambda *args, **options: poisoned)
     monkeypatch.setattr(_choose, "RATES", (1e-3,))
     monkeypatch.setattr(_choose, "DROPS", (0.3,))
     monkeypatch.setattr(_choose, "METHODS", {})
