@@ -31,6 +31,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 hypothesis.settings.register_profile(
     "jax", deadline=None, max_examples=25, derandomize=True, print_blob=True
 )
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("jax"), max_examples=250
+)
 hypothesis.settings.load_profile("jax")
 
 

@@ -16,10 +16,11 @@ from jaxcompress.prune import NOfM, erk, global_, uniform
 # Sums over weights (means, products) are ordered by the compiler as it likes.
 SUMS = 1e-5
 
-# An example compiles a dozen programs, so two are drawn and failures are not shrunk. The
-# first is always the simplest: what a strategy names first should be no trivial choice.
+# An example compiles a dozen programs, so one is drawn (ten with the profile "thorough")
+# and failures are not shrunk. The first is always the simplest: what a strategy names
+# first should be no trivial choice.
 FEW = hypothesis.settings(
-    max_examples=2,
+    max_examples=max(1, hypothesis.settings().max_examples // 25),
     phases=[hypothesis.Phase.generate],
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
@@ -151,8 +152,7 @@ def drawn_params(draw, dtypes):
     hidden = draw(st.sampled_from([12, 8, 20]))
     outputs = draw(st.integers(7, 11))
     seed = draw(st.integers(0, 9999))
-    # So that the first example, which is the simplest, has full floats, and others half.
-    first, last = draw(st.sampled_from(dtypes[1:])) if seed else dtypes[0]
+    first, last = draw(st.sampled_from(dtypes))
     normal = np.random.default_rng(seed).normal
     return {
         "Dense_0": {
@@ -166,23 +166,18 @@ def drawn_params(draw, dtypes):
     }
 
 
-# Variations of what stands beside them: one example each.
-ONCE = (
-    "straight through", "movement", "blocks in turns", "saving", "prune and share",
-    "formats", "searched scales", "learned scales", "learned offset",
-    "stochastic rounding", "learned rounding", "trained ternary", "own teacher",
-)  # fmt: skip
-
-
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_every_compressor_keeps_the_laws(name):
     # The SVD of half floats is taken in float32; its basis is then rounded, and is
     # orthonormal (hence idempotent) to that rounding only, so it is drawn in float32.
-    half = jnp.float32 if name in ("low rank", "partition") else jnp.bfloat16
-    dtypes = [(jnp.float32, jnp.float32), (half, half), (half, jnp.float32)]
+    # Half-precision levels lie beside the grid, and draws then find another level there.
+    full = name in ("low rank", "partition", "stochastic rounding")
+    half = jnp.float32 if full else jnp.bfloat16
+    # The first example, which is the simplest, has both.
+    dtypes = [(half, jnp.float32), (jnp.float32, jnp.float32), (half, half)]
     rounding = 0.0 if name in EXACT else SUMS
 
-    @hypothesis.settings(FEW, max_examples=1 if name in ONCE else 2)
+    @FEW
     @hypothesis.given(data=st.data())
     def check(data):
         params = drawn_params(data.draw, dtypes)

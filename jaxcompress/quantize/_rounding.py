@@ -43,7 +43,8 @@ def stochastic(key: jax.Array) -> Rounding:
     """Up or down at random, so that the mean is the value itself.
 
     Drawn anew in every update; the view and what ships are drawn alike. Signs are drawn
-    with the probability of BinaryConnect.
+    with the probability of BinaryConnect. Half-precision levels lie beside the grid by
+    their own rounding, so a view that is quantized once more may move by a level there.
 
     Args:
       key: of ``jax.random.key``; every leaf and every update has draws of its own.
@@ -68,9 +69,8 @@ def stochastic(key: jax.Array) -> Rounding:
         share = jax.random.uniform(drawn, shape)
 
         def to_integer(x: jax.Array) -> jax.Array:
-            down = jnp.floor(
-                x
-            )  # not of a sum, which is rounded up next to whole numbers
+            # Not of a sum, which is rounded up next to whole numbers.
+            down = jnp.floor(x)
             return down + (share < x - down)
 
         return to_integer
