@@ -12,6 +12,10 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 
+# Compilation takes most of the time, and careful machine code pays for no small array. Set
+# it to 0 for the programs that users get: continuous integration does so for the laws.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 # An eager `lax.cond` is compiled anew in every call, and modules and subprocesses compile
 # what others have: equal programs are compiled once a run.
 if "PYTEST_XDIST_WORKER" not in os.environ:  # workers share the folder of the run

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--group", type=int, default=128, help="weights in a group (128)")
     settings = _harness.parse(made, argv)
     if settings.quick:
-        settings.size, settings.qwix, settings.group = 32, 16, 8
+        settings.size, settings.qwix, settings.group = 16, 8, 4
     for size in (settings.size, settings.qwix):
         if settings.group < 1 or size < 1 or size % settings.group:
             made.error(

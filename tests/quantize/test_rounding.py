@@ -142,12 +142,11 @@ def test_the_gradient_of_learned_rounding_moves_decisions(fmt):
     view = c.apply(state.params, state.compression)["kernel"]
     moved = view - first
     # All go the way they are pulled, and none beyond the level beside.
-    assert (moved * pull <= 0).all() and jnp.mean(moved != 0) > 0.2
+    assert (moved * pull <= 0).all() and (moved != 0).any()
     v = params["kernel"]
     below, above = (fmt.round(v, f) for f in (jnp.floor, jnp.ceil))
-    if fmt.symmetric:
-        assert ((view == below) | (view == above)).all()
-        assert (jnp.where(pull > 0, view == below, view == above)).all()
+    assert ((view == below) | (view == above)).all()
+    assert (jnp.where(pull > 0, view == below, view == above)).all()
     same_tree(
         jc.dense(c.finalize(state.params, state.compression)),
         c.apply(state.params, state.compression),
