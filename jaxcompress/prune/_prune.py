@@ -20,7 +20,7 @@ from ._patterns import Pattern, unstructured
 from ._pruned import Pruned, zeroed
 from ._running import Running
 from ._schedules import Trigger, check_sparsity
-from ._scores import Score, magnitude, needs, refuse_nan, require
+from ._scores import Score, check_score, magnitude, needs, refuse_nan, require
 
 Schedule = optax.Schedule
 
@@ -76,6 +76,13 @@ def prune(
         needs extras that are not passed.
     """
     check(sparsity, pattern, every)
+    if not isinstance(score, Running):
+        check_score(score)
+    if not isinstance(pruned, Pruned):
+        raise TypeError(
+            f"pruned={getattr(pruned, '__name__', pruned)!s} does not say what becomes of "
+            "pruned weights: give zeroed, frozen or straight_through()."
+        )
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
     at_once = not isinstance(score, Running) and not needs(score)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._scores import PyTree, Score, require
+from ._scores import PyTree, Score, check_score, require
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,7 @@ def averaged(score: Score, decay: float = 0.99) -> Running:
       >>> import jaxcompress as jc
       >>> pruner = jc.prune.prune(0.9, score=jc.prune.averaged(jc.prune.saliency))
     """
+    check_score(score)
     if not 0 <= decay < 1:
         raise ValueError(f"decay={decay} is outside [0, 1).")
 

@@ -207,6 +207,24 @@ def needs(score: Any) -> list[str]:
     ]
 
 
+def check_score(score: Any) -> None:
+    """Refuse what cannot score, such as a function that makes a score.
+
+    Raises:
+      TypeError: naming it.
+    """
+    name = getattr(score, "__name__", repr(score))
+    if not callable(score):
+        raise TypeError(f"score={name} is no function of parameters; give magnitude.")
+    kinds = [p.kind for p in inspect.signature(score).parameters.values()]
+    if inspect.Parameter.VAR_KEYWORD not in kinds:
+        raise TypeError(
+            f"score={name} does not take (params, **extras). If it makes a score, call it: "
+            f"{name}(). A score of your own ends its parameters with **extras, since "
+            "train_step passes more than one score needs."
+        )
+
+
 def require(score: Any, extras: Mapping[str, Any], name: str | None = None) -> None:
     """Refuse a call without what the score needs.
 

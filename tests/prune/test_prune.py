@@ -308,6 +308,24 @@ def test_a_traced_sparsity_is_taken_as_it_is():
     assert [int(kept(s)) for s in (0.0, 0.5, 0.9)] == [240, 120, 24]
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (
+            {"score": jc.prune.fisher},
+            r"score=fisher does not take .* call it: fisher\(\)",
+        ),
+        ({"score": lambda params: params}, "A score of your own ends its parameters"),
+        ({"score": "magnitude"}, "score='magnitude' is no function"),
+        ({"pruned": jc.prune.straight_through}, "pruned=straight_through does not say"),
+    ],
+    ids=["a factory", "no extras", "a text", "what becomes of weights"],
+)
+def test_what_was_not_called_is_named(kwargs, message):
+    with pytest.raises(TypeError, match=message):
+        prune(0.5, **kwargs)
+
+
 def test_a_text_is_no_sparsity():
     with pytest.raises(TypeError, match="sparsity='0.9' is a text"):
         jc.magnitude_pruning("0.9")  # pyright: ignore[reportArgumentType]

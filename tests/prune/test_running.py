@@ -197,6 +197,11 @@ def test_what_is_missing_is_said_and_eager_equals_jit(score):
     equal(eager, compiled, 1e-6)
 
 
+def test_what_makes_a_score_is_not_one():
+    with pytest.raises(TypeError, match="score=fisher does not take"):
+        prune.averaged(prune.fisher)
+
+
 @pytest.mark.parametrize("decay", [1.0, -0.1, 99])
 def test_a_bad_decay(decay):
     for make in (
