@@ -199,7 +199,7 @@ def test_what_is_missing_is_said_and_eager_equals_jit(score):
 
 def test_what_makes_a_score_is_not_one():
     with pytest.raises(TypeError, match="score=fisher does not take"):
-        prune.averaged(prune.fisher)
+        prune.averaged(prune.fisher)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1, 99])
