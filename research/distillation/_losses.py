@@ -24,6 +24,17 @@ class Asked(NamedTuple):
     projector: jax.Array | None  # (student features, teacher features), trained
 
 
+class Remembered(NamedTuple):
+    """What a contrast with a memory is given beside the answers."""
+
+    bank: distill.Memory
+    ids: jax.Array  # int32 (n,): which examples of the transfer set these are
+    key: jax.Array
+    teacher_projector: jax.Array  # (teacher features, EMBEDDED), trained
+
+
+EMBEDDED = 64  # width of the embeddings there
+NEGATIVES = 512  # of an example
 Loss = Callable[[Asked], jax.Array]
 
 
@@ -115,3 +126,18 @@ def contrastive(a: Asked) -> jax.Array:
     assert a.projector is not None
     projected = jnp.dot(a.student.pooled, a.projector)
     return distill.contrastive(projected, a.teacher.pooled).mean()
+
+
+def crd(a: Asked, known: Remembered) -> tuple[jax.Array, distill.Memory]:
+    """CRD: a contrast with the memory of all examples, and what it then holds."""
+    assert a.projector is not None
+    examples = len(known.bank.student)
+    others = distill.draw_negatives(known.key, known.ids, examples, NEGATIVES)
+    values, bank = distill.crd(
+        jnp.dot(a.student.pooled, a.projector),
+        jnp.dot(a.teacher.pooled, known.teacher_projector),
+        known.bank,
+        known.ids,
+        others,
+    )
+    return values.mean(), bank

@@ -13,6 +13,7 @@ from ._config import Setting
 from ._losses import Loss
 
 ALONE, SMOOTH, KL = "student alone", "label smoothing", "kl"
+CRD = "contrastive, memory (CRD)"
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
 
 
@@ -28,6 +29,7 @@ class Row:
       weights: candidates for the weight of the loss.
       temperatures: candidates.
       projector: "maps" or "pooled": which of the student's features are projected.
+      memory: whether the loss is ``crd``, which needs one.
       labels: whether the student sees them.
       kl: whether ``kl`` is added too, as it was chosen.
       views: how images are made into inputs: "", "shifted", "mixed", "smooth
@@ -44,6 +46,7 @@ class Row:
     weights: tuple[float, ...] = (1.0, 3.0, 10.0)
     temperatures: tuple[float, ...] = (1.0, 4.0)
     projector: str = ""
+    memory: bool = False
     labels: bool = True
     kl: bool = False
     views: str = ""
@@ -108,6 +111,13 @@ FEATURES = tuple(
             projector="pooled",
         ),
         Row(
+            CRD,
+            None,
+            weights=(0.001, 0.01, 0.1),
+            projector="pooled",
+            memory=True,
+        ),
+        Row(
             "hint and kl",
             losses.hint,
             weights=(0.1, 1.0, 10.0),
@@ -136,7 +146,14 @@ FREE = Row(
     labels=False,
 )  # fmt: skip
 INVENTED = dataclasses.replace(FREE, name="kl, invented", views="invented")
-_QUICK = {ALONE, SMOOTH, temperature_row(4.0), "kl, all teachers", "hint and kl"}
+_QUICK = {
+    ALONE,
+    SMOOTH,
+    temperature_row(4.0),
+    "kl, all teachers",
+    "hint and kl",
+    "contrastive, memory (CRD)",
+}
 
 
 def rows(*, quick: bool) -> list[Row]:

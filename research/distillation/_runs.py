@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +22,11 @@ from ._config import Config, Setting
 from ._invented import inventor
 from ._network import Answers, Network
 from ._rows import Row
+from ._student import Transfer, training
 from ._views import subset, views_of
 
 Params = Any
 CHUNK = 1000  # images that a network is asked about at once
-
-
-class Transfer(NamedTuple):
-    """What a student learns from."""
-
-    x: Any  # (n, h, w, c)
-    y: Any  # float (n, classes): shares of the classes
-    teacher: Answers  # of all n; None where it is not asked
 
 
 def said(logits: Any) -> Answers:
@@ -148,21 +141,35 @@ class Runs:
         if row.part != "features":  # one program for all that need no maps
             transfer = transfer._replace(teacher=said(transfer.teacher.logits))
         params = {"net": self._initial(model, seed)}
+        bank = key = None
         if row.projector:
+            random = np.random.RandomState(seed)
             ours, theirs = (
                 getattr(answers, row.projector).shape[-1]
                 for answers in (self._shapes(model, params["net"]), transfer.teacher)
             )
-            random = np.random.RandomState(seed).normal(size=(ours, theirs))
-            params["projector"] = jnp.asarray(random / ours**0.5, jnp.float32)
-        traced = (row.loss, row.projector, row.kl, row.average, row.schedule)
+            width = losses.EMBEDDED if row.memory else theirs
+            params["projector"] = _projector(random, ours, width)
+            if row.memory:
+                params["teacher_projector"] = _projector(random, theirs, width)
+                number, key = len(transfer.x), jax.random.key(seed)
+                transfer = transfer._replace(ids=np.arange(number))
+                bank = distill.memory(key, number, width)
+        traced = (
+            row.loss,
+            row.projector,
+            row.memory,
+            row.kl,
+            row.average,
+            row.schedule,
+        )
         program = self._once(
             ("fit", model, *traced),
             lambda: common.compiled(
-                _training(row, model, self.config.decay), quick=self.config.quick
+                training(row, model, self.config.decay), quick=self.config.quick
             ),
         )
-        return program(params, order, transfer, dataclasses.asdict(setting))
+        return program(params, order, transfer, dataclasses.asdict(setting), bank, key)
 
     @staticmethod
     def order(number: int, batch_size: int, seed: int, steps: int) -> np.ndarray:
@@ -253,52 +260,6 @@ class Runs:
         return self._made[key]
 
 
-def _training(row: Row, model: Network, decay: float) -> Callable[..., Params]:
-    """A whole training as one traced function; settings are arguments."""
-
-    def train(
-        params: Params, order: jax.Array, transfer: Transfer, setting: dict[str, Any]
-    ) -> Params:
-        def loss_fn(
-            params: Params, batch: Transfer, *, teacher: Any = None, **known: Any
-        ) -> Any:
-            student: Any = model.apply({"params": params["net"]}, batch.x)
-            answers: Any = batch.teacher
-            if teacher is not None:
-                answers = model.apply({"params": teacher["net"]}, batch.x)
-            share = setting["smoothing"]
-            labels = (1 - share) * batch.y + share / batch.y.shape[-1]
-            cross = optax.losses.softmax_cross_entropy(student.logits, labels)
-            total = setting["labels"] * cross.mean()
-            asked = losses.Asked(
-                student,
-                answers,
-                batch.y.argmax(-1),
-                known.get("temperature", setting["temperature"]),
-                params.get("projector"),
-            )
-            if row.loss is not None:
-                total += setting["weight"] * row.loss(asked)
-            if row.kl:
-                asked = asked._replace(temperature=setting["kl_temperature"])
-                total += setting["kl"] * losses.kl(asked)
-            return total
-
-        steps = len(order)
-        schedules = {}
-        if row.schedule:
-            start = 2 * setting["temperature"]
-            schedules["temperature"] = optax.linear_schedule(start, 1.0, steps)
-        init, step = jc.train_step(
-            loss_fn,
-            optax.adam(optax.cosine_decay_schedule(setting["rate"], steps)),
-            distill.ema_teacher(decay) if row.average else None,
-            schedules=schedules,
-        )
-
-        def body(state: jc.TrainState, rows: jax.Array) -> tuple[jc.TrainState, None]:
-            return step(state, jax.tree.map(lambda x: x[rows], transfer))[0], None
-
-        return jax.lax.scan(body, init(params), order)[0].params["net"]
-
-    return train
+def _projector(random: np.random.RandomState, ours: int, theirs: int) -> jax.Array:
+    """A matrix to start from that keeps the size of what it projects."""
+    return jnp.asarray(random.normal(size=(ours, theirs)) / ours**0.5, jnp.float32)

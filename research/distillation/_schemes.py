@@ -10,7 +10,8 @@ from jaxcompress import distill
 from . import _losses as losses
 from ._network import Network
 from ._rows import ALONE, KL, Row
-from ._runs import Params, Runs, Transfer, said
+from ._runs import Params, Runs, said
+from ._student import Transfer
 
 FIRST = Row(ALONE, None, "schemes", setting=ALONE)
 BY = Row(KL, losses.kl, "schemes", setting=KL)
