@@ -193,8 +193,7 @@ def draw_masks(
     for leaf in leaves:
         if not hasattr(leaf, "dtype"):
             raise TypeError(
-                f"the score returned {leaf!r} and no tree of arrays. Is it a function that "
-                "makes a score, as random(key) does?"
+                f"the score returned {leaf!r} and no tree of arrays like the parameters."
             )
     refuse_nan(scores)
     # Budgets rank groups where the pattern has them.

@@ -13,7 +13,6 @@ from jaxcompress.prune import (
     frozen,
     owl,
     prune,
-    random,
     straight_through,
     zeroed,
 )
@@ -217,7 +216,7 @@ def test_what_was_to_be_called_first_is_named():
     for every in (2.5, converged, True):
         with pytest.raises(TypeError, match="neither a whole number nor a Trigger"):
             prune(0.5, every=every)  # pyright: ignore[reportArgumentType]
-    with pytest.raises(TypeError, match="makes a score, as random"):
-        prune(0.5, score=random).init({"kernel": KERNEL})  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError, match="returned 3.0 and no tree of arrays"):
+        prune(0.5, score=lambda params, **extras: 3.0).init({"kernel": KERNEL})
     with pytest.raises(TypeError, match="makes a budget, as owl"):
         prune(0.5, budget=owl).init({"kernel": KERNEL})  # pyright: ignore[reportArgumentType]
