@@ -80,7 +80,7 @@ def prune(
         check_score(score)
     if not isinstance(pruned, Pruned):
         raise TypeError(
-            f"pruned={getattr(pruned, '__name__', pruned)!s} does not say what becomes of "
+            f"pruned={getattr(pruned, '__name__', pruned)} does not say what becomes of "
             "pruned weights: give zeroed, frozen or straight_through()."
         )
     schedule = sparsity if callable(sparsity) else lambda count: sparsity

@@ -66,12 +66,20 @@ class Session:
         """A bar over so many runs."""
         return Progress(self.console, total)
 
-    def chose(self, made: Mapping[str, Any], *, setting: str = "") -> None:
-        """Write what was chosen on validation data, beside all settings but that one."""
+    def chose(
+        self, made: Mapping[str, Any], *, setting: str = "", shown: Any = None
+    ) -> None:
+        """Write what was chosen on validation data, beside the settings of the run.
+
+        Args:
+          made: content of the file.
+          setting: the one that was being chosen, which is left out.
+          shown: what is printed, if not all that was made.
+        """
         about = {**self._about, "config": dict(self._about["config"])}
         about["config"].pop(setting, None)
         write(self._out / "choices.json", {**made, **about})
-        self.console.print(made)
+        self.console.print(made if shown is None else shown)
 
     def finish(
         self, content: Mapping[str, Any], tables: Any, draw: Callable[[Path], object]

@@ -146,14 +146,7 @@ FREE = Row(
     labels=False,
 )  # fmt: skip
 INVENTED = dataclasses.replace(FREE, name="kl, invented", views="invented")
-_QUICK = {
-    ALONE,
-    SMOOTH,
-    temperature_row(4.0),
-    "kl, all teachers",
-    "hint and kl",
-    "contrastive, memory (CRD)",
-}
+_QUICK = {ALONE, SMOOTH, temperature_row(4.0), "kl, all teachers", "hint and kl", CRD}
 
 
 def rows(*, quick: bool) -> list[Row]:

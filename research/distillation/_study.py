@@ -45,7 +45,8 @@ def study(options: common.Options) -> None:
             made = choose(
                 config, data.train, data.validation, data.num_classes, progress
             )
-        return session.chose(made, setting="chosen")
+        chosen = {name: row["chosen"] for name, row in made["rows"].items()}
+        return session.chose(made, setting="chosen", shown=chosen)
     with session.progress(total(config)) as progress:
         records, without = run(config, data, progress)
     tables = markdown(records, without, data.classes)
