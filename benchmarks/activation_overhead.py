@@ -51,7 +51,9 @@ def _variants(
 ) -> dict[str, _harness.Variant]:
     weights = jc.weight_quantization(bits=8, granularity=jc.PerChannel(axis=-1))
     average = jc.program.ActivationQuantizer()
-    dynamic = jc.program.ActivationQuantizer(jc.quantize.Int(8), jc.quantize.dynamic())
+    dynamic = jc.program.ActivationQuantizer(
+        jc.formats.Int(8), jc.quantize.scales.dynamic()
+    )
     only = jc.program.operands_only
     operands = jc.quantize_activations(fn, only(average))
     on_the_fly = jc.quantize_activations(fn, only(dynamic))

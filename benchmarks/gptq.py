@@ -17,7 +17,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jaxcompress.quantize import Int, fake_quant, gptq
+from jaxcompress.formats import Int
+from jaxcompress.quantize import fake_quant
+from jaxcompress.quantize.post_training import gptq
 
 from . import _harness
 

@@ -50,7 +50,9 @@ def _variants(
     model = _networks.MLP(widths)
     fn, variables = _networks.function(model, x)
     weights, forward = jc.weight_quantization(bits=8), jc.program.integer_forward
-    rows = jc.program.ActivationQuantizer(jc.quantize.Int(8), jc.quantize.dynamic(-1))
+    rows = jc.program.ActivationQuantizer(
+        jc.formats.Int(8), jc.quantize.scales.dynamic(-1)
+    )
     simulated = jc.quantize_activations(fn, jc.program.operands_only(rows))
 
     def block(fn: Any, *more: Any) -> _harness.Variant:

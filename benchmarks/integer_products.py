@@ -60,7 +60,7 @@ def _measure(count: int, width: int, rounds: int) -> list[_harness.Row]:
 @jax.jit
 def _plain(kernel: jc.QArray, x: jax.Array) -> jax.Array:
     """The product as it would be written by hand."""
-    rows = jc.quantize.to_qarray(x, jc.quantize.Int(8), scale_shape=(len(x), 1))
+    rows = jc.quantize.to_qarray(x, jc.formats.Int(8), scale_shape=(len(x), 1))
     total = lax.dot(rows.codes, kernel.codes, preferred_element_type=jnp.int32)
     return total * rows.scale * kernel.scale
 

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, x = _networks.model(settings.model, quick=settings.quick)
     fn, params = _networks.function(model, x)
     quantized = jc.quantize_activations(fn)
-    observer = jc.program.observing(fn, jc.program.moments())
+    observer = jc.program.observing(fn, jc.program.statistics.moments())
     ranges, state = quantized.init(params, x), observer.init(params, x)
     rewritten = jc.rewrite(fn, _unchanged)
     variants = {

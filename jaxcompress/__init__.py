@@ -2,72 +2,141 @@
 """Neural networks made smaller and faster, as pure functions over parameter pytrees."""
 
 from . import (
-    distill as distill,
-    formats as formats,
-    interchange as interchange,
-    numerics as numerics,
-    program as program,
-    prune as prune,
-    quantize as quantize,
-    teacher_cache as teacher_cache,
-    testing as testing,
+    distill,
+    formats,
+    interchange,
+    numerics,
+    program,
+    prune,
+    quantize,
+    report,
+    teacher_cache,
+    testing,
 )
-from ._combine import chain as chain, masked as masked, partition as partition
+from ._combine import chain, masked, partition
 from ._compressor import (
-    Active as Active,
-    Compressor as Compressor,
-    Learned as Learned,
-    Restart as Restart,
-    Teacher as Teacher,
-    compress as compress,
-    identity as identity,
+    Active,
+    Compressor,
+    Learned,
+    Restart,
+    Teacher,
+    compress,
+    identity,
 )
-from ._fresh import fresh as fresh
-from ._loss import Aux as Aux, Mean as Mean
-from ._select import is_weight as is_weight
-from ._version import __version__ as __version__
+from ._fresh import fresh
+from ._loss import Aux, Mean
+from ._select import is_weight
+from ._version import __version__
 from .checkpoint import (
-    CheckpointError as CheckpointError,
-    checkpoint_steps as checkpoint_steps,
-    restore_checkpoint as restore_checkpoint,
-    save_checkpoint as save_checkpoint,
+    CheckpointError,
+    checkpoint_steps,
+    restore_checkpoint,
+    save_checkpoint,
 )
-from .factorize import factorize as factorize, low_rank as low_rank
+from .factorize import factorize, low_rank
 from .leaves import (
-    Codebook as Codebook,
-    Leaf as Leaf,
-    LowRank as LowRank,
-    PackedCodes as PackedCodes,
-    QArray as QArray,
-    SparseArray as SparseArray,
-    dense as dense,
-    pack_codes as pack_codes,
-    sparsify as sparsify,
+    Codebook,
+    Leaf,
+    LowRank,
+    PackedCodes,
+    QArray,
+    SparseArray,
+    dense,
+    pack_codes,
+    sparsify,
 )
-from .numerics import ste as ste
-from .pack import ArtifactError as ArtifactError, load as load, save as save
+from .numerics import ste
+from .pack import ArtifactError, load, save
 from .program import (
-    count as count,
-    execute as execute,
-    observe as observe,
-    quantize_activations as quantize_activations,
-    rewrite as rewrite,
-    sites as sites,
-    taps as taps,
+    count,
+    execute,
+    observe,
+    quantize_activations,
+    rewrite,
+    sites,
+    taps,
 )
 from .prune import (
-    lottery_ticket as lottery_ticket,
-    magnitude_pruning as magnitude_pruning,
-    movement_pruning as movement_pruning,
-    rigl as rigl,
-    set_training as set_training,
+    lottery_ticket,
+    magnitude_pruning,
+    movement_pruning,
+    rigl,
+    set_training,
 )
 from .quantize import (
-    PerChannel as PerChannel,
-    PerGroup as PerGroup,
-    PerTensor as PerTensor,
-    weight_quantization as weight_quantization,
+    PerChannel,
+    PerGroup,
+    PerTensor,
+    weight_quantization,
 )
-from .share import weight_sharing as weight_sharing
-from .train import TrainState as TrainState, train_step as train_step
-from .wrap import unwrap as unwrap, wrap_optimizer as wrap_optimizer
+from .share import weight_sharing
+from .train import TrainState, train_step
+from .wrap import unwrap, wrap_optimizer
+
+__all__ = [
+    "Active",
+    "ArtifactError",
+    "Aux",
+    "CheckpointError",
+    "Codebook",
+    "Compressor",
+    "Leaf",
+    "Learned",
+    "LowRank",
+    "Mean",
+    "PackedCodes",
+    "PerChannel",
+    "PerGroup",
+    "PerTensor",
+    "QArray",
+    "Restart",
+    "SparseArray",
+    "Teacher",
+    "TrainState",
+    "__version__",
+    "chain",
+    "checkpoint_steps",
+    "compress",
+    "count",
+    "dense",
+    "distill",
+    "execute",
+    "factorize",
+    "formats",
+    "fresh",
+    "identity",
+    "interchange",
+    "is_weight",
+    "load",
+    "lottery_ticket",
+    "low_rank",
+    "magnitude_pruning",
+    "masked",
+    "movement_pruning",
+    "numerics",
+    "observe",
+    "pack_codes",
+    "partition",
+    "program",
+    "prune",
+    "quantize",
+    "quantize_activations",
+    "report",
+    "restore_checkpoint",
+    "rewrite",
+    "rigl",
+    "save",
+    "save_checkpoint",
+    "set_training",
+    "sites",
+    "sparsify",
+    "ste",
+    "taps",
+    "teacher_cache",
+    "testing",
+    "train_step",
+    "unwrap",
+    "weight_quantization",
+    "weight_sharing",
+    "wrap_optimizer",
+]

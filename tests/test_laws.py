@@ -11,7 +11,8 @@ import pytest
 
 import jaxcompress as jc
 from jaxcompress import formats, prune, quantize
-from jaxcompress.prune import NOfM, erk, global_, uniform
+from jaxcompress.prune.budgets import erk, global_, uniform
+from jaxcompress.prune.patterns import NOfM
 
 # Sums over weights (means, products) are ordered by the compiler as it likes.
 SUMS = 1e-5
@@ -60,15 +61,18 @@ COMPRESSORS = {
         draw(st.sampled_from([ramp(0.5), 0.5])), pattern=NOfM(2, 4)
     ),
     "straight through": lambda draw: jc.magnitude_pruning(
-        draw(SPARSITY), pattern=prune.PerOutput(), pruned=prune.straight_through(1e-3)
+        draw(SPARSITY),
+        pattern=prune.patterns.PerOutput(),
+        pruned=prune.treatments.sr_ste(1e-3),
     ),
     "movement": lambda draw: jc.movement_pruning(ramp(draw(SPARSITY)), every=2),
     "blocks in turns": lambda draw: jc.magnitude_pruning(
-        prune.alternating(0.5, begin=1, dense=1, sparse=1, end=9),
-        pattern=prune.Blocks((4, 4)),
+        prune.schedules.alternating(0.5, begin=1, dense=1, sparse=1, end=9),
+        pattern=prune.patterns.Blocks((4, 4)),
     ),
     "saving": lambda draw: jc.magnitude_pruning(
-        draw(SPARSITY), budget=prune.saving(prune.coded_bytes(8), prune.owl())
+        draw(SPARSITY),
+        budget=prune.budgets.saving(prune.budgets.coded_bytes(8), prune.budgets.owl()),
     ),
     "dynamic": lambda draw: draw(st.sampled_from([jc.rigl, jc.set_training]))(
         draw(SPARSITY), key=jax.random.key(0), until=9, every=draw(EVERY)
@@ -89,7 +93,11 @@ COMPRESSORS = {
         granularity=jc.PerGroup(4),
         scale=draw(
             st.sampled_from(
-                [quantize.two_level, quantize.power_of_two, quantize.moving_average()]
+                [
+                    quantize.scales.two_level,
+                    quantize.scales.power_of_two,
+                    quantize.scales.moving_average(),
+                ]
             )
         ),
     ),
@@ -97,25 +105,30 @@ COMPRESSORS = {
         bits=draw(BITS),
         scale=draw(
             st.sampled_from(
-                [quantize.mse(every=2), quantize.entropy(), quantize.percentile(0.9)]
+                [
+                    quantize.scales.mse(every=2),
+                    quantize.scales.entropy(),
+                    quantize.scales.percentile(0.9),
+                ]
             )
         ),
     ),
     "learned scales": lambda draw: jc.weight_quantization(
-        bits=draw(BITS), scale=draw(st.sampled_from([quantize.lsq(), quantize.pact()]))
+        bits=draw(BITS),
+        scale=draw(st.sampled_from([quantize.scales.lsq(), quantize.scales.pact()])),
     ),
     "learned offset": lambda draw: jc.weight_quantization(
-        bits=draw(BITS), symmetric=False, scale=quantize.lsq_plus()
+        bits=draw(BITS), symmetric=False, scale=quantize.scales.lsq_plus()
     ),
     "stochastic rounding": lambda draw: jc.weight_quantization(
         bits=draw(BITS),
-        scale=quantize.held(quantize.absmax),
-        rounding=quantize.stochastic(jax.random.key(1)),
+        scale=quantize.scales.held(quantize.scales.absmax),
+        rounding=quantize.rounding.stochastic(jax.random.key(1)),
     ),
     "learned rounding": lambda draw: jc.weight_quantization(
         bits=draw(BITS),
-        scale=quantize.held(quantize.absmax, every=10),
-        rounding=quantize.learned(),
+        scale=quantize.scales.held(quantize.scales.absmax, every=10),
+        rounding=quantize.rounding.learned(),
     ),
     "trained ternary": lambda draw: quantize.trained_ternary(
         draw(st.sampled_from([0.05, 0.5]))

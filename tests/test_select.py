@@ -131,7 +131,10 @@ def test_statistics_are_selected_like_the_leaves_they_stand_at():
     def fn(params, x):
         return (x @ params["a"]["kernel"] + params["a"]["bias"][None]) @ params["b"]
 
-    stats = {"in": jc.program.moments(), "hessian": jc.program.gram()}
+    stats = {
+        "in": jc.program.statistics.moments(),
+        "hessian": jc.program.statistics.gram(),
+    }
     observed = jc.observe(fn, params, [jnp.array([[1.0, -2.0]])], stats)
     assert observed["a"]["bias"] is None
 

@@ -70,7 +70,7 @@ KEY = jax.random.key(7)
 PRUNERS = {
     "rigl": lambda: jc.rigl(0.5, key=KEY, until=8, every=2),
     "lottery": lambda: jc.lottery_ticket(0.5, rounds=2, every=2, rewind_to=1),
-    "movement": lambda: jc.movement_pruning(jc.prune.one_shot(0.5, at=2)),
+    "movement": lambda: jc.movement_pruning(jc.prune.schedules.one_shot(0.5, at=2)),
 }
 
 
@@ -106,8 +106,8 @@ def test_wrapped_draws_the_masks_of_train_step(name):
 
 
 def test_the_loss_reaches_a_trigger_inside():
-    rounds = jc.prune.geometric(0.5, rounds=2)
-    c = jc.magnitude_pruning(rounds, every=jc.prune.converged(patience=2))
+    rounds = jc.prune.schedules.geometric(0.5, rounds=2)
+    c = jc.magnitude_pruning(rounds, every=jc.prune.schedules.converged(patience=2))
     tx = jc.wrap_optimizer(optax.sgd(0.1), c)
     opt_state = tx.init(PARAMS)
     for _ in range(3):

@@ -14,7 +14,7 @@ from jax import lax
 PyTree = Any
 
 
-class Moments(NamedTuple):
+class FeatureMoments(NamedTuple):
     """Statistics of features over examples and positions."""
 
     mean: jax.Array  # float32 (channels,)
@@ -148,7 +148,9 @@ def total_variation(x: jax.Array, *, axes: tuple[int, int] = (-3, -2)) -> jax.Ar
     return changes(axes[0]) + changes(axes[1])
 
 
-def moments(features: jax.Array, *, where: jax.Array | None = None) -> Moments:
+def feature_moments(
+    features: jax.Array, *, where: jax.Array | None = None
+) -> FeatureMoments:
     """Mean and variance of each channel over everything else, as a batch norm has them.
 
     Args:
@@ -160,7 +162,7 @@ def moments(features: jax.Array, *, where: jax.Array | None = None) -> Moments:
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
-      >>> mean, variance = jc.distill.moments(jnp.array([[1.0, 5.0], [3.0, 5.0]]))
+      >>> mean, variance = jc.distill.feature_moments(jnp.array([[1.0, 5.0], [3.0, 5.0]]))
       >>> mean.tolist(), variance.tolist()
       ([2.0, 5.0], [1.0, 0.0])
     """
@@ -176,7 +178,7 @@ def moments(features: jax.Array, *, where: jax.Array | None = None) -> Moments:
     others = tuple(range(x.ndim - 1))
     mean = jnp.mean(x, axis=others, keepdims=True, where=where)
     variance = jnp.mean(jnp.square(x - mean), axis=others, where=where)
-    return Moments(mean.reshape(-1), variance)
+    return FeatureMoments(mean.reshape(-1), variance)
 
 
 def moment_distance(
@@ -189,7 +191,7 @@ def moment_distance(
     """Squared differences of mean and variance from stored ones, added up, by channel.
 
     It belongs to the batch as a whole, so parts of a batch have values of their own. The
-    stored ones are constants: ``mean`` and ``var`` of a batch norm, or ``moments`` of
+    stored ones are constants: ``mean`` and ``var`` of a batch norm, or ``feature_moments`` of
     what little data there is. The paper takes norms, the root of a sum over channels.
 
     Args:
@@ -218,7 +220,7 @@ def moment_distance(
             f"mean {mean.shape} and variance {variance.shape} are not both "
             f"{features.shape[-1:]}, one a channel of features {features.shape}."
         )
-    found = moments(features, where=where)
+    found = feature_moments(features, where=where)
     mean, variance = (
         lax.stop_gradient(x).astype(found.mean.dtype) for x in (mean, variance)
     )

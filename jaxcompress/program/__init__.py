@@ -1,45 +1,86 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bridge: see and rewrite any traced program, of any framework."""
 
-from ._activations import (
-    ActivationQuantizer as ActivationQuantizer,
-    PointState as PointState,
-    Policy as Policy,
-    QuantizedFunction as QuantizedFunction,
-    operands_only as operands_only,
-    quantize_activations as quantize_activations,
+from . import statistics
+from ._count import Count, SiteCount, count
+from ._observe import Observer, observe, observing
+from ._rewrite import Rule, rewrite, stacked
+from ._taps import Select, tap_names, taps
+from .activations import (
+    ActivationQuantizer,
+    Boundary,
+    Point,
+    PointState,
+    Policy,
+    QuantizedFunction,
+    operands_only,
+    quantize_activations,
 )
-from ._boundaries import Boundary as Boundary, Point as Point
-from ._count import Count as Count, SiteCount as SiteCount, count as count
-from ._execute import (
-    Execution as Execution,
-    Measured as Measured,
-    execute as execute,
-    measured as measured,
+from .integers import (
+    Execution,
+    FloatWarning,
+    IntegerForward,
+    Measured,
+    Pays,
+    Step,
+    Steps,
+    always,
+    execute,
+    integer_forward,
+    large,
+    measured,
 )
-from ._find import (
-    ClosedOverWarning as ClosedOverWarning,
-    OpaqueWarning as OpaqueWarning,
+from .products import (
+    ClosedOverWarning,
+    Opaque,
+    OpaqueWarning,
+    Site,
+    Sites,
+    WeightAxes,
+    sites,
+    weight_axes,
 )
-from ._integer_forward import (
-    IntegerForward as IntegerForward,
-    integer_forward as integer_forward,
-)
-from ._observe import Observer as Observer, observe as observe, observing as observing
-from ._products import Pays as Pays, always as always, large as large
-from ._rewrite import Rule as Rule, rewrite as rewrite, stacked as stacked
-from ._site import Opaque as Opaque, Site as Site, Sites as Sites
-from ._sites import sites as sites
-from ._statistics import (
-    Gram as Gram,
-    Magnitudes as Magnitudes,
-    Moments as Moments,
-    Statistic as Statistic,
-    absmax as absmax,
-    gram as gram,
-    magnitudes as magnitudes,
-    moments as moments,
-)
-from ._steps import FloatWarning as FloatWarning, Step as Step, Steps as Steps
-from ._taps import Select as Select, tap_names as tap_names, taps as taps
-from ._weight_axes import WeightAxes as WeightAxes, weight_axes as weight_axes
+
+__all__ = [
+    "ActivationQuantizer",
+    "Boundary",
+    "ClosedOverWarning",
+    "Count",
+    "Execution",
+    "FloatWarning",
+    "IntegerForward",
+    "Measured",
+    "Observer",
+    "Opaque",
+    "OpaqueWarning",
+    "Pays",
+    "Point",
+    "PointState",
+    "Policy",
+    "QuantizedFunction",
+    "Rule",
+    "Select",
+    "Site",
+    "SiteCount",
+    "Sites",
+    "Step",
+    "Steps",
+    "WeightAxes",
+    "always",
+    "count",
+    "execute",
+    "integer_forward",
+    "large",
+    "measured",
+    "observe",
+    "observing",
+    "operands_only",
+    "quantize_activations",
+    "rewrite",
+    "sites",
+    "stacked",
+    "statistics",
+    "tap_names",
+    "taps",
+    "weight_axes",
+]

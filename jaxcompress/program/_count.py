@@ -13,13 +13,13 @@ import jax.numpy as jnp
 
 from .._select import path_text
 from ..leaves import Codebook, LowRank, QArray, dense, is_leaf
-from ._activations import Plan, Policy, make_plan
-from ._analyze import analyze
-from ._boundaries import Marked
-from ._find import find
-from ._graph import Node, Value
-from ._site import Opaque, Site, opaque_lines
-from ._table import table
+from .activations._boundaries import Marked
+from .activations._quantize import Plan, Policy, make_plan
+from .products._find import find
+from .products._site import Opaque, Site, opaque_lines
+from .products._table import table
+from .trace._analyze import analyze
+from .trace._graph import Node, Value
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 import jax
 
 from .._select import Where, paths_and_leaves, select
-from ._analyze import analyze
-from ._find import find
-from ._interpret import Frame, Interpreter, NodeHook
-from ._layout import Layout, layout
 from ._rewrite import check_names, check_state_is_dict, stacked
-from ._site import Opaque, opaque_lines
-from ._statistics import Statistic
+from .products._find import find
+from .products._layout import Layout, layout
+from .products._site import Opaque, opaque_lines
+from .statistics import Statistic
+from .trace._analyze import analyze
+from .trace._interpret import Frame, Interpreter, NodeHook
 
 
 class Observer(NamedTuple):
@@ -56,7 +56,7 @@ def observe(
       fn: ``(params, *args) -> out``; see ``sites``.
       params: its parameters.
       batches: each is the argument of ``fn`` after the parameters, or a tuple of them.
-      stats: a ``Statistic`` (``absmax()``, ``moments()``, ``gram()``, ``magnitudes()``) or
+      stats: a ``Statistic`` (``max_magnitude()``, ``moments()``, ``gram()``, ``magnitudes()``) or
         a tree of some, such as ``{"input": moments(), "hessian": gram()}``.
       where: which leaves: a glob on the path, ``(path, leaf) -> bool`` or a bool tree.
         None: every leaf that a product multiplies its data by.
@@ -81,7 +81,7 @@ def observe(
       >>> def fn(params, x):
       ...     return x @ params["w"] + params["b"][None]
       >>> batches = [jnp.array([[1.0, -5.0]]), jnp.array([[2.0, 0.0]])]
-      >>> found = jc.observe(fn, params, batches, jc.program.absmax())
+      >>> found = jc.observe(fn, params, batches, jc.program.statistics.max_magnitude())
       >>> found["w"].tolist(), found["b"]
       ([[2.0], [5.0]], None)
     """
@@ -119,7 +119,7 @@ def observing(
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
       >>> fn = lambda params, x: x @ params["w"]
-      >>> observer = jc.program.observing(fn, jc.program.moments())
+      >>> observer = jc.program.observing(fn, jc.program.statistics.moments())
       >>> params, x = {"w": jnp.eye(2)}, jnp.array([[1.0, 3.0], [3.0, 3.0]])
       >>> state = observer.init(params, x)
       >>> _, state = jax.jit(observer.update)(params, state, x)
@@ -131,7 +131,7 @@ def observing(
         if not isinstance(statistic, Statistic):
             raise TypeError(
                 f"stats holds a {type(statistic).__name__}; give a Statistic such as "
-                "jaxcompress.program.gram(), called, or a tree of some."
+                "jaxcompress.program.statistics.gram(), called, or a tree of some."
             )
 
     def prepare(params: Any, args: tuple[Any, ...]) -> Any:

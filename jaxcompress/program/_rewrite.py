@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._analyze import analyze
-from ._find import find
-from ._interpret import Frame, Interpreter, NodeHook, State
-from ._site import Site
+from .products._find import find
+from .products._site import Site
+from .trace._analyze import analyze
+from .trace._interpret import Frame, Interpreter, NodeHook, State
 
 Rule = Callable[[Site, Callable[..., jax.Array], tuple[Any, ...], Any], tuple[Any, Any]]
 """``(site, op, operands, state) -> (result, state)``: what happens at a site. ``op``

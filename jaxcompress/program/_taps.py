@@ -9,12 +9,12 @@ from typing import Any
 import jax
 
 from .._select import closest, matches
-from . import _compat
-from ._analyze import analyze
-from ._boundaries import Boundaries
-from ._find import Found, find
-from ._graph import Program, Region, Value, nodes, readers, shape_of
-from ._interpret import Frame, Interpreter, ValueHook
+from .activations._boundaries import Boundaries
+from .products._find import Found, find
+from .trace import _compat
+from .trace._analyze import analyze
+from .trace._graph import Program, Region, Value, nodes, readers, shape_of
+from .trace._interpret import Frame, Interpreter, ValueHook
 
 Select = str | Iterable[str] | Callable[[str], bool]
 """Names: a glob that matches the whole name, several globs, or a function of the name."""

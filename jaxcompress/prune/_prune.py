@@ -15,12 +15,12 @@ from jax.core import Tracer
 from .._combine import masked
 from .._compressor import Active, Compressor, PyTree
 from .._select import Where, is_weight, paths_and_leaves
-from ._budgets import Budget, uniform
-from ._patterns import Pattern, unstructured
-from ._pruned import Pruned, zeroed
-from ._running import Running
-from ._schedules import Trigger, check_sparsity
-from ._scores import Score, check_score, magnitude, needs, refuse_nan, require
+from .budgets._sparsity import Budget, uniform
+from .patterns._protocol import Pattern, unstructured
+from .schedules import Trigger, check_sparsity
+from .scores._immediate import Score, check_score, magnitude, needs, refuse_nan, require
+from .scores._running import Running
+from .treatments import Pruned, zeroed
 
 Schedule = optax.Schedule
 
@@ -152,13 +152,13 @@ def magnitude_pruning(
 
     Args:
       sparsity: fraction of the selected weights to prune, in [0, 1), or an optax
-        schedule of it, such as ``prune.cubic(0.9, end=steps)``.
-      budget: ``prune.uniform`` (the same fraction of each leaf), ``prune.erk``,
-        ``prune.global_`` and others.
-      pattern: ``prune.unstructured``, ``prune.NOfM(2, 4)`` and others.
-      pruned: what becomes of pruned weights: ``prune.zeroed``, or
-        ``prune.straight_through()`` to train them on.
-      every: updates between two redrawings of the masks, or a ``prune.Trigger``; between
+        schedule of it, such as ``prune.schedules.cubic(0.9, end=steps)``.
+      budget: ``prune.budgets.uniform`` (the same fraction of each leaf), ``prune.budgets.erk``,
+        ``prune.budgets.global_`` and others.
+      pattern: ``prune.patterns.unstructured``, ``prune.patterns.NOfM(2, 4)`` and others.
+      pruned: what becomes of pruned weights: ``prune.treatments.zeroed``, or
+        ``prune.treatments.sr_ste()`` to train them on.
+      every: updates between two redrawings of the masks, or a ``prune.schedules.Trigger``; between
         them holding a mask costs one ``where``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 

@@ -7,10 +7,10 @@ from .._axes import AxisOrMap
 from .._compressor import Compressor
 from .._select import Where, is_weight
 from ..formats import E2M1, Format
-from ._block_scales import power_of_two, two_level
-from ._gradients import pass_through
 from ._granularity import PerGroup
 from ._quantize import weight_quantization
+from .gradients import pass_through
+from .scales._block import power_of_two, two_level
 
 
 def mx_quantization(

@@ -13,8 +13,8 @@ from jax import lax
 from ..formats import Format, ToInteger, nearest
 from ..leaves import QArray, Scales, dequantize, scales_as_floats
 from ..numerics import expand_tiles
-from ._gradients import Gradient, Rounded, straight_through
-from ._scales import Scale, absmax
+from .gradients import Gradient, Rounded, straight_through
+from .scales._following import Scale, absmax
 
 
 class _Grid(NamedTuple):
@@ -54,7 +54,7 @@ def fake_quant(
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
-      >>> jc.quantize.fake_quant(jnp.array([0.1, -0.4, 1.0]), jc.quantize.Int(2)).tolist()
+      >>> jc.quantize.fake_quant(jnp.array([0.1, -0.4, 1.0]), jc.formats.Int(2)).tolist()
       [0.0, 0.0, 1.0]
     """
     grid = _grid(x, fmt, scale_shape, scale, to_integer)

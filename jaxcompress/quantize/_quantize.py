@@ -14,17 +14,17 @@ from .._compressor import Compressor, PyTree
 from .._select import Where, is_weight, map_with_path
 from ..formats import Format, Int, ToInteger, nearest
 from ._fake import fake_quant, to_qarray
-from ._gradients import Gradient
 from ._granularity import Granularity, PerChannel, PerTensor
-from ._kept import AnyScale, as_kept, as_scale
-from ._rounding import Rounding
-from ._scales import absmax
+from .gradients import Gradient
+from .rounding import Rounding
+from .scales._following import absmax
+from .scales._stateful import AnyScale, as_scale, as_stateful
 
 
 class LeafState(NamedTuple):
     """What is kept of one weight."""
 
-    scale: Any  # of its ``KeptScale``
+    scale: Any  # of its ``StatefulScale``
     rounding: Any  # of its ``Rounding``; () where it is rounded to the nearest
 
 
@@ -56,7 +56,8 @@ def quantize(
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
-      >>> from jaxcompress.quantize import Int, quantize
+      >>> from jaxcompress.formats import Int
+      >>> from jaxcompress.quantize import quantize
       >>> params = {"kernel": jax.random.normal(jax.random.key(0), (64, 8))}
       >>> def error(bits):
       ...     c = quantize(Int(bits), granularity=jc.PerChannel())
@@ -66,7 +67,7 @@ def quantize(
       True
     """
     _check(fmt, granularity, rounding, gradient)
-    kept = as_kept(scale)
+    kept = as_stateful(scale)
     chosen = kept.gradient if gradient is None else gradient
 
     def init(params: PyTree) -> PyTree:

@@ -13,7 +13,7 @@ import numpy as np
 from ..leaves import Leaf, SparseArray
 
 
-def entropy(array: Any) -> float:
+def code_entropy(array: Any) -> float:
     """Order-0 empirical entropy of an array, in bits an element.
 
     What a coder that knows only how often each value occurs needs on average, without
@@ -27,7 +27,7 @@ def entropy(array: Any) -> float:
 
     Example:
       >>> import numpy as np
-      >>> entropy(np.array([0, 0, 1, 2]))
+      >>> code_entropy(np.array([0, 0, 1, 2]))
       1.5
     """
     array = np.ascontiguousarray(array)
@@ -51,7 +51,7 @@ def bound_bytes(leaf: Any) -> float:
     """
     if isinstance(leaf, SparseArray):
         mask = np.unpackbits(np.asarray(leaf.bitmask), count=leaf.size)
-        return entropy(mask) * leaf.size / 8 + leaf.values.nbytes
+        return code_entropy(mask) * leaf.size / 8 + leaf.values.nbytes
     if isinstance(leaf, Leaf):
         children = jax.tree.leaves(
             leaf, is_leaf=lambda x: x is not leaf and isinstance(x, Leaf)
@@ -59,7 +59,9 @@ def bound_bytes(leaf: Any) -> float:
         return math.fsum(map(bound_bytes, children))
     array = np.asarray(leaf)
     if not jnp.issubdtype(array.dtype, jnp.floating):
-        return entropy(array) * array.size / 8
+        return code_entropy(array) * array.size / 8
     kept = array != 0
-    masked = entropy(kept) * kept.size / 8 + np.count_nonzero(kept) * array.itemsize
+    masked = (
+        code_entropy(kept) * kept.size / 8 + np.count_nonzero(kept) * array.itemsize
+    )
     return float(min(masked, array.nbytes))

@@ -55,17 +55,17 @@ LONGER = "float, trained on"
 QWIX = "qwix"
 TIMES = 3
 FOUR = "LSQ, four levels"
-SCALES: dict[str, Callable[[], quantize.AnyScale]] = {
-    "absmax": lambda: quantize.absmax,
-    "mse": quantize.mse,
-    "LSQ": quantize.lsq,
+SCALES: dict[str, Callable[[], quantize.scales.AnyScale]] = {
+    "absmax": lambda: quantize.scales.absmax,
+    "mse": quantize.scales.mse,
+    "LSQ": quantize.scales.lsq,
 }
 # Scales of weights and of activations, by the name of the row.
-PAIRS: dict[str, tuple[str, Callable[[], quantize.AnyScale]]] = {
-    "absmax, moving average": ("absmax", quantize.moving_average),
-    "LSQ, LSQ": ("LSQ", quantize.lsq),
-    "LSQ, PACT": ("LSQ", quantize.pact),
-    "LSQ, LSQ+": ("LSQ", quantize.lsq_plus),
+PAIRS: dict[str, tuple[str, Callable[[], quantize.scales.AnyScale]]] = {
+    "absmax, moving average": ("absmax", quantize.scales.moving_average),
+    "LSQ, LSQ": ("LSQ", quantize.scales.lsq),
+    "LSQ, PACT": ("LSQ", quantize.scales.pact),
+    "LSQ, LSQ+": ("LSQ", quantize.scales.lsq_plus),
 }
 
 
@@ -76,7 +76,7 @@ def _weights(fmt: Format, **options: Any) -> Make:
     )
 
 
-def _gptq(bits: int, scale: quantize.Scale) -> Make:
+def _gptq(bits: int, scale: quantize.scales.Scale) -> Make:
     return lambda axes: quantize.gptq_quantization(bits, axis=axes, scale=scale)
 
 
@@ -85,12 +85,18 @@ def after_training() -> list[Row]:
     made = {"bf16": formats.BF16, "f16": formats.F16, "int16": Int(16)}
     made |= {str(b): Int(b) for b in (8, 4, 3, 2, 1)}
     rows = [Row("nearest", name, _weights(fmt)) for name, fmt in made.items()]
-    for name, scale in (("mse", quantize.mse()), ("HQQ", quantize.hqq())):
+    for name, scale in (
+        ("mse", quantize.scales.mse()),
+        ("HQQ", quantize.post_training.hqq()),
+    ):
         rows += [
             Row(f"nearest, {name}", str(b), _weights(Int(b), scale=scale))
             for b in (8, 4, 3, 2)
         ]
-    for name, scale in (("", quantize.absmax), (", HQQ", quantize.hqq())):
+    for name, scale in (
+        ("", quantize.scales.absmax),
+        (", HQQ", quantize.post_training.hqq()),
+    ):
         rows += [
             Row(f"GPTQ{name}", str(b), _gptq(b, scale), grams=True)
             for b in (8, 4, 3, 2)
@@ -111,7 +117,7 @@ def in_training() -> list[Row]:
         if b < 8 or name == "LSQ"
     ]
     # Two symmetric bits have three levels; with the fourth, on one side, they have all.
-    four = _weights(Int(2, narrow=False), scale=quantize.lsq())
+    four = _weights(Int(2, narrow=False), scale=quantize.scales.lsq())
     rows.append(Row(FOUR, "2", four, start="float", setting="LSQ"))
     for name, (scale, activations) in PAIRS.items():
         for b in (8, 4, 3, 2) if name == "LSQ, LSQ" else (4, 3, 2):
@@ -130,12 +136,14 @@ def few_levels(start: str) -> list[Row]:
     sign, ternary = Int(1), Int(2)
     kinds: dict[tuple[str, str], Make] = {
         ("BinaryConnect", "1"): _weights(
-            sign, scale=quantize.unit, gradient=quantize.clipped
+            sign, scale=quantize.scales.unit, gradient=quantize.gradients.clipped
         ),
         ("XNOR", "1"): _weights(sign),
-        ("Bi-Real", "1"): _weights(sign, gradient=quantize.polynomial),
-        ("LSQ", "1"): _weights(sign, scale=quantize.lsq(start=quantize.absmax)),
-        ("TWN", "2"): _weights(ternary, scale=quantize.mean_above()),
+        ("Bi-Real", "1"): _weights(sign, gradient=quantize.gradients.polynomial),
+        ("LSQ", "1"): _weights(
+            sign, scale=quantize.scales.lsq(start=quantize.scales.absmax)
+        ),
+        ("TWN", "2"): _weights(ternary, scale=quantize.scales.mean_above()),
         ("TTQ", "2"): lambda axes: quantize.trained_ternary(),
     }
     rows = [
@@ -146,7 +154,7 @@ def few_levels(start: str) -> list[Row]:
         for (method, bits), make in kinds.items()
     ]  # fmt: skip
     if start == "float":
-        way = ActivationQuantizer(Int(1, symmetric=False), quantize.lsq())
+        way = ActivationQuantizer(Int(1, symmetric=False), quantize.scales.lsq())
         return rows + [
             dataclasses.replace(
                 row, method=f"{row.method}, LSQ", bits="W1A1", activations=way

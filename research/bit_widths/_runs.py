@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import optax
 
 import jaxcompress as jc
+from jaxcompress.formats import Int
 from jaxcompress.program import ActivationQuantizer, Point, operands_only
-from jaxcompress.quantize import Int
 
 from .. import common
 from ..data import Split
@@ -112,7 +112,7 @@ class Runs:
             extras = {}
             if row.grams:
                 extras["stats"] = jc.observe(
-                    self._plain, params, [x], jc.program.gram()
+                    self._plain, params, [x], jc.program.statistics.gram()
                 )
             return jc.compress(self._compressor(row), params, **extras)
 

@@ -75,7 +75,7 @@ def compressors(config: Config, steps: int) -> tuple[jc.Compressor, jc.Compresso
         transition_begin=steps // 20,
     )
     prune = jc.magnitude_pruning(
-        ramp, budget=jc.prune.erk, every=max(1, steps // 100), where=is_matrix
+        ramp, budget=jc.prune.budgets.erk, every=max(1, steps // 100), where=is_matrix
     )
     if config.clusters is not None:
         values = jc.weight_sharing(

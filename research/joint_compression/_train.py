@@ -24,11 +24,14 @@ CHANNELS = jc.PerChannel(axis=-1)
 # How scales start, and what becomes of them. A learned one has one start: that of its
 # paper counts pruned weights too, the other does not mind zeros. It is searched for once,
 # since in a step it would be searched for again and again.
-SCALES: dict[str, tuple[quantize.AnyScale, quantize.AnyScale]] = {
-    "": (quantize.absmax, quantize.absmax),
-    "LSQ": (quantize.lsq(), quantize.lsq()),
-    "LSQ from mse": (quantize.lsq(start=quantize.mse()), quantize.lsq()),
-    "mse": (quantize.mse(), quantize.mse()),
+SCALES: dict[str, tuple[quantize.scales.AnyScale, quantize.scales.AnyScale]] = {
+    "": (quantize.scales.absmax, quantize.scales.absmax),
+    "LSQ": (quantize.scales.lsq(), quantize.scales.lsq()),
+    "LSQ from mse": (
+        quantize.scales.lsq(start=quantize.scales.mse()),
+        quantize.scales.lsq(),
+    ),
+    "mse": (quantize.scales.mse(), quantize.scales.mse()),
 }
 
 
@@ -72,7 +75,9 @@ def compressor(
     config: Config, kind: Kind, *, sparsity: Any, bits: Any, starts: bool = False
 ) -> jc.Compressor:
     """Prune, then quantize what is left; each may be nothing."""
-    pruner = jc.magnitude_pruning(sparsity, budget=jc.prune.erk, every=config.every)
+    pruner = jc.magnitude_pruning(
+        sparsity, budget=jc.prune.budgets.erk, every=config.every
+    )
     scale = SCALES[kind.scale][0 if starts else 1]
     quantizer = jc.weight_quantization(bits=bits, scale=scale, granularity=CHANNELS)
     if not isinstance(bits, int):

@@ -32,9 +32,9 @@ class Runs:
         self._x, self._y = jnp.asarray(train.x), jnp.asarray(train.y)
         self._iterative: dict[int | None, Callable[..., Any]] = {}
         self._fixed = common.compiled(self._train_fixed, quick=config.quick)
-        self._once: dict[jc.prune.Budget, Callable[..., Any]] = {
+        self._once: dict[jc.prune.budgets.Budget, Callable[..., Any]] = {
             budget: common.compiled(_pruned_once(budget), quick=config.quick)
-            for budget in (jc.prune.global_, jc.prune.erk)
+            for budget in (jc.prune.budgets.global_, jc.prune.budgets.erk)
         }
 
     def iterative(self, seed: int, rewind_to: int | None) -> Any:
@@ -67,7 +67,9 @@ class Runs:
         rows = self._order(seed, self.steps)
         return self._fixed(ticket, params, rows, self._x, self._y)
 
-    def pruned_once(self, params: Any, sparsity: float, budget: jc.prune.Budget) -> Any:
+    def pruned_once(
+        self, params: Any, sparsity: float, budget: jc.prune.budgets.Budget
+    ) -> Any:
         """Zero the smallest weights, of all or as many of each leaf as ERK says."""
         return self._once[budget](params, jnp.float32(sparsity))
 
@@ -111,7 +113,7 @@ class Runs:
         return jc.train_step(common.loss_of(self.model), tx, compressor)
 
 
-def _pruned_once(budget: jc.prune.Budget) -> Callable[..., Any]:
+def _pruned_once(budget: jc.prune.budgets.Budget) -> Callable[..., Any]:
     def prune(params: Any, sparsity: jax.Array) -> Any:
         pruner = jc.magnitude_pruning(
             sparsity,  # pyright: ignore[reportArgumentType]

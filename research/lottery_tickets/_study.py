@@ -34,7 +34,7 @@ _ABOUT = (
     "re-initialized ones, pruning without rewinding, and pruning at once."
 )
 
-_ONCE = {ONCE: jc.prune.global_, ONCE_ERK: jc.prune.erk}
+_ONCE = {ONCE: jc.prune.budgets.global_, ONCE_ERK: jc.prune.budgets.erk}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

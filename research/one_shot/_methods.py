@@ -31,13 +31,13 @@ class Method:
     candidates: tuple[Setting, ...] = (Setting(),)
 
 
-def _magnitude(budget: jc.prune.Budget) -> Method:
+def _magnitude(budget: jc.prune.budgets.Budget) -> Method:
     return Method("", lambda s, *_: jc.magnitude_pruning(s, budget=budget))
 
 
 def _wanda(sparsity: Sparsity, *_: Any) -> jc.Compressor:
     pruner = jc.prune.prune(
-        sparsity, score=jc.prune.wanda, pattern=jc.prune.PerOutput()
+        sparsity, score=jc.prune.scores.wanda, pattern=jc.prune.patterns.PerOutput()
     )
     return jc.masked(pruner, jc.is_weight)
 
@@ -48,7 +48,7 @@ def _sparsegpt(sparsity: Sparsity, damping: Any, block: int) -> jc.Compressor:
 
 def _at_once(sparsity: Sparsity, damping: Any, _: int) -> jc.Compressor:
     return jc.prune.obs_pruning(
-        sparsity, damping=damping, pattern=jc.prune.unstructured
+        sparsity, damping=damping, pattern=jc.prune.patterns.unstructured
     )
 
 
@@ -63,8 +63,8 @@ def _fisher(sparsity: Sparsity, damping: Any, _: int) -> jc.Compressor:
 GREEDY = "OBS, one by one"
 
 METHODS: dict[str, Method] = {
-    "magnitude, uniform": _magnitude(jc.prune.uniform),
-    "magnitude, global": _magnitude(jc.prune.global_),
+    "magnitude, uniform": _magnitude(jc.prune.budgets.uniform),
+    "magnitude, global": _magnitude(jc.prune.budgets.global_),
     "Wanda": Method("moments", _wanda),
     # Blocks of one weight: nothing makes up for what is removed, damping changes nothing.
     "diagonal Fisher": Method("fisher", _fisher, (Setting(1e-3, 1),)),

@@ -87,8 +87,13 @@ class Runs:
             if what == "fisher":
                 loss = common.loss_of(self.model)
                 batch = {"x": x, "y": y}
-                return {"fisher": jc.prune.fisher_blocks(loss, params, batch, block)}
-            statistic = {"gram": jc.program.gram, "moments": jc.program.moments}[what]
+                return {
+                    "fisher": jc.prune.scores.fisher_blocks(loss, params, batch, block)
+                }
+            statistic = {
+                "gram": jc.program.statistics.gram,
+                "moments": jc.program.statistics.moments,
+            }[what]
             return {"stats": jc.observe(forward, params, [x], statistic())}
 
         # The data are in no order, but for text.

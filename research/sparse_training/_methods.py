@@ -29,7 +29,7 @@ Method = Callable[[Config, Traced, int, int], jc.Compressor]
 """``(config, traced, every, steps) -> compressor``."""
 
 
-def either(erk: jax.Array) -> jc.prune.Budget:
+def either(erk: jax.Array) -> jc.prune.budgets.Budget:
     """ERK or uniform, decided by a traced bool: one program for both."""
 
     def budget(
@@ -37,8 +37,8 @@ def either(erk: jax.Array) -> jc.prune.Budget:
     ) -> dict[str, jax.Array]:
         return jax.tree.map(
             lambda one, other: jnp.where(erk, one, other),
-            jc.prune.erk(scores, sparsity),
-            jc.prune.uniform(scores, sparsity),
+            jc.prune.budgets.erk(scores, sparsity),
+            jc.prune.budgets.uniform(scores, sparsity),
         )
 
     return budget
@@ -52,7 +52,7 @@ def dense(config: Config, t: Traced, every: int, steps: int) -> jc.Compressor:
 
 def gradual(config: Config, t: Traced, every: int, steps: int) -> jc.Compressor:
     """Gradual magnitude pruning: dense at first, then a cubic ramp."""
-    ramp = jc.prune.cubic(
+    ramp = jc.prune.schedules.cubic(
         t.sparsity,  # pyright: ignore[reportArgumentType]
         begin=steps // 20,
         end=_until(config, every, steps),

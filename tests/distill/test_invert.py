@@ -125,11 +125,11 @@ def test_total_variation_by_hand():
 def test_moments_are_those_of_numpy_and_padding_is_not_among_them():
     x, where = array(0, (4, 5, 3)), array(1, (4, 5)) > -0.5
     assert 0 < where.sum() < 20
-    mean, variance = distill.moments(x)
+    mean, variance = distill.feature_moments(x)
     np.testing.assert_allclose(mean, np.mean(x, (0, 1)), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(variance, np.var(x, (0, 1)), rtol=1e-5)
     bad = jnp.where(where[..., None], x, jnp.nan)
-    mean, variance = distill.moments(bad, where=where)
+    mean, variance = distill.feature_moments(bad, where=where)
     np.testing.assert_allclose(mean, np.mean(x[where], 0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(variance, np.var(x[where], 0), rtol=1e-5)
 
@@ -143,7 +143,7 @@ def test_moments_are_those_of_numpy_and_padding_is_not_among_them():
 
 def test_moments_that_match_have_no_distance_and_stored_ones_no_gradient():
     x = array(0, (4, 5, 3))
-    found = distill.moments(x)
+    found = distill.feature_moments(x)
     np.testing.assert_array_equal(distill.moment_distance(x, *found), 0)
     other = array(1, (3,)), jnp.abs(array(2, (3,)))
     want = (found.mean - other[0]) ** 2 + (found.variance - other[1]) ** 2
@@ -153,7 +153,9 @@ def test_moments_that_match_have_no_distance_and_stored_ones_no_gradient():
     )
     assert not any(g.any() for g in grads)
     far = 1e4 + x.astype(jnp.float32)
-    np.testing.assert_allclose(distill.moments(far).variance, found.variance, rtol=1e-2)
+    np.testing.assert_allclose(
+        distill.feature_moments(far).variance, found.variance, rtol=1e-2
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def test_moments_that_match_have_no_distance_and_stored_ones_no_gradient():
         (lambda x: distill.total_variation(x, axes=(1, -2)), ValueError, "no two axes"),
         (lambda x: distill.total_variation(x[0, 0]), ValueError, "no two axes of"),
         (
-            lambda x: distill.moments(x, where=jnp.ones(3, bool)),
+            lambda x: distill.feature_moments(x, where=jnp.ones(3, bool)),
             ValueError,
             r"where \(3,\) is not \(2, 3\)",
         ),

@@ -8,7 +8,9 @@ import pytest
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.quantize import fake_quant, stochastic, through_scale, to_qarray
+from jaxcompress.quantize import fake_quant, to_qarray
+from jaxcompress.quantize.gradients import through_scale
+from jaxcompress.quantize.rounding import stochastic
 
 BITS = [*range(1, 9), 16]
 

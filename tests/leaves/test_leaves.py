@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import jaxcompress as jc
-from jaxcompress.quantize import Int, to_qarray
+from jaxcompress.formats import Int
+from jaxcompress.quantize import to_qarray
 
 KERNEL = jax.random.normal(jax.random.key(0), (8, 4))
 

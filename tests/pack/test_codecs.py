@@ -7,7 +7,7 @@ from hypothesis import given, settings, strategies as st
 from jaxcompress.pack import _ans, _codecs, _packed
 from jaxcompress.pack._codecs import CODECS
 from jaxcompress.pack._payload import CorruptPayload, Reader, varint
-from jaxcompress.report import entropy
+from jaxcompress.report import code_entropy
 
 UNSIGNED = st.sampled_from([np.uint8, np.uint16, np.uint32, np.uint64])
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, min_side=1, max_side=9)
@@ -101,7 +101,7 @@ CASES = {
 def test_weights_without_structure_cost_their_entropy(name):
     codes = CASES[name]
     _, data = _codecs.encode(codes)
-    ideal = entropy(codes) * codes.size / 8
+    ideal = code_entropy(codes) * codes.size / 8
     # Of each symbol the value and the count (up to 3 bytes); the coder's last words.
     table = 4 * np.unique(codes).size + 16
     assert ideal <= len(data) <= 1.001 * ideal + table
@@ -114,7 +114,7 @@ def test_rows_and_columns_of_unlike_density_cost_less_than_the_entropy():
     codes = rng.integers(1, 8, kept.shape).astype(np.int8) * kept
     name, data = _codecs.encode(codes)
     assert name == "sparse"
-    assert len(data) < 0.9 * entropy(codes) * codes.size / 8
+    assert len(data) < 0.9 * code_entropy(codes) * codes.size / 8
     assert np.array_equal(_codecs.decode(name, data, codes.shape, codes.dtype), codes)
 
 
@@ -127,7 +127,7 @@ def test_exponents_of_floats_are_compressed_but_not_their_fractions():
 def test_sparse_floats_cost_their_mask_and_their_values():
     kept = np.abs(NORMAL) > 1.645
     _, data = _codecs.encode(np.where(kept, NORMAL, 0))
-    mask = entropy(kept) * kept.size / 8
+    mask = code_entropy(kept) * kept.size / 8
     assert len(data) < mask + 4 * np.count_nonzero(kept)
 
 

@@ -8,8 +8,9 @@ import pytest
 from models import normal
 
 import jaxcompress as jc
+from jaxcompress.formats import Int
 from jaxcompress.program import ActivationQuantizer, count, operands_only
-from jaxcompress.quantize import Int, to_qarray
+from jaxcompress.quantize import to_qarray
 
 KERNEL = normal(16, 8)
 X = jax.ShapeDtypeStruct((4, 16), jnp.float32)

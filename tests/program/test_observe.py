@@ -10,9 +10,10 @@ from models import assert_same_bits, exact, normal
 from rows import equal, integers, linen
 
 import jaxcompress as jc
-from jaxcompress.program import absmax, gram, magnitudes, moments, observing
+from jaxcompress.program import observing
+from jaxcompress.program.statistics import gram, magnitudes, max_magnitude, moments
 
-STATS = {"m": absmax(), "s": moments(), "g": gram(), "h": magnitudes()}
+STATS = {"m": max_magnitude(), "s": moments(), "g": gram(), "h": magnitudes()}
 
 
 PARAMS = {
@@ -173,7 +174,7 @@ def test_batches_of_one_shape_are_traced_once():
             seen.append(x.shape)
             return net(params, x)
 
-        observed(batches, absmax(), fn)
+        observed(batches, max_magnitude(), fn)
         return len(seen)
 
     once = traces([X[:4]])
@@ -192,7 +193,7 @@ def test_the_result_has_the_structure_of_the_parameters_and_of_the_statistics(wh
     assert whole["layers"]["w"]["g"].gram.shape == (3, 4, 4)
     assert whole["layers"]["w"]["g"].count.tolist() == [8, 8, 8]
     assert whole["layers"]["w"]["h"].counts.shape[:-1] == (3, 2)
-    pair = observed([X], (absmax(), [gram()]))
+    pair = observed([X], (max_magnitude(), [gram()]))
     equal(pair["last"]["w"][0], whole["last"]["w"]["m"])
     equal(pair["last"]["w"][1][0], whole["last"]["w"]["g"])
 
@@ -214,7 +215,7 @@ def test_leaves_are_selected_as_everywhere(where, whole):
 
 def test_statistics_of_somebody_else():
     """A count of the zeros: a statistic is four functions."""
-    zeros = jc.program.Statistic(
+    zeros = jc.program.statistics.Statistic(
         empty=lambda groups, features: jnp.zeros((groups, features), jnp.int32),
         of=lambda rows: jnp.sum(rows == 0, 1),
         merge=jnp.add,

@@ -11,7 +11,8 @@ from models import custom_rule
 from rows import integers
 
 import jaxcompress as jc
-from jaxcompress.program import OpaqueWarning, absmax, gram, observing
+from jaxcompress.program import OpaqueWarning, observing
+from jaxcompress.program.statistics import gram, max_magnitude
 
 PARAMS = {"first": {"w": integers(4, 3), "b": integers(3)}, "last": integers(3, 2)}
 X = integers(8, 4, seed=1)
@@ -41,15 +42,15 @@ def test_a_tuple_is_several_arguments_and_every_other_batch_is_one():
         ({"x": X, "y": label}, lambda params, b: b["x"] @ params["w"] - b["y"]),
         ([X, label], lambda params, b: b[0] @ params["w"] - b[1]),
     ]:
-        found = observed(iter([batch]), absmax(), fn, params)
+        found = observed(iter([batch]), max_magnitude(), fn, params)
         np.testing.assert_array_equal(found["w"], expected)
 
 
 def test_no_batches_are_an_error():
     used_up = iter([X])
-    observed(used_up, absmax())
+    observed(used_up, max_magnitude())
     with pytest.raises(ValueError) as error:
-        observed(used_up, absmax())
+        observed(used_up, max_magnitude())
     assert str(error.value) == (
         "there are no batches to observe. An iterator that was used up before has none."
     )
@@ -57,14 +58,16 @@ def test_no_batches_are_an_error():
 
 def test_nothing_to_observe_is_an_error():
     with pytest.raises(ValueError) as error:
-        observed([X], absmax(), lambda params, x: x + params["b"][None], {"b": X[0]})
+        observed(
+            [X], max_magnitude(), lambda params, x: x + params["b"][None], {"b": X[0]}
+        )
     text = "no product of the function multiplies data by a parameter."
     assert text in str(error.value)
 
 
 def test_a_selected_leaf_that_no_product_reads_is_named():
     with pytest.raises(ValueError) as error:
-        observed([X], absmax(), where="first/*")
+        observed([X], max_magnitude(), where="first/*")
     assert str(error.value) == (
         "the inputs of 'first/b' (no product reads it) cannot be observed. Select the "
         "others with `where=`."
@@ -73,7 +76,7 @@ def test_a_selected_leaf_that_no_product_reads_is_named():
 
 def test_a_glob_that_matches_nothing_names_the_closest():
     with pytest.raises(ValueError, match="selected none of 3 leaves; closest: 'last'"):
-        observed([X], absmax(), where="lost")
+        observed([X], max_magnitude(), where="lost")
 
 
 def test_a_leaf_that_is_split_is_refused_and_can_be_left_out():
@@ -84,12 +87,12 @@ def test_a_leaf_that_is_split_is_refused_and_can_be_left_out():
         return x @ params["w"]
 
     with pytest.raises(ValueError) as error:
-        observed([X], absmax(), fn, params)
+        observed([X], max_magnitude(), fn, params)
     assert "'split' (the parameter reaches it through an operation that mixes" in str(
         error.value
     )
     assert "Select the others with `where=`." in str(error.value)
-    found = observed([X], absmax(), fn, params, where="w")
+    found = observed([X], max_magnitude(), fn, params, where="w")
     assert found["split"] is None and found["w"].shape == (2, 1)
 
 
@@ -100,7 +103,7 @@ def test_two_uses_that_sum_over_other_axes_have_nothing_in_common():
         return x @ params["w"] @ params["w"].T
 
     with pytest.raises(ValueError) as error:
-        observed([X], absmax(), fn, params)
+        observed([X], max_magnitude(), fn, params)
     text = str(error.value)
     assert text.startswith("'w' is used in two ways, 'w' sums over its axes (0,) ")
     assert "'w#1' over (1,)" in text and "have no statistics in common" in text
@@ -110,13 +113,15 @@ def test_two_uses_that_sum_over_other_axes_have_nothing_in_common():
 def test_what_has_a_derivative_rule_of_its_own_is_said_or_looked_into():
     model = custom_rule()
     with pytest.warns(OpaqueWarning) as caught:
-        found = observed([model.args], absmax(), model.fn, model.params)
+        found = observed([model.args], max_magnitude(), model.fn, model.params)
     text = str(caught[0].message)
     assert text.startswith("observe leaves these parts of the program as they are:\n")
     assert "custom_vjp_call (1 products)" in text and "inline_custom=True" in text
     assert found["first"] is None and found["last"] is not None
 
-    found = observed([model.args], absmax(), model.fn, model.params, inline_custom=True)
+    found = observed(
+        [model.args], max_magnitude(), model.fn, model.params, inline_custom=True
+    )
     expected = jnp.abs(model.args[0]).max(0)[:, None]
     np.testing.assert_array_equal(found["first"], expected)
 
@@ -126,13 +131,15 @@ def test_a_selected_leaf_inside_of_such_a_function_is_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OpaqueWarning)
         with pytest.raises(ValueError) as error:
-            observed([model.args], absmax(), model.fn, model.params, where="first")
+            observed(
+                [model.args], max_magnitude(), model.fn, model.params, where="first"
+            )
     assert "'first' (" in str(error.value) and "cannot be observed" in str(error.value)
     assert "not entered: custom_vjp_call (1 products)" in str(error.value)
     assert "inline_custom=True looks inside" in str(error.value)
 
 
-@pytest.mark.parametrize("stats", [gram, {"a": gram(), "b": absmax}, ["gram"]])
+@pytest.mark.parametrize("stats", [gram, {"a": gram(), "b": max_magnitude}, ["gram"]])
 def test_what_is_no_statistic_is_refused(stats):
     with pytest.raises(TypeError) as error:
         observed([X], stats)
@@ -142,7 +149,7 @@ def test_what_is_no_statistic_is_refused(stats):
 
 
 def test_state_of_another_function_is_refused():
-    observer = observing(net, absmax())
+    observer = observing(net, max_magnitude())
     state = observer.init(PARAMS, X)
     with pytest.raises(ValueError, match="there is no state for 'last'"):
         observer.update(PARAMS, {"first/w": state["first/w"]}, X)
@@ -156,4 +163,4 @@ def test_one_batch_is_no_list_of_batches(batches):
         return x @ params["w"]
 
     with pytest.raises(TypeError, match="batches is one .*; give a list of batches"):
-        jc.observe(fn, {"w": jnp.ones((4, 3))}, batches, absmax())
+        jc.observe(fn, {"w": jnp.ones((4, 3))}, batches, max_magnitude())

@@ -10,7 +10,7 @@ from models import initialized, linen_cnn, linen_transformer, normal
 from rows import STATS, close, expected, of_layer
 
 import jaxcompress as jc
-from jaxcompress.program import absmax, moments
+from jaxcompress.program.statistics import max_magnitude, moments
 
 
 class Block(nn.Module):
@@ -60,9 +60,9 @@ def test_layers_along_another_axis_are_those_along_the_first_or_refused():
     first = initialized(Stack(), x)
     second = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 1), first)
     where = "*/up/kernel"
-    along_first = jc.observe(Stack().apply, first, [x], absmax(), where=where)
+    along_first = jc.observe(Stack().apply, first, [x], max_magnitude(), where=where)
     try:
-        found = jc.observe(Stack(1).apply, second, [x], absmax(), where=where)
+        found = jc.observe(Stack(1).apply, second, [x], max_magnitude(), where=where)
     except ValueError as error:
         assert "'params/layers/up/kernel' (" in str(error)
         return
@@ -108,7 +108,7 @@ def test_a_network_in_bfloat16():
 def test_the_inputs_of_a_model_are_those_that_its_taps_show():
     """Every dense layer and embedding of a transformer, with data in every shape."""
     model = linen_transformer()
-    found = jc.observe(model.fn, model.params, [model.args], {"m": absmax()})
+    found = jc.observe(model.fn, model.params, [model.args], {"m": max_magnitude()})
     _, features = jc.taps(model.fn, "*/input")(model.params, *model.args)
     layers = found["params"]["layers"]
 

@@ -9,7 +9,7 @@ from jax import lax
 from rows import STATS, close, equal, expected, integers, of_layer
 
 import jaxcompress as jc
-from jaxcompress.program import absmax, gram
+from jaxcompress.program.statistics import gram, max_magnitude
 
 X = integers(8, 4, seed=1)
 
@@ -125,7 +125,7 @@ def test_a_branch_has_the_rows_of_the_calls_that_took_it():
         return lax.cond(flag, lambda: x @ params["a"], lambda: bounded(x) @ params["b"])
 
     batches = [(X[:2], True), (X[2:5], False), (X[5:], True)]
-    found = jc.observe(fn, params, batches, {"m": absmax(), "g": gram()})
+    found = jc.observe(fn, params, batches, {"m": max_magnitude(), "g": gram()})
     taken = jnp.concatenate([X[:2], X[5:]])
     for leaf, rows in [("a", taken), ("b", bounded(X[2:5]))]:
         equal(found[leaf], expected(rows, "mg"))
@@ -178,10 +178,10 @@ def test_what_is_looked_up_only_is_not_observed():
         return params["table"][tokens] @ params["w"]
 
     tokens = jnp.array([0, 3, 3])
-    found = jc.observe(fn, params, [tokens], absmax())
+    found = jc.observe(fn, params, [tokens], max_magnitude())
     assert found["table"] is None
     with pytest.raises(ValueError, match="'table' .* cannot be observed"):
-        jc.observe(fn, params, [tokens], absmax(), where="table")
+        jc.observe(fn, params, [tokens], max_magnitude(), where="table")
 
 
 @pytest.mark.parametrize(

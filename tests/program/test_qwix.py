@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 import jaxcompress as jc
+from jaxcompress.formats import Int
 from jaxcompress.program import ActivationQuantizer, operands_only
-from jaxcompress.quantize import Int, dynamic, of_range
+from jaxcompress.quantize.scales import dynamic, of_range
 
 # qwix lets the range of int8 end at 127.5, so that the extreme rounds into the last code;
 # ours ends at 127. A factor of the range, which it takes, makes them the same.

@@ -9,7 +9,8 @@ from jax import lax
 from models import MODELS, linen_transformer, nested_scans, normal
 
 import jaxcompress as jc
-from jaxcompress.program import absmax, observing
+from jaxcompress.program import observing
+from jaxcompress.program.statistics import max_magnitude
 
 W = {"w": normal(4, 4, scale=0.5), "v": normal(4, 4, seed=1, scale=0.5)}
 X = normal(3, 4, seed=2)
@@ -300,7 +301,7 @@ def test_arguments_in_another_order_are_told():
         return x @ params["w"]
 
     quantized = jc.quantize_activations(fn)
-    observer = observing(fn, absmax())
+    observer = observing(fn, max_magnitude())
     for swapped in (jc.rewrite(fn, counting), quantized.train, observer.update):
         with pytest.raises(TypeError, match=r"second: \(params, state, \*args\)"):
             swapped(W, X, {})

@@ -6,10 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxcompress.program import Moments, absmax, gram, magnitudes, moments
+from jaxcompress.program.statistics import (
+    Moments,
+    gram,
+    magnitudes,
+    max_magnitude,
+    moments,
+)
 
 STATISTICS = {
-    "absmax": absmax(),
+    "absmax": max_magnitude(),
     "moments": moments(),
     "gram": gram(),
     "magnitudes": magnitudes(),

@@ -14,7 +14,9 @@ from flax import nnx
 from flax.core import freeze
 
 import jaxcompress as jc
-from jaxcompress.prune import PruneState, cubic, erk, global_, prune
+from jaxcompress.prune import PruneState, prune
+from jaxcompress.prune.budgets import erk, global_
+from jaxcompress.prune.schedules import cubic
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -171,9 +173,9 @@ BATCH = jnp.asarray(RNG.normal(size=(8, 20)), jnp.float32)
 def test_resumed_equals_uninterrupted_to_the_bit(tmp_path):
     pruner = prune(
         cubic(0.8, end=5),
-        score=jc.prune.averaged(jc.prune.saliency),
-        pruned=jc.prune.straight_through(1e-2),
-        every=jc.prune.converged(1, tolerance=9),
+        score=jc.prune.scores.averaged(jc.prune.scores.saliency),
+        pruned=jc.prune.treatments.sr_ste(1e-2),
+        every=jc.prune.schedules.converged(1, tolerance=9),
     )
     init, step = jc.train_step(loss_fn, optax.adam(0.05), pruner)
     state = init(PARAMS)
@@ -312,12 +314,15 @@ def test_a_traced_sparsity_is_taken_as_it_is():
     ("kwargs", "message"),
     [
         (
-            {"score": jc.prune.fisher},
+            {"score": jc.prune.scores.fisher},
             r"score=fisher does not take .* call it: fisher\(\)",
         ),
         ({"score": lambda params: params}, "A score of your own ends its parameters"),
         ({"score": "magnitude"}, "score='magnitude' is no function"),
-        ({"pruned": jc.prune.straight_through}, "pruned=straight_through does not say"),
+        (
+            {"pruned": jc.prune.treatments.sr_ste},
+            "pruned=straight_through does not say",
+        ),
     ],
     ids=["a factory", "no extras", "a text", "what becomes of weights"],
 )
@@ -340,7 +345,11 @@ def test_a_text_is_no_sparsity():
         (float("nan"), {}, r"outside \[0, 1\)"),
         (jnp.float32(3.0), {}, r"outside \[0, 1\)"),
         (0.5, {"every": 0}, "every=0"),
-        (0.6, {"pattern": jc.prune.NOfM(2, 4)}, "NOfM.n=2, m=4.* reaches 0.5 at most"),
+        (
+            0.6,
+            {"pattern": jc.prune.patterns.NOfM(2, 4)},
+            "NOfM.n=2, m=4.* reaches 0.5 at most",
+        ),
     ],
 )
 def test_bad_arguments(sparsity, kwargs, message):

@@ -6,21 +6,16 @@ import optax
 import pytest
 
 import jaxcompress as jc
-from jaxcompress.prune import (
-    NOfM,
-    Pruned,
-    converged,
-    frozen,
-    owl,
-    prune,
-    straight_through,
-    zeroed,
-)
+from jaxcompress.prune import prune
+from jaxcompress.prune.budgets import owl
+from jaxcompress.prune.patterns import NOfM
+from jaxcompress.prune.schedules import converged
+from jaxcompress.prune.treatments import Pruned, frozen, sr_ste, zeroed
 
 RNG = np.random.default_rng(0)
 KERNEL = jnp.asarray(RNG.normal(size=(8, 6)), jnp.float32)
 MASK = jnp.asarray(RNG.random((8, 6)) < 0.5)
-ALL = {"zeroed": zeroed, "frozen": frozen, "straight_through": straight_through()}
+ALL = {"zeroed": zeroed, "frozen": frozen, "straight_through": sr_ste()}
 
 
 def equal(a, b):
@@ -54,10 +49,10 @@ def test_gradients_of_pruned_weights(name):
 def test_what_settles(decay):
     np.testing.assert_array_equal(zeroed.settle(KERNEL, MASK), KERNEL * MASK)
     assert frozen.settle(KERNEL, MASK) is KERNEL
-    settled = straight_through(decay).settle(KERNEL, MASK)
+    settled = sr_ste(decay).settle(KERNEL, MASK)
     expected = np.where(MASK, KERNEL, KERNEL * np.float32(1 - decay))
     np.testing.assert_array_equal(settled, expected)
-    half = straight_through(decay).settle(KERNEL.astype(jnp.bfloat16), MASK)
+    half = sr_ste(decay).settle(KERNEL.astype(jnp.bfloat16), MASK)
     assert half.dtype == jnp.bfloat16
 
 
@@ -124,7 +119,7 @@ def by_target(pruned, tx, steps, batches):
 
 def test_straight_through_trains_pruned_weights_until_they_return():
     far = [[9.0, 0.0, 3.0, 4.0]]
-    pruner, state = by_target(straight_through(), optax.sgd(0.1), 5, [far] * 5)
+    pruner, state = by_target(sr_ste(), optax.sgd(0.1), 5, [far] * 5)
     # The gradient at the view, whose first entry is 0 until it is back.
     assert state.compression.masks["kernel"].tolist() == [[True, False, False, True]]
     assert state.params["kernel"][0, 0] > 4
@@ -135,13 +130,13 @@ def test_straight_through_trains_pruned_weights_until_they_return():
 
 def test_sr_ste_is_decoupled_weight_decay_of_what_is_pruned():
     still = [[0.0, 0.0, 3.0, 4.0]]  # no gradient anywhere
-    _, state = by_target(straight_through(0.25), optax.sgd(0.1), 3, [still] * 3)
+    _, state = by_target(sr_ste(0.25), optax.sgd(0.1), 3, [still] * 3)
     expected = [[0.75**3, 2 * 0.75**3, 3, 4]]
     np.testing.assert_allclose(state.params["kernel"], expected, rtol=1e-6)
     # The paper: w - rate * (g + factor * w) where pruned.
     moving = [[1.0, 1.0, 3.0, 4.0]]
     rate, factor = 0.1, 0.5
-    _, state = by_target(straight_through(rate * factor), optax.sgd(rate), 1, [moving])
+    _, state = by_target(sr_ste(rate * factor), optax.sgd(rate), 1, [moving])
     view = np.array([[0.0, 0.0, 3.0, 4.0]])
     grad = view - np.array(moving)
     start = np.array([[1.0, 2.0, 3.0, 4.0]])
@@ -198,12 +193,12 @@ def test_a_kind_of_ones_own_is_two_functions():
 @pytest.mark.parametrize("decay", [1.0, -0.1])
 def test_a_bad_decay(decay):
     with pytest.raises(ValueError, match=r"decay=.* is outside \[0, 1\)"):
-        straight_through(decay)
+        sr_ste(decay)
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf, -jnp.inf])
 def test_what_is_not_finite_is_hidden_under_the_mask_of_weights_that_are_trained(bad):
-    treatment = straight_through()
+    treatment = sr_ste()
     param, mask = jnp.array([1.0, bad]), jnp.array([True, False])
     assert treatment.view(param, mask).tolist() == [1.0, 0.0]
     grads = jax.grad(lambda p: treatment.view(p, mask).sum())(param)

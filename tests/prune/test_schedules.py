@@ -9,7 +9,7 @@ import pytest
 
 import jaxcompress as jc
 from jaxcompress import prune
-from jaxcompress.prune import (
+from jaxcompress.prune.schedules import (
     alternating,
     converged,
     cubic,

@@ -12,14 +12,8 @@ import jaxcompress as jc
 from jaxcompress import formats
 from jaxcompress.formats import Int
 from jaxcompress.program import ActivationQuantizer, operands_only
-from jaxcompress.quantize import (
-    absmax,
-    blocks,
-    fake_quant,
-    mx_quantization,
-    nvfp4_quantization,
-    two_level,
-)
+from jaxcompress.quantize import fake_quant, mx_quantization, nvfp4_quantization
+from jaxcompress.quantize.scales import absmax, blocks, two_level
 
 # Of OCP MX v1.0, table 1: the exponent of the largest number of each element format.
 EMAX = {"E5M2": 15, "E4M3": 8, "E3M2": 4, "E2M3": 2, "E2M1": 2, "int8": 0}

@@ -8,18 +8,17 @@ import pytest
 
 from jaxcompress import formats
 from jaxcompress.formats import Int
-from jaxcompress.quantize import (
-    absmax,
+from jaxcompress.quantize import fake_quant
+from jaxcompress.quantize.gradients import (
     clipped,
-    fake_quant,
     pass_through,
     polynomial,
     soft,
     straight_through,
     through_scale,
     to_the_bound,
-    unit,
 )
+from jaxcompress.quantize.scales import absmax, unit
 
 ALL = {
     "straight_through": straight_through,

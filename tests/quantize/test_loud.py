@@ -24,9 +24,9 @@ GOOD = {"layer": {"kernel": jnp.array([[1.0, -2.0], [0.5, 0.0]])}}
         {"bits": 8},
         {"bits": 1},
         {"bits": 4, "symmetric": False},
-        {"bits": 4, "scale": quantize.mse()},
-        {"bits": 4, "scale": quantize.lsq()},
-        {"bits": 4, "scale": quantize.percentile(0.9)},
+        {"bits": 4, "scale": quantize.scales.mse()},
+        {"bits": 4, "scale": quantize.scales.lsq()},
+        {"bits": 4, "scale": quantize.scales.percentile(0.9)},
         {"fmt": formats.NF4},
         {"fmt": formats.E4M3},
         {"fmt": formats.F16},
@@ -51,7 +51,7 @@ def test_what_is_not_finite_is_named(spoiled, options):
 )
 def test_in_a_compiled_view_nan_stays_nan(fmt):
     x = jnp.array([1.0, jnp.nan, -2.0])
-    for scale in (quantize.absmax, quantize.unit):
+    for scale in (quantize.scales.absmax, quantize.scales.unit):
         view = jax.jit(lambda x, s=scale: fake_quant(x, fmt, scale=s))(x)
         assert jnp.isnan(view[1])
 
@@ -82,18 +82,18 @@ def test_granularities_that_do_not_fit(granularity, message):
 @pytest.mark.parametrize(
     "factory",
     [
-        quantize.mse,
-        quantize.entropy,
-        quantize.lsq,
-        quantize.lsq_plus,
-        quantize.pact,
-        quantize.minmax,
-        quantize.moving_average,
-        quantize.percentile,
-        quantize.dynamic,
-        quantize.held,
-        quantize.mean_above,
-        quantize.blocks,
+        quantize.scales.mse,
+        quantize.scales.entropy,
+        quantize.scales.lsq,
+        quantize.scales.lsq_plus,
+        quantize.scales.pact,
+        quantize.scales.minmax,
+        quantize.scales.moving_average,
+        quantize.scales.percentile,
+        quantize.scales.dynamic,
+        quantize.scales.held,
+        quantize.scales.mean_above,
+        quantize.scales.blocks,
     ],
 )
 def test_a_factory_that_was_not_called(factory):
@@ -106,10 +106,10 @@ def test_a_factory_that_was_not_called(factory):
     [
         ("scale", 0.1),
         ("scale", "mse"),
-        ("rounding", quantize.learned),
-        ("rounding", quantize.stochastic),
+        ("rounding", quantize.rounding.learned),
+        ("rounding", quantize.rounding.stochastic),
         ("rounding", "stochastic"),
-        ("gradient", quantize.soft),
+        ("gradient", quantize.gradients.soft),
         ("gradient", "ste"),
         ("granularity", jc.PerChannel),
         ("granularity", "channel"),
@@ -166,10 +166,10 @@ def test_unsigned_codes_never_wrap(values, bits, narrow):
         return
     w = jnp.linspace(*values, 33)  # pyright: ignore[reportCallIssue]
     for scale in (
-        quantize.absmax,
-        quantize.mse(),
-        quantize.lsq_plus(),
-        quantize.pact(),
+        quantize.scales.absmax,
+        quantize.scales.mse(),
+        quantize.scales.lsq_plus(),
+        quantize.scales.pact(),
     ):
         c = quantize.quantize(
             Int(bits, False, narrow), granularity=jc.PerTensor(), scale=scale
@@ -183,7 +183,12 @@ def test_unsigned_codes_never_wrap(values, bits, narrow):
 @pytest.mark.parametrize("narrow", [None, True, False])
 @pytest.mark.parametrize(
     "scale",
-    [quantize.unit, quantize.absmax, quantize.pact(), quantize.held(quantize.unit)],
+    [
+        quantize.scales.unit,
+        quantize.scales.absmax,
+        quantize.scales.pact(),
+        quantize.scales.held(quantize.scales.unit),
+    ],
 )
 def test_zero_is_a_level_of_every_asymmetric_grid(scale, narrow):
     w = jnp.array([[0.0, 3.0], [1.0, -2.0], [0.0, 0.0]])
@@ -196,7 +201,7 @@ def test_the_order_of_tracing_changes_nothing():
     w = jax.random.normal(jax.random.key(0), (8, 4))
     x = jax.random.normal(jax.random.key(1), (3, 8))
     c = jc.weight_quantization(bits=3)
-    way = jc.program.ActivationQuantizer(Int(4), quantize.dynamic())
+    way = jc.program.ActivationQuantizer(Int(4), quantize.scales.dynamic())
 
     def results(quantized_first):
         product = jax.jit(lambda x, w: x @ w)
@@ -240,13 +245,13 @@ def test_leaves_of_whole_numbers_are_not_rounded_in_silence(dtype):
 
 def test_a_leaf_of_scales_cannot_be_held():
     with pytest.raises(TypeError, match="held scales are arrays"):
-        held = quantize.held(quantize.two_level)
+        held = quantize.scales.held(quantize.scales.two_level)
         jc.weight_quantization(fmt=formats.E2M1, scale=held).init(GOOD)
 
 
 def test_a_state_of_other_weights_is_not_used_in_silence():
     other = {"layer": {"kernel": jnp.ones((2, 7))}}
-    for scale in (quantize.absmax, quantize.lsq()):
+    for scale in (quantize.scales.absmax, quantize.scales.lsq()):
         c = jc.weight_quantization(bits=4, scale=scale)
         with pytest.raises((TypeError, ValueError)):
             c.apply(other, c.init(GOOD))

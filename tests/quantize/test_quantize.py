@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 import jaxcompress as jc
-from jaxcompress.quantize import Int, absmax, fake_quant, to_qarray
+from jaxcompress.formats import Int
+from jaxcompress.quantize import fake_quant, to_qarray
+from jaxcompress.quantize.scales import absmax
 
 BITS = [*range(1, 9), 16]
 

@@ -15,7 +15,7 @@ import pytest
 
 import jaxcompress as jc
 from jaxcompress import formats
-from jaxcompress.quantize import of_range, power_of_two
+from jaxcompress.quantize.scales import of_range, power_of_two
 
 # qwix lets the range of n bits end half a step later: at 127.5 instead of 127.
 SHAPE = (64, 12)

@@ -12,7 +12,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 import jaxcompress as jc
 from jaxcompress import formats
 from jaxcompress.formats import Int
-from jaxcompress.quantize import fake_quant, held, learned, stochastic, unit
+from jaxcompress.quantize import fake_quant
+from jaxcompress.quantize.rounding import learned, stochastic
+from jaxcompress.quantize.scales import held, unit
 
 KEY = jax.random.key(11)
 FORMATS = [

@@ -9,15 +9,9 @@ import pytest
 from bitwise import same, same_tree
 
 import jaxcompress as jc
-from jaxcompress.quantize import (
-    absmax,
-    clipped,
-    lsq,
-    mean_above,
-    mse,
-    trained_ternary,
-    unit,
-)
+from jaxcompress.quantize import trained_ternary
+from jaxcompress.quantize.gradients import clipped
+from jaxcompress.quantize.scales import absmax, lsq, mean_above, mse, unit
 
 
 def signs(w, threshold=0.05):

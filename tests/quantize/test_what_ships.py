@@ -30,28 +30,31 @@ GRANULARITIES = {
     "single": jc.PerGroup(1, axis=1),
 }
 ANY_SCALE = {
-    "absmax": q.absmax,
-    "unit": q.unit,
-    "minmax": q.minmax(),
-    "moving_average": q.moving_average(),
-    "percentile": q.percentile(0.9),
-    "held": q.held(q.absmax, every=2),
-    "dynamic": q.dynamic(),
-    "lsq": q.lsq(),
-    "lsq from absmax": q.lsq(start=q.absmax),
-    "pact": q.pact(),
-    "mse": q.mse(every=2),
-    "entropy": q.entropy(),
+    "absmax": q.scales.absmax,
+    "unit": q.scales.unit,
+    "minmax": q.scales.minmax(),
+    "moving_average": q.scales.moving_average(),
+    "percentile": q.scales.percentile(0.9),
+    "held": q.scales.held(q.scales.absmax, every=2),
+    "dynamic": q.scales.dynamic(),
+    "lsq": q.scales.lsq(),
+    "lsq from absmax": q.scales.lsq(start=q.scales.absmax),
+    "pact": q.scales.pact(),
+    "mse": q.scales.mse(every=2),
+    "entropy": q.scales.entropy(),
 }
-SYMMETRIC_SCALE = {"power_of_two": q.power_of_two, "two_level": q.two_level}
+SYMMETRIC_SCALE = {
+    "power_of_two": q.scales.power_of_two,
+    "two_level": q.scales.two_level,
+}
 ASYMMETRIC_SCALE = {
-    "lsq_plus": q.lsq_plus(),
-    "lsq_plus from": q.lsq_plus(start=q.absmax),
+    "lsq_plus": q.scales.lsq_plus(),
+    "lsq_plus from": q.scales.lsq_plus(start=q.scales.absmax),
 }
 ROUNDINGS = {
     "nearest": None,
-    "stochastic": q.stochastic(jax.random.key(7)),
-    "learned": q.learned(),
+    "stochastic": q.rounding.stochastic(jax.random.key(7)),
+    "learned": q.rounding.learned(),
 }
 
 
@@ -62,7 +65,7 @@ def ways(draw):
     fmt = draw(st.sampled_from(SYMMETRIC if symmetric else ASYMMETRIC))
     scales = ANY_SCALE | (SYMMETRIC_SCALE if symmetric else ASYMMETRIC_SCALE)
     if fmt == Int(2):
-        scales = scales | {"mean_above": q.mean_above()}
+        scales = scales | {"mean_above": q.scales.mean_above()}
     return (
         fmt,
         draw(st.sampled_from(list(GRANULARITIES))),
@@ -74,7 +77,7 @@ def ways(draw):
 def compressor(way):
     fmt, granularity, scale, rounding = way
     known = ANY_SCALE | SYMMETRIC_SCALE | ASYMMETRIC_SCALE
-    known = known | {"mean_above": q.mean_above()}
+    known = known | {"mean_above": q.scales.mean_above()}
     return q.quantize(
         fmt,
         granularity=GRANULARITIES[granularity],
@@ -130,16 +133,16 @@ def test_what_is_trained_is_what_ships(
 @pytest.mark.parametrize(
     ("fmt", "scale"),
     [
-        (formats.E2M1, q.two_level),
-        (formats.E2M1, q.power_of_two),
-        (formats.E4M3, q.absmax),
-        (formats.NF4, q.absmax),
-        (Int(8), q.power_of_two),
-        (Int(3, False), q.lsq_plus()),
-        (Int(3, False), q.pact()),
-        (Int(3), q.lsq()),
-        (Int(3), q.percentile(0.9)),
-        (Int(3), q.mse()),
+        (formats.E2M1, q.scales.two_level),
+        (formats.E2M1, q.scales.power_of_two),
+        (formats.E4M3, q.scales.absmax),
+        (formats.NF4, q.scales.absmax),
+        (Int(8), q.scales.power_of_two),
+        (Int(3, False), q.scales.lsq_plus()),
+        (Int(3, False), q.scales.pact()),
+        (Int(3), q.scales.lsq()),
+        (Int(3), q.scales.percentile(0.9)),
+        (Int(3), q.scales.mse()),
     ],
 )
 def test_jit_gives_the_same_bits_of_many_weights(fmt, scale):
@@ -168,14 +171,22 @@ def test_a_cast_has_the_scale_one(fmt, scale):
 
 def test_the_laws_of_compressors_hold():
     params = {"kernel": jax.random.normal(jax.random.key(0), (16, 8))}
-    for scale, rounding in ((q.lsq(), None), (q.mse(every=2), q.learned())):
+    for scale, rounding in (
+        (q.scales.lsq(), None),
+        (q.scales.mse(every=2), q.rounding.learned()),
+    ):
         c = jc.weight_quantization(bits=3, scale=scale, rounding=rounding)
         jc.testing.check_compressor(c, params, rounding=1e-5)
 
 
 def test_a_range_of_single_weights():
     w = jax.random.normal(jax.random.key(0), (1, 5))
-    for scale in (q.percentile(0.9), q.mse(), q.minmax(), q.absmax):
+    for scale in (
+        q.scales.percentile(0.9),
+        q.scales.mse(),
+        q.scales.minmax(),
+        q.scales.absmax,
+    ):
         c = jc.weight_quantization(bits=8, scale=scale)
         view = jax.jit(lambda p, c=c: c.apply(p, c.init(p)))({"kernel": w})["kernel"]
         assert jnp.allclose(view, w, rtol=1e-6)

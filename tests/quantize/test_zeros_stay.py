@@ -11,15 +11,9 @@ from bitwise import same_tree
 import jaxcompress as jc
 from jaxcompress import formats
 from jaxcompress.formats import Int
-from jaxcompress.quantize import (
-    lsq,
-    lsq_plus,
-    mse,
-    mx_quantization,
-    nvfp4_quantization,
-    stochastic,
-    trained_ternary,
-)
+from jaxcompress.quantize import mx_quantization, nvfp4_quantization, trained_ternary
+from jaxcompress.quantize.rounding import stochastic
+from jaxcompress.quantize.scales import lsq, lsq_plus, mse
 
 CODEBOOK = formats.codebook(np.random.default_rng(0).normal(size=500), 8)
 WAYS = {

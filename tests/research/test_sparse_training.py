@@ -119,7 +119,9 @@ def test_the_committed_settings_are_those_that_were_chosen():
 @pytest.mark.parametrize("erk", [True, False])
 def test_the_traced_budget_is_one_of_the_two(erk):
     scores = {"a": jnp.ones((64, 30)), "b": jnp.ones((30, 10))}
-    expected = (jc.prune.erk if erk else jc.prune.uniform)(scores, jnp.float32(0.9))
+    expected = (jc.prune.budgets.erk if erk else jc.prune.budgets.uniform)(
+        scores, jnp.float32(0.9)
+    )
     made = jax.jit(lambda e: either(e)(scores, jnp.float32(0.9)))(erk)
     assert jax.tree.map(int, made) == jax.tree.map(int, expected)
 

@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boundaries: the values that an integer runtime keeps as integers.
+
+Such a runtime fuses a product with the bias, the folded normalization and the rectifier
+after it, and stores what comes out; it stores both sides of a residual sum, and the sum.
+What lies inside of a normalization, a softmax or a smooth activation it does not store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import jax
+
+from ..._select import path_text
+from ..products._find import Found
+from ..products._site import Site
+from ..trace._graph import Node, Program, Value, nodes, readers, shape_of
+from ..trace._primitives import AFFINE, ELEMENTWISE, GATHERING, MOVES, SELECTING
+from ._sources import (
+    Sources,
+    is_quantizable,
+    is_rectifier,
+    is_scaling,
+    is_zero,
+    reduces_batch,
+)
+
+
+class Boundary(enum.Enum):
+    """Why a value is stored."""
+
+    INPUT = "an argument of the function"
+    OPERAND = "what a product reads, where nothing stored it before"
+    PRODUCT = "what a product gives, with what is fused to it"
+    RESIDUAL = "a side or the result of a sum, product or concatenation of two values"
+    OUTPUT = "a result of the function"
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether it lies between the arguments and the results."""
+        return self in (Boundary.PRODUCT, Boundary.RESIDUAL)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point:
+    """A value that is quantized.
+
+    Attributes:
+      name: of its site with ``/input``, ``/lhs``, ``/rhs`` or ``/output``; of its sum
+        (``"Block_0/add"``), or ``"input/..."`` and ``"output/..."``.
+      boundary: why it is one.
+      site: the product it belongs to; None for others.
+      value: shape and dtype.
+      layers: lengths of the scans over layers around it; its range has these axes.
+    """
+
+    name: str
+    boundary: Boundary
+    site: Site | None
+    value: jax.ShapeDtypeStruct
+    layers: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Marked:
+    """A point, and where it is: at a value for everyone, or at one operand of a site."""
+
+    point: Point
+    value: Value
+    node: Node | None = None  # the site, where only sites see it
+    operand: int = 0
+
+
+class Boundaries:
+    """The points of a program.
+
+    Attributes:
+      marks: all of them, where they are.
+
+    Args:
+      program: any.
+      found: its sites.
+      accept: whether a point is quantized. Operands that lie on the grid of an accepted
+        point are none themselves.
+    """
+
+    def __init__(self, program: Program, found: Found, accept: Callable[[Point], bool]):
+        self.program, self.found, self.accept = program, found, accept
+        self.sources = Sources(found)
+        self.at: dict[Value, Marked] = {}  # points that everyone sees
+        self.refused: set[Value] = set()
+        self.names: Counter[str] = Counter()
+        self.mark_values()
+        self.marks: list[Marked] = [*self.at.values(), *self.mark_operands()]
+
+    def grid(self, node: Node, operand: int) -> Marked | None:
+        """The point on whose grid an operand of a site lies; None if on nobody's."""
+        for mark in self.marks:
+            if mark.node is node and mark.operand == operand:
+                return mark
+        return self.stored(node.ins[operand])
+
+    def mark_values(self) -> None:
+        for path, value in self.arguments():
+            self.mark(value, f"input/{path}", Boundary.INPUT)
+        for node in nodes(self.program.root):
+            if node in self.found.sites and not node.region.sealed:
+                site = self.found.sites[node]
+                if node.outs[0].origin.data:
+                    end = self.fused(node.outs[0])
+                    self.mark(end, f"{site.name}/output", Boundary.PRODUCT, site)
+            elif not node.region.sealed and self.sources.is_join(node):
+                name = self.numbered(
+                    "/".join(filter(None, (node.scope, node.primitive)))
+                )
+                self.mark(self.fused(node.outs[0]), name, Boundary.RESIDUAL)
+                for side, value in zip(_sides(node), node.ins, strict=True):
+                    if value.origin.data and not self.stored(value):
+                        self.mark(value, f"{name}/{side}", Boundary.RESIDUAL)
+        for path, value in self.results():
+            if not self.stored(value):
+                self.mark(value, f"output/{path}", Boundary.OUTPUT)
+
+    def mark_operands(self) -> Iterator[Marked]:
+        """What sites read and nobody has stored, once for all sites of a frame."""
+        seen: dict[tuple[Value, int], Marked] = {}
+        for node, site in self.found.sites.items():
+            if node.primitive == "gather":
+                continue
+            for i, value in enumerate(node.ins[:2]):
+                if not is_quantizable(value) or self.stored(value):
+                    continue
+                key = value, id(node.region.home)
+                if key not in seen:
+                    side = "input" if site.weight is not None else ("lhs", "rhs")[i]
+                    point = self.point(
+                        value, f"{site.name}/{side}", Boundary.OPERAND, site, node
+                    )
+                    if not self.accept(point):
+                        continue
+                    seen[key] = Marked(point, value, node, i)
+                yield dataclasses.replace(seen[key], node=node, operand=i)
+
+    def mark(
+        self, value: Value, name: str, why: Boundary, site: Site | None = None
+    ) -> None:
+        if value in self.at or value in self.refused or not is_quantizable(value):
+            return
+        point = self.point(value, name, why, site)
+        if self.accept(point):
+            self.at[value] = Marked(point, value)
+        else:  # and not offered again under another name
+            self.refused.add(value)
+
+    def point(
+        self,
+        value: Value,
+        name: str,
+        why: Boundary,
+        site: Site | None,
+        node: Node | None = None,
+    ) -> Point:
+        region = value.region if node is None else node.region
+        loops = region.loops if region else ()
+        layers = tuple(x.trips or 0 for x in loops if x.layered)
+        return Point(
+            name=name, boundary=why, site=site, value=shape_of(value), layers=layers
+        )
+
+    def numbered(self, name: str) -> str:
+        self.names[name] += 1
+        count = self.names[name] - 1
+        return f"{name}#{count}" if count else name
+
+    def arguments(self) -> Iterator[tuple[str, Value]]:
+        values = self.program.root.ins[len(self.program.paths) :]
+        for path, value in zip(self.program.arguments, values, strict=True):
+            if value.aval.shape:
+                yield path, value
+
+    def results(self) -> Iterator[tuple[str, Value]]:
+        outs = self.program.root.outs
+        tree = jax.tree.unflatten(self.program.out_tree, outs)
+        for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            # Losses, and the running statistics of a batch norm, are no activations.
+            if value.aval.shape and not self.sources.is_statistic(value):
+                yield path_text(path) or "0", value
+
+    def stored(self, value: Value) -> Marked | None:
+        """The point on whose grid a value lies already."""
+        reader = None
+        while value not in self.at:
+            node = value.producer
+            if node is None or not self.keeps_grid(node, reader):
+                return None
+            kept = [v for v in node.ins if self.sources(v)]
+            if len(kept) != 1:
+                return None
+            (value,), reader = kept, node
+        return self.at[value]
+
+    def keeps_grid(self, node: Node, reader: Node | None) -> bool:
+        """Whether its result is on the grid of its operand."""
+        if node.primitive == "pad":
+            return is_zero(node.ins[1])
+        if node.primitive in SELECTING or self.sources.is_mask(node):
+            return True
+        # Dropout scales what it leaves, before or after; evaluation does not. They have
+        # one grid, or else training would have points that evaluation does not know.
+        beside = [v.producer for v in node.ins] + [reader]
+        masks = any(
+            other is not None and self.sources.is_mask(other) for other in beside
+        )
+        return is_rectifier(node, bound=0) or (is_scaling(node) and masks)
+
+    def fused(self, value: Value) -> Value:
+        """The last value that a runtime computes in one go with this one."""
+        end = value
+        while not any(value is out for out in self.program.root.outs):
+            users = [n for n in readers(value) if not self.is_dead_end(n, value)]
+            if len(users) != 1 or not self.is_fusable(users[0], value):
+                break
+            (value,) = users[0].outs
+            if value.region and not value.region.sealed:
+                end = value
+        return end
+
+    def is_fusable(self, node: Node, value: Value) -> bool:
+        users = [reader for out in node.outs for reader in readers(out)]
+        if is_scaling(node) and users and all(map(self.sources.is_mask, users)):
+            return False
+        if node.primitive in MOVES or is_rectifier(node):
+            return True
+        if node.primitive not in AFFINE:
+            return False
+        others = [v for v in node.ins if v is not value]
+        return len(others) == 1 and (
+            not others[0].origin.data or self.sources.is_statistic(others[0])
+        )
+
+    def is_dead_end(self, node: Node, value: Value, depth: int = 8) -> bool:
+        """Whether a reader only makes statistics of a value, as a batch norm does."""
+        if reduces_batch(node):
+            return True
+        if (
+            depth == 0
+            or node.primitive not in ELEMENTWISE | MOVES
+            or len(node.outs) != 1
+        ):
+            return False
+        others = [v for v in node.ins if v is not value]
+        if any(v.origin.data and not self.sources.is_statistic(v) for v in others):
+            return False
+        (out,) = node.outs
+        users = list(readers(out))
+        return bool(users) and all(self.is_dead_end(n, out, depth - 1) for n in users)
+
+
+def _sides(node: Node) -> Sequence[str]:
+    if node.primitive in GATHERING:
+        return [str(i) for i in range(len(node.ins))]
+    return ("lhs", "rhs")

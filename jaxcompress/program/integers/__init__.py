@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Integer execution of compressed products."""
+
+from ._choose import Pays, always, large
+from ._execute import Execution, Measured, execute, measured
+from ._forward import IntegerForward, integer_forward
+from ._steps import FloatWarning, Step, Steps
+
+__all__ = [
+    "Execution",
+    "FloatWarning",
+    "IntegerForward",
+    "Measured",
+    "Pays",
+    "Step",
+    "Steps",
+    "always",
+    "execute",
+    "integer_forward",
+    "large",
+    "measured",
+]

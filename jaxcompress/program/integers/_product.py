@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A matrix product on integers: codes multiplied, scales applied to the sum."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ...leaves import QArray, dense, scales_as_floats
+from ..products._site import Site
+
+# Below so many rows XLA for CPU takes no integer kernel, and converts all weights.
+_CPU_ROWS = 8
+# int32 holds sums of so many products of two bytes, corrections included.
+MAX_SUMMED = 2**15
+
+
+class Codes(NamedTuple):
+    """An operand as integers: ``(codes - zero_point) * scale``."""
+
+    codes: jax.Array  # int8, of the operand's shape
+    scale: jax.Array  # float32, 1 along the axes that are summed over
+    zero_point: jax.Array | None  # int32, shaped like the scale
+
+
+def as_codes(q: QArray) -> Codes:
+    """A quantized operand, its unsigned codes shifted into int8."""
+    codes, zero_point = dense(q.codes), q.zero_point
+    scale = scales_as_floats(q.scale, q.dtype)
+    if zero_point is None:
+        return Codes(codes, scale, None)
+    zero_point = zero_point.astype(jnp.int32)
+    if codes.dtype == jnp.uint8:
+        half = 2 ** (q.bits - 1)
+        codes = (codes.astype(jnp.int32) - half).astype(jnp.int8)
+        zero_point = zero_point - half
+    return Codes(codes, scale, zero_point)
+
+
+def product(x: Codes, w: Codes, site: Site) -> jax.Array:
+    """``x`` times ``w``, in the order and along the axes of a site.
+
+    Exact in int32; then one multiplication by the scales of both, in float32.
+
+    Args:
+      x: the data operand.
+      w: the operand that comes from parameters.
+      site: a ``dot_general``.
+
+    Returns:
+      Array of the shape and dtype of the site's result.
+    """
+    side = 1 - (site.weight or 0)
+    total = _accumulate(x.codes, w.codes, site, side)
+    summed = math.prod(site.operands[side].shape[i] for i in site.contraction[side])
+    correction = None
+    if x.zero_point is not None:
+        sums = _spread(_sums(w.codes, site.contraction[1 - side]), site, 1 - side)
+        correction = _spread(x.zero_point, site, side) * sums
+    if w.zero_point is not None:
+        sums = _spread(_sums(x.codes, site.contraction[side]), site, side)
+        part = _spread(w.zero_point, site, 1 - side) * sums
+        correction = part if correction is None else correction + part
+        if x.zero_point is not None:
+            zeros = _spread(x.zero_point, site, side) * summed
+            correction -= zeros * _spread(w.zero_point, site, 1 - side)
+    if correction is not None:
+        total = total - correction
+    scale = _spread(x.scale, site, side) * _spread(w.scale, site, 1 - side)
+    return (total.astype(jnp.float32) * scale).astype(site.result.dtype)
+
+
+def _accumulate(x: jax.Array, w: jax.Array, site: Site, side: int) -> jax.Array:
+    def plain(x: jax.Array, w: jax.Array) -> jax.Array:
+        lhs, rhs = (x, w) if side == 0 else (w, x)
+        return lax.dot_general(
+            lhs, rhs, (site.contraction, site.batch), preferred_element_type=jnp.int32
+        )
+
+    free = _free(site, side)
+    rows = math.prod(x.shape[i] for i in free)
+    if site.batch[0] or rows >= _CPU_ROWS:
+        return plain(x, w)
+
+    def padded(x: jax.Array, w: jax.Array) -> jax.Array:
+        summed = site.contraction[side]
+        x = x.transpose(*free, *summed).reshape(rows, *(x.shape[i] for i in summed))
+        x = jnp.pad(x, [(0, _CPU_ROWS - rows), *[(0, 0)] * len(summed)])
+        own, other = tuple(range(1, x.ndim)), site.contraction[1 - side]
+        # The few rows first, whichever side they came from: the result is small.
+        out = lax.dot_general(
+            x, w, ((own, other), ((), ())), preferred_element_type=jnp.int32
+        )[:rows]
+        out = out if side == 0 else jnp.moveaxis(out, 0, -1)
+        return out.reshape(site.result.shape)
+
+    return lax.platform_dependent(x, w, cpu=padded, default=plain)
+
+
+def _free(site: Site, side: int) -> list[int]:
+    taken = (*site.contraction[side], *site.batch[side])
+    return [i for i in range(len(site.operands[side].shape)) if i not in taken]
+
+
+def _sums(codes: jax.Array, axes: Sequence[int]) -> jax.Array:
+    return jnp.sum(codes, tuple(axes), dtype=jnp.int32, keepdims=True)
+
+
+def _spread(x: jax.Array, site: Site, side: int) -> jax.Array:
+    """Lay what belongs to one operand out so that it broadcasts against the result."""
+    free, batch = _free(site, side), list(site.batch[side])
+    order = [*batch, *free, *site.contraction[side]]
+    x = x.transpose(order)
+    ones = (1,) * len(_free(site, 1 - side))
+    shape = x.shape[: len(batch)], x.shape[len(batch) : len(batch) + len(free)]
+    inner = (*shape[1], *ones) if side == 0 else (*ones, *shape[1])
+    return x.reshape(*shape[0], *inner)

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Statistics of what a product reads, that can be added up over any split of the data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..numerics.histogram import add, bounds, empty, histogram
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+    """A summary of input rows that merges exactly.
+
+    Law: ``of(rows)`` is ``merge(of(some of them), of(the others))``, up to the rounding
+    of sums; ``empty`` is neutral. So it is exact over micro-batches and shards.
+
+    Attributes:
+      empty: ``(groups, features) -> summary`` of no rows.
+      of: ``rows -> summary`` of float32 ``(groups, rows, features)``. There is one group,
+        but for products that are batched over parameters and for grouped convolutions.
+      merge: ``(summary, summary) -> summary``.
+      read: ``(summary, like_leaf) -> result``, where ``like_leaf`` lays an array
+        ``(groups, features)`` out along the axes of the leaf that are summed over.
+    """
+
+    empty: Callable[[int, int], Any]
+    of: Callable[[jax.Array], Any]
+    merge: Callable[[Any, Any], Any]
+    read: Callable[[Any, Callable[[jax.Array], jax.Array]], Any]
+
+
+def max_magnitude() -> Statistic:
+    """Largest magnitude of every input feature; zero of none."""
+    return Statistic(
+        empty=lambda groups, features: jnp.zeros((groups, features)),
+        of=lambda rows: jnp.max(jnp.abs(rows), 1, initial=0),
+        merge=jnp.maximum,
+        read=lambda summary, like_leaf: like_leaf(summary),
+    )
+
+
+class Moments(NamedTuple):
+    """Mean and variance of every input feature."""
+
+    count: jax.Array  # uint32 ([layers]): rows, up to 2**32
+    mean: jax.Array  # float32, broadcasts against the leaf
+    var: jax.Array  # float32, likewise; of the population, not of a sample
+
+    @property
+    def norm(self) -> jax.Array:
+        """Euclidean norm over all rows, what Wanda multiplies magnitudes by."""
+        count = self.count.reshape(
+            *self.count.shape, *(1,) * (self.mean.ndim - self.count.ndim)
+        )
+        return jnp.sqrt(count * (self.var + self.mean**2))
+
+
+def moments() -> Statistic:
+    """Mean and variance of every input feature, as ``Moments``.
+
+    References:
+      Chan et al., 1979: the pairwise update, which cancels nothing.
+    """
+
+    def empty(groups: int, features: int) -> Moments:
+        zeros = jnp.zeros((groups, features))
+        return Moments(jnp.zeros((), jnp.uint32), zeros, zeros)
+
+    def of(rows: jax.Array) -> Moments:
+        if not rows.shape[1]:
+            return empty(rows.shape[0], rows.shape[2])
+        return Moments(jnp.uint32(rows.shape[1]), jnp.mean(rows, 1), jnp.var(rows, 1))
+
+    def merge(a: Moments, b: Moments) -> Moments:
+        count = a.count + b.count
+        part = b.count / jnp.maximum(count, 1)
+        delta = b.mean - a.mean
+        var = a.var + (b.var - a.var) * part + delta**2 * part * (1 - part)
+        return Moments(count, a.mean + delta * part, var)
+
+    def read(summary: Moments, like_leaf: Callable[..., jax.Array]) -> Moments:
+        return Moments(summary.count, like_leaf(summary.mean), like_leaf(summary.var))
+
+    return Statistic(empty, of, merge, read)
+
+
+class Gram(NamedTuple):
+    """Second moments of the input features, not divided by the rows."""
+
+    count: jax.Array  # uint32 ([layers]): rows, up to 2**32
+    gram: jax.Array  # float32 ([layers,] [groups,] features, features): X^T X
+
+
+def gram() -> Statistic:
+    """``X^T X`` of the input rows, as ``Gram``: what GPTQ, SparseGPT and OBS need.
+
+    Features are in the order of the leaf's contraction axes: for a convolution every
+    weight of a filter is one, so the matrix is large. One matrix for each layer of a
+    scan, and for each group of a grouped convolution.
+    """
+
+    def empty(groups: int, features: int) -> Gram:
+        zeros = jnp.zeros((groups, features, features))
+        return Gram(jnp.zeros((), jnp.uint32), zeros)
+
+    def of(rows: jax.Array) -> Gram:
+        # Other devices multiply float32 in fewer bits unless told not to.
+        product = jnp.einsum(
+            "grf,grh->gfh", rows, rows, precision=lax.Precision.HIGHEST
+        )
+        return Gram(jnp.uint32(rows.shape[1]), product)
+
+    def merge(a: Gram, b: Gram) -> Gram:
+        return Gram(a.count + b.count, a.gram + b.gram)
+
+    def read(summary: Gram, like_leaf: Any) -> Gram:
+        del like_leaf
+        groups = summary.gram.shape[-3]
+        return (
+            summary if groups > 1 else summary._replace(gram=summary.gram[..., 0, :, :])
+        )
+
+    return Statistic(empty, of, merge, read)
+
+
+class Magnitudes(NamedTuple):
+    """How many input values there are of each sign and magnitude."""
+
+    counts: jax.Array  # int32 ([layers,] 2, buckets + 1): negative ones, and the others
+
+    def percentile(self, share: float) -> tuple[jax.Array, jax.Array]:
+        """The range that leaves out at most ``1 - share`` of the values on each side."""
+
+        def of_one(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+            return bounds(counts, share)
+
+        for _ in self.counts.shape[:-2]:
+            of_one = jax.vmap(of_one)
+        return of_one(self.counts)
+
+
+def magnitudes() -> Statistic:
+    """A histogram of all input values of a leaf, as ``Magnitudes``, in fixed buckets."""
+
+    def of(rows: jax.Array) -> Magnitudes:
+        return Magnitudes(histogram(rows))
+
+    return Statistic(
+        empty=lambda *_: Magnitudes(empty()),
+        of=of,
+        merge=lambda a, b: Magnitudes(add(a.counts, b.counts)),
+        read=lambda summary, like_leaf: summary,
+    )

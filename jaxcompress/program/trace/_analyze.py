@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trace a function and find out what each of its values is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..._select import paths_and_leaves
+from . import _compat
+from ._compat import Literal, Var
+from ._graph import DATA, NOTHING, Loop, Node, Origin, Program, Region, Value, join
+from ._trail import Trail, follow
+
+
+def analyze(
+    fn: Callable[..., Any],
+    params: Any,
+    args: Sequence[Any],
+    *,
+    inline_custom: bool = False,
+) -> Program:
+    """Trace a function and find out what each of its values is made of.
+
+    Args:
+      fn: ``(params, *args) -> out``.
+      params: a tree of arrays, tracers or shapes.
+      args: trees likewise.
+      inline_custom: look into functions with custom derivatives as if they had none.
+    """
+    traced = _compat.trace(fn, params, *args)
+    paths, _, _ = paths_and_leaves(params)
+    count = len(paths)
+    avals: list[Any] = [v.aval for v in traced.jaxpr.invars]
+    root = Region(traced.jaxpr, traced.consts, (), None, sealed=False)
+    arguments, _, _ = paths_and_leaves(tuple(args))
+    program = Program(root, paths, avals[:count], arguments, traced.out_tree)
+    values = [
+        Value(aval, Origin(False, frozenset([i])), Trail.start(i, aval.shape))
+        if i < count
+        else Value(aval, DATA, None)
+        for i, aval in enumerate(avals)
+    ]
+    _Builder(program, inline_custom).fill(root, values, "")
+    return program
+
+
+class _Builder:
+    def __init__(self, program: Program, inline_custom: bool):
+        self.program = program
+        self.inlined = _compat.INLINED | (
+            _compat.CUSTOM_RULES if inline_custom else set()
+        )
+
+    def fill(self, region: Region, ins: list[Value], scope: str) -> Region:
+        """Walk the equations of a region, given the values of its arguments."""
+        jaxpr = region.jaxpr
+        env: dict[Var, Value] = {}
+        # A jitted function inside may close over arrays of its own.
+        origin = Origin(closed_over=True)
+        consts = [Value(v.aval, origin, None) for v in jaxpr.constvars]
+        for var, value in zip(
+            (*jaxpr.constvars, *jaxpr.invars), (*consts, *ins), strict=True
+        ):
+            env[var] = value
+            if value.region is None:
+                value.region, value.var = region, var
+        region.ins = ins
+
+        def read(atom: Any) -> Value:
+            if isinstance(atom, Literal):
+                return Value(atom.aval, NOTHING, None, literal=atom.val)
+            return env[atom]
+
+        for eqn in jaxpr.eqns:
+            here = _joined(scope, _compat.scope(eqn))
+            operands = [read(a) for a in eqn.invars]
+            node = Node(eqn, region, here, operands, [], [])
+            region.nodes.append(node)
+            self.step(node)
+            for var, value in zip(eqn.outvars, node.outs, strict=True):
+                env[var] = value
+                if value.region is None or (value.region.sealed and not region.sealed):
+                    value.region, value.var = region, var
+            for value in operands:
+                value.consumers.append(node)
+        region.outs = [read(a) for a in jaxpr.outvars]
+        return region
+
+    def step(self, node: Node) -> None:
+        """Give a node its results, and its bodies where it has some that are known."""
+        name = node.primitive
+        if name in self.inlined:
+            self.call(node, frame=node.region.home, sealed=node.region.sealed)
+        elif name in _compat.REMATERIALIZED:
+            self.call(node, frame=None, sealed=node.region.sealed)
+        elif name in _compat.CUSTOM_RULES:
+            self.call(node, frame=node.region.home, sealed=True)
+        elif name == "scan":
+            self.scan(node)
+        elif name == "while":
+            self.while_loop(node)
+        elif name == "cond":
+            self.cond(node)
+        else:
+            origin = join([v.origin for v in node.ins])
+            self.results(node, [origin] * len(node.eqn.outvars))
+            if not origin.data and origin.leaves and len(node.outs) == 1:
+                trails = [v.trail for v in node.ins]
+                node.outs[0].trail = follow(
+                    node.eqn, trails, self.program.main_leaf(origin.leaves)
+                )
+
+    def results(self, node: Node, origins: Sequence[Origin]) -> None:
+        node.outs = [
+            Value(v.aval, origin, None, node)
+            for v, origin in zip(node.eqn.outvars, origins, strict=True)
+        ]
+
+    def call(self, node: Node, *, frame: Region | None, sealed: bool) -> None:
+        """A call: its arguments and results are the caller's own values."""
+        known = _compat.bodies(node.eqn)
+        if len(known) != 1:
+            self.results(
+                node, [join([v.origin for v in node.ins])] * len(node.eqn.outvars)
+            )
+            return
+        jaxpr, consts = _compat.opened(known[0])
+        inner = Region(
+            jaxpr, consts, node.region.loops, frame, sealed, node.region.hands_out
+        )
+        self.fill(inner, node.ins, node.scope)
+        node.bodies, node.outs = [inner], inner.outs
+
+    def scan(self, node: Node) -> None:
+        (body,) = _compat.bodies(node.eqn)
+        parts = _compat.scan_parts(node.eqn)
+        jaxpr, consts = _compat.opened(body)
+        first = parts.consts + parts.carry
+        layered = any(v.origin.leaves and not v.origin.data for v in node.ins[first:])
+        loops = (*node.region.loops, Loop(parts.length, layered))
+        origins = [v.origin for v in node.ins]
+        trails = [v.trail for v in node.ins]
+        trails[parts.consts : first] = [None] * parts.carry
+        trails[first:] = [t and t.without_first_axis() for t in trails[first:]]
+
+        def build(carried: list[Origin]) -> Region:
+            now = [*origins[: parts.consts], *carried, *origins[first:]]
+            ins = [
+                Value(v.aval, origin, None if origin.data else trail)
+                for v, origin, trail in zip(jaxpr.invars, now, trails, strict=True)
+            ]
+            region = Region(
+                jaxpr, consts, loops, None, node.region.sealed, node.region.hands_out
+            )
+            return self.fill(region, ins, node.scope)
+
+        node.bodies = [self.settle(build, origins[parts.consts : first], parts.carry)]
+        self.results(node, [v.origin for v in node.bodies[0].outs])
+        for out, inner in zip(
+            node.outs[parts.carry :], node.bodies[0].outs[parts.carry :], strict=True
+        ):
+            out.trail = inner.trail and inner.trail.with_first_axis()
+
+    def while_loop(self, node: Node) -> None:
+        _, body, cond_consts, body_consts = _compat.while_parts(node.eqn)
+        jaxpr, consts = _compat.opened(body)
+        first = cond_consts + body_consts
+        loops = (*node.region.loops, Loop(None, layered=False))
+        given = node.ins[cond_consts:first]
+
+        def build(carried: list[Origin]) -> Region:
+            now = [*(v.origin for v in given), *carried]
+            trails = [*(v.trail for v in given), *[None] * len(carried)]
+            ins = [
+                Value(v.aval, origin, None if origin.data else trail)
+                for v, origin, trail in zip(jaxpr.invars, now, trails, strict=True)
+            ]
+            region = Region(jaxpr, consts, loops, None, node.region.sealed, False)
+            return self.fill(region, ins, node.scope)
+
+        carried = [v.origin for v in node.ins[first:]]
+        node.bodies = [self.settle(build, carried, len(carried))]
+        self.results(node, [v.origin for v in node.bodies[0].outs])
+
+    def settle(
+        self,
+        build: Callable[[list[Origin]], Region],
+        carried: list[Origin],
+        count: int,
+    ) -> Region:
+        """Build a loop's body until what it carries out is what it carries in."""
+        while True:
+            region = build(carried)
+            outs = [v.origin for v in region.outs[:count]]
+            joined = [join(pair) for pair in zip(carried, outs, strict=True)]
+            if joined == carried:
+                return region
+            carried = joined
+
+    def cond(self, node: Node) -> None:
+        operands = node.ins[1:]
+        for branch in _compat.branches(node.eqn):
+            jaxpr, consts = _compat.opened(branch)
+            loops, sealed = node.region.loops, node.region.sealed
+            region = Region(jaxpr, consts, loops, None, sealed, False)
+            ins = [Value(v.aval, v.origin, v.trail) for v in operands]
+            node.bodies.append(self.fill(region, ins, node.scope))
+        chosen = node.ins[0].origin
+        outs = zip(*(region.outs for region in node.bodies), strict=True)
+        self.results(node, [join([chosen, *(v.origin for v in vs)]) for vs in outs])
+
+
+def _joined(outer: str, inner: str) -> str:
+    return f"{outer}/{inner}" if outer and inner else outer or inner

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scores: how much each weight matters. The lowest are pruned."""
+
+from ._fisher import FisherBlocks, fisher_blocks, fisher_diagonal
+from ._immediate import (
+    Score,
+    activation,
+    grasp,
+    magnitude,
+    random,
+    saliency,
+    snip,
+    synflow,
+    wanda,
+)
+from ._loss_gradients import hessian_gradient, synaptic_flow
+from ._running import Running, averaged, fisher, movement, obd
+
+__all__ = [
+    "FisherBlocks",
+    "Running",
+    "Score",
+    "activation",
+    "averaged",
+    "fisher",
+    "fisher_blocks",
+    "fisher_diagonal",
+    "grasp",
+    "hessian_gradient",
+    "magnitude",
+    "movement",
+    "obd",
+    "random",
+    "saliency",
+    "snip",
+    "synaptic_flow",
+    "synflow",
+    "wanda",
+]

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-shot pruning: statistics once, and the weights that are kept make up for the rest."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from ..._compressor import Compressor, PyTree
+from ..._select import paths_and_leaves
+from ...layerwise import Evidence
+from .._prune import all_kept, check
+from ..patterns._protocol import Pattern
+from ..treatments import keep
+
+Schedule = optax.Schedule
+ByPath = dict[str, jax.Array]
+Solve = Callable[[ByPath, dict[str, Any], jax.Array], tuple[ByPath, ByPath]]
+"""``(weights, statistics, sparsity) -> (weights, keep)``: all by path, the sparsity a
+float32 scalar; ``keep`` is bool."""
+
+
+class OneShotState(NamedTuple):
+    """State of a one-shot pruner."""
+
+    count: jax.Array  # int32 []: updates so far that were given statistics
+    masks: PyTree  # bool, like params; True where the weight is kept
+
+
+FISHER = Evidence(
+    "fisher", "blocks", "prune.scores.fisher_blocks(loss_fn, params, batch)"
+)
+
+
+def prune_once(
+    sparsity: float | Schedule,
+    evidence: Evidence,
+    solve: Solve,
+    pattern: Pattern | None = None,
+) -> Compressor:
+    """Prune in the updates that are given evidence; hold the masks in all others.
+
+    Masks are True everywhere before, and ``finalize`` warns. Weights that are pruned
+    already are zero when they are scored, so that they rank lowest again: with a rising
+    schedule and new statistics after each training, pruning is gradual.
+
+    Args:
+      sparsity: fraction of the weights to prune, in [0, 1), or an optax schedule of it
+        over the number of updates that were given evidence.
+      evidence: what those updates are given.
+      solve: prunes, and moves what is kept.
+      pattern: which weights go together, to be checked against the sparsity.
+
+    Raises:
+      ValueError: if the sparsity is outside [0, 1) or beyond what the pattern allows.
+    """
+    check(sparsity, pattern)
+    schedule = sparsity if callable(sparsity) else lambda count: sparsity
+
+    def init(params: PyTree) -> OneShotState:
+        return OneShotState(jnp.zeros((), jnp.int32), all_kept(params))
+
+    def apply(params: PyTree, state: OneShotState) -> PyTree:
+        return jax.tree.map(keep, params, state.masks)
+
+    def update(
+        params: PyTree, state: OneShotState, **extras: Any
+    ) -> tuple[PyTree, OneShotState]:
+        view = apply(params, state)
+        given = extras.get(evidence.name)
+        if given is None:
+            return view, state
+        count = state.count + 1
+        paths, leaves, treedef = paths_and_leaves(view)
+        known = evidence.by_path(given, paths, treedef)
+        share = jnp.asarray(schedule(count), jnp.float32)
+        weights, masks = solve(dict(zip(paths, leaves, strict=True)), known, share)
+        moved = [weights[p].astype(x.dtype) for p, x in zip(paths, leaves, strict=True)]
+        kept = treedef.unflatten([masks[p] for p in paths])
+        # Rounded to the leaf's dtype, a kept weight may be zero; a pruned one always is.
+        return jax.tree.map(keep, treedef.unflatten(moved), kept), OneShotState(
+            count, kept
+        )
+
+    def finalize(params: PyTree, state: OneShotState) -> PyTree:
+        if not isinstance(state.count, Tracer) and int(state.count) == 0:
+            warnings.warn(
+                f"nothing is pruned: no update was given {evidence.name}={evidence.how}.",
+                stacklevel=2,
+            )
+        return apply(params, state)
+
+    return Compressor(init=init, apply=apply, update=update, finalize=finalize)

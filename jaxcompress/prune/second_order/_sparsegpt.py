@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SparseGPT: one pass over the inputs of a layer, pruning and making up for it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import Partial
+
+from ...formats import Int
+from ...layerwise import number, sweep
+from ...numerics import damped, smallest
+from ...quantize import fake_quant
+from ...quantize.scales import Scale, absmax, fixed
+
+RowGrid = Callable[[jax.Array], jax.Array]
+"""``row -> row``: the weights of one feature, float32 (outputs,), rounded to a grid."""
+
+
+def sparsegpt(
+    w: jax.Array,
+    h: jax.Array,
+    sparsity: float | jax.Array | None,
+    *,
+    block: int = 128,
+    n_of_m: tuple[int, int] | None = None,
+    damping: float | jax.Array = 0.01,
+    quantize: RowGrid | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """Prune a layer feature by feature; the features that follow make up for it.
+
+    A block of features gives up its share of weights, chosen when the pass comes to it
+    by ``w_i^2 / [U_ii]^2`` with the Cholesky factor ``H^-1 = U^T U``; the error of each
+    weight is spread over the features behind it. Costs one Cholesky factorization and
+    ``features^2 * outputs`` products, and reaches what greedy surgery does but for the
+    features in front, which stay as they are.
+
+    Args:
+      w: float (features, outputs).
+      h: float (features, features): ``X^T X`` of the inputs.
+      sparsity: fraction of the weights to prune, traced or not; exactly that fraction,
+        rounded, of the features up to the end of every block. With ``n_of_m`` it is not
+        looked at and may be None.
+      block: features whose masks are chosen together. Need not divide their number.
+      n_of_m: ``(n, m)``: keep n of every m consecutive features of each output.
+      damping: see ``inverse_hessian``.
+      quantize: rounds what is kept to a grid that is fixed before (``row_grid``), in the
+        same pass; its error is made up for as well. With sparsity 0 that is GPTQ.
+
+    Returns:
+      Weights like ``w``, with exact zeros, and bool (features, outputs): what is kept.
+
+    Raises:
+      ValueError: if m does not divide the features, or not ``0 < n < m``.
+
+    References:
+      Frantar and Alistarh, 2023, https://arxiv.org/abs/2301.00774. There all weights of
+      dead features are set to zero; here they go first, and none above the sparsity.
+
+    Example:
+      >>> import jax
+      >>> kx, kw = jax.random.split(jax.random.key(0))
+      >>> x, w = jax.random.normal(kx, (256, 32)), jax.random.normal(kw, (32, 8))
+      >>> pruned, keep = sparsegpt(w, x.T @ x, 0.75)
+      >>> int((pruned == 0).sum()), int(keep.sum())
+      (192, 64)
+    """
+    features = w.shape[0]
+    if n_of_m is not None:
+        n, m = n_of_m
+        if not 0 < n < m:
+            raise ValueError(f"n_of_m keeps n of m weights: 0 < n < m, not {n_of_m}.")
+        if features % m:
+            raise ValueError(f"{features} features are no multiple of m = {m}.")
+        block = -(-block // m) * m
+        sparsity = 1 - n / m
+    if sparsity is None:
+        raise ValueError("sparsity=None: give a fraction, or a pattern with n_of_m=.")
+    if quantize is not None and not isinstance(quantize, Partial):
+        quantize = Partial(quantize)
+    return _sparsegpt(
+        w, h, jnp.asarray(sparsity, jnp.float32), damping, quantize,
+        block=min(block, features), n_of_m=n_of_m,
+    )  # fmt: skip
+
+
+def row_grid(fmt: Int, scale: Scale = absmax) -> Callable[[jax.Array], RowGrid]:
+    """Grids for joint quantization, one for each output, fixed by the weights at hand.
+
+    Args:
+      fmt: which codes there are.
+      scale: how far apart they lie.
+
+    Returns:
+      A function of the weights (features, outputs) that gives one for ``quantize=``. The
+      values are on the grid of ``quantize.fake_quant(w, fmt, scale_shape=(1, outputs))``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxcompress as jc
+      >>> kx, kw = jax.random.split(jax.random.key(0))
+      >>> x, w = jax.random.normal(kx, (256, 32)), jax.random.normal(kw, (32, 8))
+      >>> grid = row_grid(jc.formats.Int(2))(w)  # ternary
+      >>> pruned, _ = sparsegpt(w, x.T @ x, 0.5, quantize=grid)
+      >>> max(len(jnp.unique(pruned[:, i])) for i in range(8))
+      3
+    """
+
+    def of_weights(w: jax.Array) -> RowGrid:
+        wide = w.astype(jnp.float32)
+        return Partial(_round_row(fmt), *scale(wide, (1, w.shape[1]), fmt))
+
+    return of_weights
+
+
+@functools.cache
+def _round_row(fmt: Int) -> Callable[..., jax.Array]:
+    """A function of scales, a zero point and a row; the same object for equal formats."""
+
+    def round_row(
+        scale: jax.Array, zero_point: jax.Array | None, row: jax.Array
+    ) -> jax.Array:
+        shape, grid = (1, len(row)), fixed(scale, zero_point)
+        return fake_quant(row[None], fmt, scale_shape=shape, scale=grid)[0]
+
+    return round_row
+
+
+@functools.partial(jax.jit, static_argnames=("block", "n_of_m"))
+def _sparsegpt(
+    w: jax.Array,
+    h: jax.Array,
+    sparsity: jax.Array,
+    damping: float | jax.Array,
+    quantize: RowGrid | None,
+    *,
+    block: int,
+    n_of_m: tuple[int, int] | None,
+) -> tuple[jax.Array, jax.Array]:
+    features, outputs = w.shape
+    size = n_of_m[1] if n_of_m else block
+    groups = number(features, size, block)
+    # Features that only fill the last block are never pruned.
+    there = jnp.arange(groups * size) < features
+    live = jnp.pad(damped(h, damping)[1], (0, groups * size - features))
+    ends = jnp.minimum(jnp.arange(groups + 1) * size, features) * outputs
+    counts = jnp.diff(jnp.round(sparsity * ends).astype(jnp.int32))
+
+    def choose(rows: jax.Array, diagonal: jax.Array, given: Any) -> jax.Array:
+        """Which weights of a group to prune, bool (size, outputs)."""
+        count, known, alive = given
+        scores = jnp.where(alive[:, None], (rows / diagonal[:, None]) ** 2, 0)
+        scores = jnp.where(known[:, None], scores, jnp.inf)
+        if n_of_m is None:
+            return smallest(scores, count)
+        ranks = jnp.argsort(jnp.argsort(scores, axis=0), axis=0)  # of m, not of all
+        return (ranks < size - n_of_m[0]) & known[:, None]
+
+    def settle(drop: jax.Array, k: jax.Array, row: jax.Array) -> jax.Array:
+        return jnp.where(drop[k], 0, row if quantize is None else quantize(row))
+
+    given = counts, there.reshape(groups, size), live.reshape(groups, size)
+    new, drop = sweep(w, h, damping, given, choose, settle, size=size, block=block)
+    return new.astype(w.dtype), ~drop.reshape(-1, outputs)[:features]

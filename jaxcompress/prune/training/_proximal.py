@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training by proximal steps, which make weights exactly zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.core import Tracer
+
+from ..._combine import masked
+from ..._compressor import Compressor, PyTree
+from ..._select import Where, is_weight, map_with_path
+from ..patterns._blocks import Blocks, Slices, block_sizes, block_sums, expand_blocks
+
+Prox = Callable[[str, jax.Array, Any], jax.Array]
+"""``(path, array, strength) -> array``: the minimum of ``|new - array|^2 / 2 +
+strength * penalty(new)``, of the array's shape and dtype; the strength is a scalar."""
+
+Strength = float | optax.Schedule
+
+
+class ProximalState(NamedTuple):
+    """State of proximal steps."""
+
+    count: jax.Array  # int32 []: updates so far
+
+
+def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Compressor:
+    """After each step of the optimizer, take a proximal step of a penalty.
+
+    The optimizer minimizes the loss, the proximal step the penalty, whose kink at zero a
+    gradient cannot see: weights become zero exactly, in the raw parameters, and may come
+    back. So the view is the parameters as they are.
+
+    A proximal gradient step of a penalty ``lambda * r(w)`` at learning rate ``lr`` has
+    the strength ``lr * lambda``. The compressor does not see the learning rate, so
+    ``strength`` is that product: with a schedule of the learning rate pass
+    ``lambda count: lr(count) * lam``; both count from zero. An optimizer that scales
+    gradients weight by weight (Adam) does not scale the penalty with them.
+
+    Args:
+      prox: ``(path, array, strength) -> array``: ``soft_threshold``, ``hard_threshold``,
+        ``group_soft_threshold()`` or your own.
+      strength: learning rate times lambda, not negative, or an optax schedule of it.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
+
+    Raises:
+      TypeError: if the strength is a text.
+      ValueError: if it is negative or NaN; and in ``init``, if ``where`` selects nothing
+        or ``prox`` refuses a leaf or changes its shape.
+
+    References:
+      Parikh and Boyd, 2014, https://web.stanford.edu/~boyd/papers/prox_algs.html
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxcompress as jc
+      >>> def nonnegative(path, array, strength):  # a penalty of one's own
+      ...     return jnp.maximum(array, 0)
+      >>> positive = jc.prune.proximal(nonnegative, strength=0.0)
+      >>> jc.compress(positive, {"kernel": jnp.array([[-1.0, 2.0]])})["kernel"].tolist()
+      [[0.0, 2.0]]
+    """
+    _check(strength)
+    schedule = strength if callable(strength) else lambda count: strength
+
+    def step(params: PyTree, amount: jax.Array) -> PyTree:
+        return map_with_path(lambda path, leaf: prox(path, leaf, amount), params)
+
+    def init(params: PyTree) -> ProximalState:
+        stepped = jax.eval_shape(step, params, jnp.zeros(()))
+        map_with_path(_same_kind, params, stepped)
+        return ProximalState(jnp.zeros((), jnp.int32))
+
+    def apply(params: PyTree, state: ProximalState) -> PyTree:
+        del state
+        # Arrays of their own, at no cost under jit: what comes back as the same object is
+        # by law 5 left alone by `update` too.
+        return jax.tree.map(jnp.copy, params)
+
+    def update(
+        params: PyTree, state: ProximalState, **extras: Any
+    ) -> tuple[PyTree, ProximalState]:
+        del extras
+        params = step(params, jnp.asarray(schedule(state.count), jnp.float32))
+        return params, ProximalState(state.count + 1)
+
+    return masked(Compressor(init=init, apply=apply, update=update), where)
+
+
+def soft_threshold(
+    path: str, array: jax.Array, strength: jax.Array | float
+) -> jax.Array:
+    """Move every weight toward zero by ``strength``: the prox of ``|w|`` (L1).
+
+    Args:
+      path: not used.
+      array: float, of any shape.
+      strength: scalar.
+
+    References:
+      Daubechies et al., 2004, https://arxiv.org/abs/math/0307152
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> jc.prune.training.soft_threshold("", jnp.array([-3.0, 0.5, 2.0]), 1.0).tolist()
+      [-2.0, 0.0, 1.0]
+    """
+    del path
+    wide = _wide(array)
+    # A difference in each branch, and no product with a sign: a NaN stays a NaN.
+    moved = jnp.where(wide > 0, wide - strength, wide + strength)
+    return jnp.where(jnp.abs(wide) <= strength, 0, moved).astype(array.dtype)
+
+
+def hard_threshold(
+    path: str, array: jax.Array, strength: jax.Array | float
+) -> jax.Array:
+    """Zero the weights with ``w**2 < 2 * strength``: the prox of ``w != 0`` (L0).
+
+    Args:
+      path: not used.
+      array: float, of any shape.
+      strength: scalar.
+
+    References:
+      Blumensath and Davies, 2008, https://arxiv.org/abs/0805.0510
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> jc.prune.training.hard_threshold("", jnp.array([-3.0, 0.5, 2.0]), 1.0).tolist()
+      [-3.0, 0.0, 2.0]
+    """
+    del path
+    # Not squared: the square of a small weight would underflow.
+    small = jnp.abs(_wide(array)) < jnp.sqrt(2 * jnp.asarray(strength, jnp.float32))
+    return jnp.where(small, jnp.zeros((), array.dtype), array)
+
+
+def group_soft_threshold(groups: Slices | Blocks = Slices()) -> Prox:  # noqa: B008
+    """Shorten groups of weights together: the prox of the group lasso.
+
+    The penalty of a group of ``g`` weights is ``sqrt(g)`` times its Euclidean norm, so
+    that groups of different sizes are shrunk alike; groups whose norm is at most
+    ``strength * sqrt(g)`` become zero as a whole.
+
+    Args:
+      groups: ``Slices()`` for whole outputs, ``Slices(axis)``, or ``Blocks(shape)``.
+
+    Returns:
+      ``(path, array, strength) -> array``.
+
+    References:
+      Yuan and Lin, 2006, https://doi.org/10.1111/j.1467-9868.2005.00532.x; Wen et al.,
+      2016, https://arxiv.org/abs/1608.03665
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> kernel = jnp.array([[3.0, 0.5], [4.0, 0.5]])
+      >>> jc.prune.training.group_soft_threshold()("kernel", kernel, 2.5 / 2**0.5).tolist()
+      [[1.5, 0.0], [2.0, 0.0]]
+    """
+
+    def prox(path: str, array: jax.Array, strength: jax.Array | float) -> jax.Array:
+        extents = groups.extents(path, array.shape)
+        wide = _wide(array)
+        norm = jnp.sqrt(block_sums(wide * wide, extents))
+        least = strength * jnp.sqrt(block_sizes(array.shape, extents))
+        # Zero by a comparison, not by a factor that rounds to it.
+        factor = jnp.where(norm <= least, 0, 1 - least / jnp.where(norm > 0, norm, 1))
+        shrunk = wide * expand_blocks(factor, array.shape, extents)
+        return shrunk.astype(array.dtype)
+
+    return prox
+
+
+def l1_pruning(strength: Strength, *, where: Where = is_weight) -> Compressor:
+    """Train toward sparse weights: L1 by proximal steps (soft thresholding).
+
+    Args:
+      strength: learning rate times lambda, or a schedule of it; see ``proximal``.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
+
+    Raises:
+      ValueError: for a negative strength; and in ``init``, if nothing is selected.
+
+    References:
+      Daubechies et al., 2004, https://arxiv.org/abs/math/0307152
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"kernel": jnp.array([[0.5, -0.01]]), "bias": jnp.array([0.01])}
+      >>> lasso = jc.prune.l1_pruning(0.25)
+      >>> params, _ = lasso.update(params, lasso.init(params))
+      >>> params["kernel"].tolist(), params["bias"].tolist() != [0.0]
+      ([[0.25, 0.0]], True)
+    """
+    return proximal(soft_threshold, strength=strength, where=where)
+
+
+def l0_pruning(strength: Strength, *, where: Where = is_weight) -> Compressor:
+    """Train toward few weights: L0 by proximal steps (iterative hard thresholding).
+
+    What is larger than ``sqrt(2 * strength)`` is not shrunk; what is smaller is zero, and
+    stays so unless one step of the optimizer carries it over the threshold.
+
+    Args:
+      strength: learning rate times lambda, or a schedule of it; see ``proximal``.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
+
+    Raises:
+      ValueError: for a negative strength; and in ``init``, if nothing is selected.
+
+    References:
+      Blumensath and Davies, 2008, https://arxiv.org/abs/0805.0510
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"kernel": jnp.array([[0.5, -0.25]])}
+      >>> jc.compress(jc.prune.l0_pruning(0.1), params)["kernel"].tolist()
+      [[0.5, 0.0]]
+    """
+    return proximal(hard_threshold, strength=strength, where=where)
+
+
+def group_lasso_pruning(
+    strength: Strength,
+    *,
+    groups: Slices | Blocks = Slices(),  # noqa: B008
+    where: Where = is_weight,
+) -> Compressor:
+    """Train toward whole zero outputs or blocks: the group lasso by proximal steps.
+
+    Nothing keeps the last group of a leaf: a strength that is too high removes them all.
+
+    Args:
+      strength: learning rate times lambda, or a schedule of it; see ``proximal``.
+      groups: ``Slices()`` for whole outputs, ``Slices(axis)``, or ``Blocks(shape)``.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
+
+    Raises:
+      ValueError: for a negative strength; and in ``init``, if nothing is selected, or
+        the groups of a leaf are ambiguous.
+
+    References:
+      Wen et al., 2016, https://arxiv.org/abs/1608.03665
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"kernel": jnp.array([[3.0, 0.5], [4.0, 0.5]])}
+      >>> jc.compress(jc.prune.group_lasso_pruning(0.7), params)["kernel"][:, 1].tolist()
+      [0.0, 0.0]
+    """
+    return proximal(group_soft_threshold(groups), strength=strength, where=where)
+
+
+def _wide(array: jax.Array) -> jax.Array:
+    return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _same_kind(path: str, old: Any, new: Any) -> None:
+    if (old.shape, old.dtype) != (new.shape, new.dtype):
+        raise ValueError(
+            f"{path!r}: prox turned {old.dtype}{list(old.shape)} into {new.dtype}"
+            f"{list(new.shape)}."
+        )
+
+
+def _check(strength: Strength) -> None:
+    if isinstance(strength, str):
+        raise TypeError(
+            f"strength={strength!r} is a text; pass a number or a schedule."
+        )
+    if callable(strength) or isinstance(strength, Tracer):
+        return
+    if not strength >= 0:
+        raise ValueError(
+            f"strength={strength}: learning rate times lambda is 0 or more."
+        )

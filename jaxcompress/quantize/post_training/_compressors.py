@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GPTQ and AdaRound as compressors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+
+from ..._axes import AxisOrMap, contraction_axes
+from ..._combine import masked
+from ..._compressor import Compressor
+from ..._select import Where, is_weight
+from ...formats import Format, Int
+from .._granularity import Granularity
+from ..scales._fixed import fixed
+from ..scales._following import Scale, absmax
+from ._adaround import adaround
+from ._gptq import gptq
+from ._layerwise import Grid, layerwise_quantization
+
+
+def gptq_quantization(
+    bits: int = 4,
+    *,
+    fmt: Format | None = None,
+    symmetric: bool = True,
+    granularity: Granularity | None = None,
+    scale: Scale = absmax,
+    act_order: bool = False,
+    static_groups: bool = False,
+    damping: float = 0.01,
+    block: int = 128,
+    axis: AxisOrMap = None,
+    keep_zeros: bool = True,
+    where: Where = is_weight,
+) -> Compressor:
+    """Quantize weights so that every layer makes up for its own rounding errors.
+
+    ``update(params, state, stats=...)`` moves the weights onto the grid; until then, and
+    in training after it, they are rounded to nearest on scales that are held. After a
+    pruner in a chain pruned weights stay zero, and the others make up for that.
+
+    Args:
+      bits: of integers: 1 to 8, or 16.
+      fmt: instead of ``bits``: any format of ``jaxcompress.formats``.
+      symmetric: whether integers are centered on zero; otherwise there is a zero point.
+      granularity: which weights share a scale: ``PerGroup(128)``, ``PerTensor()``; None:
+        one scale for each output of each layer. Scales of groups are chosen when the pass
+        comes to the group.
+      scale: how to choose them; ``hqq()`` and the like clip outliers.
+      act_order: go by decreasing activation; scales of groups are then chosen before.
+      static_groups: choose scales of groups before.
+      damping: share of its mean that is added to the diagonal of ``X^T X``.
+      block: features whose error is spread over the others by one product.
+      axis: contraction axes; None for the default of a matrix, an axis, several axes, or
+        ``{glob: axes}``: ``program.weight_axes(fn, params, x).contraction``.
+      keep_zeros: whether weights that are zero stay zero.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
+
+    Raises:
+      ValueError: for unsupported bits; in ``init``, if ``where`` selects nothing, axes
+        are ambiguous or groups do not divide a leaf; in ``update``, if a selected leaf
+        has no statistics, or they do not fit or are not finite.
+
+    Warns:
+      UserWarning: in ``finalize``, if no update was given statistics.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxcompress as jc
+      >>> kx, km, kw = jax.random.split(jax.random.key(0), 3)
+      >>> params = {"kernel": jax.random.normal(kw, (32, 4))}
+      >>> fn = lambda params, x: x @ params["kernel"]
+      >>> x = jax.random.normal(kx, (256, 32)) @ jax.random.normal(km, (32, 32))
+      >>> stats = jc.observe(fn, params, [x], jc.program.statistics.gram())
+      >>> small = jc.compress(gptq_quantization(4), params, stats=stats)
+      >>> nearest = jc.compress(jc.weight_quantization(bits=4), params)
+      >>> errors = [jnp.sum((fn(jc.dense(p), x) - fn(params, x)) ** 2)
+      ...           for p in (small, nearest)]
+      >>> bool(errors[0] < 0.5 * errors[1]), small["kernel"].bits
+      (True, 4)
+
+    References:
+      Frantar et al., 2022, https://arxiv.org/abs/2210.17323
+    """
+
+    def solve(
+        w: jax.Array, h: jax.Array, keep: jax.Array, grid: Grid, choose: Scale | None
+    ) -> tuple[jax.Array, Grid]:
+        static = static_groups or act_order or len(grid[0]) == 1
+        if choose is None or static:
+            choose, static = fixed(*grid), True
+        new, scales, zero_point = gptq(
+            w, h, chosen, scale_shape=grid[0].shape, keep=keep, damping=damping,
+            scale=choose, static_groups=static,
+            act_order=act_order, block=block,
+        )  # fmt: skip
+        return new, (scales, zero_point)
+
+    chosen = Int(bits, symmetric) if fmt is None else fmt
+    shared = _PerOutput(axis) if granularity is None else granularity
+    compressor = layerwise_quantization(
+        chosen, granularity=shared, solve=solve, scale=scale, axis=axis,
+        keep_zeros=keep_zeros,
+    )  # fmt: skip
+    return masked(compressor, where)
+
+
+def adaround_quantization(
+    bits: int = 4,
+    *,
+    symmetric: bool = True,
+    granularity: Granularity | None = None,
+    scale: Scale = absmax,
+    steps: int = 1000,
+    learning_rate: float = 1e-2,
+    regularization: float = 10.0,
+    warm_up: float = 0.2,
+    axis: AxisOrMap = None,
+    keep_zeros: bool = True,
+    where: Where = is_weight,
+) -> Compressor:
+    """Quantize weights, each rounded up or down, whichever its layer misses less.
+
+    Used as ``gptq_quantization`` is, and dearer: ``steps`` products of ``X^T X`` with the
+    weights. Scales are those of rounding to nearest. To learn the rounding in training, by
+    the loss, there is ``rounding=learned()``.
+
+    Args:
+      bits: of integers: 2 to 8, or 16; 1 if they are not symmetric.
+      symmetric: whether integers are centered on zero; otherwise there is a zero point.
+      granularity: which weights share a scale; None: one scale for each output.
+      scale: how to choose them.
+      steps: of Adam.
+      learning_rate: of Adam.
+      regularization: what an undecided weight costs; see ``adaround``.
+      warm_up: share of the steps before that.
+      axis: contraction axes; see ``gptq_quantization``.
+      keep_zeros: whether weights that are zero stay zero.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
+
+    Raises:
+      ValueError: see ``gptq_quantization``; and in ``update``, for numbers out of their
+        range.
+
+    Warns:
+      UserWarning: in ``finalize``, if no update was given statistics.
+
+    Example:
+      >>> import jax, jaxcompress as jc
+      >>> kx, kw = jax.random.split(jax.random.key(0))
+      >>> params = {"kernel": jax.random.normal(kw, (16, 4))}
+      >>> fn = lambda params, x: x @ params["kernel"]
+      >>> x = jax.random.normal(kx, (128, 16))
+      >>> stats = jc.observe(fn, params, [x], jc.program.statistics.gram())
+      >>> small = jc.compress(adaround_quantization(4, steps=100), params, stats=stats)
+      >>> small["kernel"].codes.dtype
+      dtype('int8')
+
+    References:
+      Nagel et al., 2020, https://arxiv.org/abs/2004.10568
+    """
+
+    def solve(
+        w: jax.Array, h: jax.Array, keep: jax.Array, grid: Grid, choose: Scale | None
+    ) -> tuple[jax.Array, Grid]:
+        del choose
+        new, scales, zero_point = adaround(
+            w, h, fmt, scale_shape=grid[0].shape, scale=fixed(*grid), keep=keep,
+            steps=steps, learning_rate=learning_rate, regularization=regularization,
+            warm_up=warm_up,
+        )  # fmt: skip
+        return new, (scales, zero_point)
+
+    fmt = Int(bits, symmetric)
+    shared = _PerOutput(axis) if granularity is None else granularity
+    compressor = layerwise_quantization(
+        fmt, granularity=shared, solve=solve, scale=scale, axis=axis,
+        keep_zeros=keep_zeros,
+    )  # fmt: skip
+    return masked(compressor, where)
+
+
+@dataclasses.dataclass(frozen=True)
+class _PerOutput:
+    """One scale for each output of each layer: whatever is not summed over."""
+
+    axis: AxisOrMap
+
+    def scale_shape(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
+        inside = contraction_axes(path, shape, self.axis)
+        return tuple(1 if i in inside else n for i, n in enumerate(shape))

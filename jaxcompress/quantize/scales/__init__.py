@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scales: how far apart the levels of a number format lie."""
+
+from ._block import power_of_two, two_level
+from ._fixed import fixed
+from ._following import Scale, absmax, mean_above, of_range, unit
+from ._learned import LearnedScaleState, lsq, lsq_plus, pact
+from ._ranges import Range, dynamic, minmax, moving_average, percentile
+from ._searched import SearchedState, entropy, mse
+from ._stateful import (
+    AnyScale,
+    HeldState,
+    Ranges,
+    StatefulScale,
+    as_scale,
+    as_stateful,
+    blocks,
+    held,
+)
+
+__all__ = [
+    "AnyScale",
+    "HeldState",
+    "StatefulScale",
+    "LearnedScaleState",
+    "Range",
+    "Ranges",
+    "Scale",
+    "SearchedState",
+    "absmax",
+    "as_stateful",
+    "as_scale",
+    "blocks",
+    "dynamic",
+    "entropy",
+    "held",
+    "fixed",
+    "lsq",
+    "lsq_plus",
+    "mean_above",
+    "minmax",
+    "moving_average",
+    "mse",
+    "of_range",
+    "pact",
+    "percentile",
+    "power_of_two",
+    "two_level",
+    "unit",
+]

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from calibrated import normal
+
+import jaxcompress as jc
+from jaxcompress.quantize import bias_correction
+
+
+class Net(nn.Module):
+    groups: int = 1
+
+    @nn.compact
+    def __call__(self, x):
+        x = nn.Conv(4, (3, 3), feature_group_count=self.groups)(x)
+        x = nn.relu(x)
+        return nn.DenseGeneral((2, 3), axis=(1, 2, 3))(x)
+
+
+def made(groups=1) -> Any:
+    model, x = Net(groups), jax.nn.relu(normal(16, 5, 5, 2))
+    params = model.init(jax.random.key(0), x)["params"]
+
+    def fn(params, x):
+        return model.apply({"params": params}, x)
+
+    axes = jc.program.weight_axes(fn, params, x)
+    means = jc.observe(fn, params, [x], jc.program.statistics.moments())
+    c = jc.weight_quantization(bits=2, granularity=jc.PerTensor())
+    return fn, params, x, axes.contraction, means, jc.compress(c, params)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_mean_of_every_layer_is_restored(groups):
+    _, params, x, axes, means, small = made(groups)
+    better = bias_correction(params, small, means, axis=axes)
+    kernel = params["Conv_0"]["kernel"]
+
+    def conv(p) -> Any:
+        layer: Any = nn.Conv(4, (3, 3), feature_group_count=groups)
+        return layer.apply({"params": jc.dense(p)["Conv_0"]}, x).mean((0, 1, 2))
+
+    assert jnp.abs(conv(small) - conv(params)).max() > 0.02
+    np.testing.assert_allclose(conv(better), conv(params), atol=1e-5)
+    assert better["Conv_0"]["kernel"] is small["Conv_0"]["kernel"]
+    assert kernel.ndim == 4
+
+    last = params["DenseGeneral_0"]
+    moved = better["DenseGeneral_0"]["bias"] - last["bias"]
+    error = small["DenseGeneral_0"]["kernel"].dense() - last["kernel"]
+    mean = means["DenseGeneral_0"]["kernel"].mean
+    np.testing.assert_allclose(
+        moved, -(error * mean).sum((0, 1, 2)), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_floats_on_a_grid_will_do_and_jit_agrees():
+    _, params, _, axes, means, small = made()
+    correct = jax.jit(lambda q: bias_correction(params, q, means, axis=axes))
+    for name, leaf in correct(jc.dense(small))["Conv_0"].items():
+        expected = jc.dense(bias_correction(params, small, means, axis=axes))
+        np.testing.assert_allclose(leaf, expected["Conv_0"][name], rtol=1e-5, atol=1e-6)
+
+
+def test_names():
+    def fn(p, x):
+        return x @ p["w"] + p["b"][None] + (x @ p["c"]["kernel"] + p["shift"][None])
+
+    params = {
+        "w": normal(4, 3), "b": jnp.zeros(3), "shift": jnp.zeros(3),
+        "c": {"kernel": normal(4, 3, seed=1)},
+    }  # fmt: skip
+    x = jnp.abs(normal(32, 4))
+    means = jc.observe(fn, params, [x], jc.program.statistics.moments())
+    small = jc.compress(jc.weight_quantization(bits=2), params)
+    better = bias_correction(params, small, means, biases={"c/*": "shift"})
+    mean = fn(jc.dense(better), x).mean(0)
+    np.testing.assert_allclose(mean, fn(params, x).mean(0), atol=1e-5)
+    with pytest.raises(
+        ValueError, match="'c/kernel' is selected and has no bias: .*'c/bias'.*where="
+    ):
+        bias_correction(params, small, means)
+    with pytest.raises(
+        ValueError, match="gives 'c/kernel' the bias 'shfit': no such leaf"
+    ):
+        bias_correction(params, small, means, biases={"c/*": "shfit"})
+    some = bias_correction(params, small, means, where="w")
+    np.testing.assert_array_equal(some["shift"], 0)
+    assert some["b"].any()
+
+
+def test_what_is_missing_is_named():
+    _, params, _, axes, means, small = made()
+    gram = jax.tree.map(lambda x: x, params)
+    with pytest.raises(ValueError, match="'Conv_0/kernel' is selected.*moments"):
+        bias_correction(params, small, gram, axis=axes)
+    with pytest.raises(
+        ValueError, match="'Conv_0/bias' has shape .4,., and .*with axis="
+    ):
+        bias_correction(params, small, means, axis=2, where="Conv_0/kernel")
+    both = {
+        **small,
+        "Conv_0": {
+            "kernel": small["Conv_0"]["kernel"],
+            "bias": jc.quantize.to_qarray(params["Conv_0"]["bias"], jc.formats.Int(8)),
+        },
+    }
+    with pytest.raises(ValueError, match="'Conv_0/bias' is stored as a QArray"):
+        bias_correction(params, both, means, axis=axes)
