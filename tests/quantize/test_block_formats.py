@@ -168,7 +168,7 @@ def test_asymmetric_formats_have_no_shared_exponents():
             bits=4, symmetric=False, granularity=jc.PerGroup(16), scale=two_level
         ),
     ):
-        with pytest.raises(ValueError, match="is asymmetric"):
+        with pytest.raises(ValueError, match="needs a symmetric format"):
             jc.compress(c, params)
 
 
@@ -198,7 +198,10 @@ def test_activations_that_do_not_split_are_named():
     way = ActivationQuantizer(formats.E2M1, blocks(32))
     quantized = jc.quantize_activations(lambda p, x: x @ p["w"], way)
     params, x = {"w": jnp.ones((40, 2))}, jnp.ones((3, 40))
-    with pytest.raises(ValueError, match=r"\(3, 40\) does not split into blocks of 32"):
+    with pytest.raises(
+        ValueError,
+        match=r"multiple of the block size 32, got an activation of shape \(3, 40\)",
+    ):
         quantized.train(params, quantized.init(params, x), x)
 
 

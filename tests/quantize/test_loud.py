@@ -65,10 +65,13 @@ def test_nothing_selected():
 @pytest.mark.parametrize(
     ("granularity", "message"),
     [
-        (jc.PerChannel(5), "'layer/kernel' has shape .2, 2.: there is no axis 5"),
-        (jc.PerChannel(-3), "there is no axis -3"),
-        (jc.PerTensor(layers=2), "there is no axis 2"),
-        (jc.PerGroup(2, axis=7), "there is no axis 7"),
+        (
+            jc.PerChannel(axes=jc.Axes(outputs=5)),
+            "'layer/kernel' has shape .2, 2.: there is no axis 5",
+        ),
+        (jc.PerChannel(axes=jc.Axes(outputs=-3)), "there is no axis -3"),
+        (jc.PerTensor(axes=jc.Axes(layers=2)), "there is no axis 2"),
+        (jc.PerGroup(2, axes=jc.Axes(contraction=7)), "there is no axis 7"),
         (jc.PerGroup(3), "no multiple of the group size 3. Take a divisor of 2"),
         (jc.PerGroup(64), "no multiple of the group size 64. Take a divisor of 2"),
     ],
@@ -244,7 +247,7 @@ def test_leaves_of_whole_numbers_are_not_rounded_in_silence(dtype):
 
 
 def test_a_leaf_of_scales_cannot_be_held():
-    with pytest.raises(TypeError, match="held scales are arrays"):
+    with pytest.raises(TypeError, match="held needs a scale that returns arrays"):
         held = quantize.scales.held(quantize.scales.two_level)
         jc.weight_quantization(fmt=formats.E2M1, scale=held).init(GOOD)
 

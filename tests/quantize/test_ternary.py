@@ -108,7 +108,7 @@ def test_the_scale_of_ternary_weight_networks():
     paper = size <= delta
     assert (np.asarray(q.codes == 0) == paper).mean() > 0.9
     for bits in (3, 8):
-        with pytest.raises(ValueError, match="scale of ternary weights"):
+        with pytest.raises(ValueError, match="mean_above scales ternary weights"):
             c = jc.weight_quantization(bits=bits, scale=mean_above())
             jc.compress(c, {"kernel": jnp.asarray(w)})
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scales: how far apart the levels of a number format lie."""
+"""Choose quantization scales: the step between two levels of a number format."""
 
 from ._block import power_of_two, two_level
 from ._fixed import fixed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scales that are known."""
+"""Scales given by the caller."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ from jax.tree_util import Partial
 
 
 def fixed(scale: jax.Array, zero_point: jax.Array | None) -> Partial:
-    """A ``Scale`` that gives what it was made of, whatever the weights.
+    """Use a scale and zero point that you already have, whatever the values.
 
-    It is a pytree, so that it can be an argument of a jitted function.
+    The result is a pytree, so it can be an argument of a jitted function.
 
     Args:
       scale: positive float array.
-      zero_point: float array of its shape, integer valued; None of symmetric formats.
+      zero_point: integer-valued float array of the same shape; None for symmetric
+        formats.
+
+    Returns:
+      A ``Scale`` that always returns ``(scale, zero_point)``.
     """
-    return Partial(_give, scale, zero_point)
+    return Partial(_return_fixed, scale, zero_point)
 
 
-def _give(scale: jax.Array, zero_point: jax.Array | None, *_: Any) -> Any:
+def _return_fixed(scale: jax.Array, zero_point: jax.Array | None, *_: Any) -> Any:
     return scale, zero_point

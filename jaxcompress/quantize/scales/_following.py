@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scales that follow what they scale: from the largest magnitude, or a mean of them."""
+"""Stateless scales, computed from the values themselves: absmax and means."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from ...leaves import Scales
 from ...numerics import expand_tiles, reduce_tiles
 
 Scale = Callable[[jax.Array, Sequence[int], Format], tuple[Scales, jax.Array | None]]
-"""``(values, scale_shape, format) -> (scale, zero_point)``: float values and the shape
-of their scales to a positive scale (as it is stored) and an integer-valued float zero
-point (None where the format is symmetric), both of that shape."""
+"""Function ``(values, scale_shape, format) -> (scale, zero_point)``.
+
+It takes float values and the shape of their scales. It returns a positive scale, as it is
+stored, and an integer-valued float zero point (None if the format is symmetric), both of
+that shape."""
 
 
 def absmax(
     values: jax.Array, shape: Sequence[int], fmt: Format
 ) -> tuple[jax.Array, jax.Array | None]:
-    """The smallest scale that clips nothing: from the largest magnitude of each tile.
+    """Choose the smallest scale that clips no value: the default for weights.
 
-    For asymmetric formats the range from smallest to largest, widened to contain zero;
-    for binary ones the mean magnitude of the non-zeros, which is nearest in squares.
+    A symmetric format uses the largest magnitude of each tile. An asymmetric one uses the
+    range from minimum to maximum, widened to contain zero. A binary one uses the mean
+    magnitude of the non-zeros, which has the least squared error.
 
     References:
       Jacob et al., 2017, https://arxiv.org/abs/1712.05877; Rastegari et al., 2016,
@@ -40,31 +43,32 @@ def absmax(
         low, high = (reduce_tiles(f, values, shape) for f in (jnp.min, jnp.max))
         scale, zero_point = of_range(low, high, fmt)
     if isinstance(fmt, Int) and fmt.traced and fmt.symmetric:
-        one = jnp.asarray(fmt.bits) == 1
-        scale = jnp.where(one, _mean_magnitude(values, shape), scale)
+        is_binary = jnp.asarray(fmt.bits) == 1
+        scale = jnp.where(is_binary, _mean_magnitude(values, shape), scale)
     return scale, zero_point
 
 
 def of_range(
     low: jax.Array, high: jax.Array, fmt: Format
 ) -> tuple[jax.Array, jax.Array | None]:
-    """The scale and zero point whose grid spans a range.
+    """Compute the scale and zero point whose grid spans a range from low to high.
 
     Args:
-      low: float array, smallest values. NaN, of a range that is not known, gives NaN.
-      high: largest values, of the same shape.
-      fmt: which levels there are; a symmetric format takes the smallest scale that
-        reaches both ends, an asymmetric one widens the range to contain zero. One that
-        has no scale gets ones.
+      low: float array, the smallest values. NaN (an unknown range) gives NaN.
+      high: the largest values, of the same shape.
+      fmt: the number format. A symmetric one gets the smallest scale that reaches both
+        ends; an asymmetric one widens the range to contain zero; a format without
+        scales gets ones.
 
     Returns:
-      A positive scale and an integer-valued zero point (None where the format is
-      symmetric), of the shape of the range.
+      A positive scale and an integer-valued zero point (None if the format is
+      symmetric), both of the shape of the range.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> from jaxcompress.quantize.scales import of_range
       >>> int8 = jc.formats.Int(8, symmetric=False)
-      >>> scale, zero_point = jc.quantize.scales.of_range(jnp.array(-0.5), jnp.array(2.05), int8)
+      >>> scale, zero_point = of_range(jnp.array(-0.5), jnp.array(2.05), int8)
       >>> float(zero_point), f"{scale:.4f}"
       (50.0, '0.0100')
     """
@@ -74,7 +78,7 @@ def of_range(
         if is_mirrored(fmt):
             bound = jnp.maximum(jnp.abs(low), jnp.abs(high))
             return _positive(bound * _inverse(fmt.high)), None
-        # Where there is no level on a side, nothing there has a say.
+        # A side without levels does not constrain the scale.
         scales = [
             end * _inverse(level)
             for end, level in ((low, fmt.low), (high, fmt.high))
@@ -90,7 +94,7 @@ def of_range(
 def unit(
     values: jax.Array, shape: Sequence[int], fmt: Format
 ) -> tuple[jax.Array, jax.Array | None]:
-    """The scale 1: with ``Int(1)``, BinaryConnect, whose weights are plus or minus 1.
+    """Use the scale 1; with ``Int(1)`` this is BinaryConnect, with weights of ±1.
 
     References:
       Courbariaux et al., 2015, https://arxiv.org/abs/1511.00363
@@ -100,14 +104,19 @@ def unit(
 
 
 def mean_above(threshold: float = 0.7) -> Scale:
-    """The mean magnitude of what is larger than a multiple of the mean: ternary networks.
+    """Scale ternary weights, ``Int(2)``, as Ternary Weight Networks do.
 
-    With ``Int(2)`` the scale of Ternary Weight Networks. What becomes zero is what is
-    nearer to zero than to the scale, which for that scale loses least in squares; the
-    paper takes the threshold for it, which is about the same.
+    The scale is the mean magnitude of the weights above ``threshold`` times the mean.
+    Weights nearer to zero than to the scale become zero, which has the least squared error
+    for that scale. The paper zeroes the weights below the threshold, which is about the
+    same.
 
     Args:
-      threshold: in units of the mean magnitude of the non-zeros.
+      threshold: in [0, 1), in units of the mean magnitude of the non-zeros.
+
+    Raises:
+      ValueError: if the threshold is out of range; when used, if the largest level of the
+        format is not 1.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -121,7 +130,9 @@ def mean_above(threshold: float = 0.7) -> Scale:
       Li et al., 2016, https://arxiv.org/abs/1605.04711
     """
     if not 0 <= threshold < 1:
-        raise ValueError(f"threshold={threshold} is not in [0, 1); the paper has 0.7.")
+        raise ValueError(
+            f"threshold must be in [0, 1) (the paper uses 0.7), got {threshold}."
+        )
 
     def scale(
         values: jax.Array, shape: Sequence[int], fmt: Format
@@ -129,42 +140,41 @@ def mean_above(threshold: float = 0.7) -> Scale:
         traced = isinstance(fmt, Int) and fmt.traced
         if traced or not fmt.symmetric or fmt.high != 1:
             raise ValueError(
-                f"mean_above is a scale of ternary weights, Int(2), not of {fmt}, whose "
-                "largest level is not 1: take absmax or mse()."
+                f"mean_above scales ternary weights and needs the format Int(2), got "
+                f"{fmt}. Use absmax or mse() for other formats."
             )
         mean = _mean_magnitude(values, shape)
-        above = jnp.abs(values) > threshold * expand_tiles(mean, values.shape)
-        kept = _mean_magnitude(jnp.where(above, values, 0), shape)
-        return kept, None
+        large = jnp.abs(values) > threshold * expand_tiles(mean, values.shape)
+        return _mean_magnitude(jnp.where(large, values, 0), shape), None
 
     return scale
 
 
 def largest_level(fmt: Format) -> jax.Array:
-    """The largest magnitude of a format's levels, float32 []."""
+    """Return the largest magnitude among a format's levels, float32 []."""
     return jnp.maximum(jnp.float32(fmt.high), -jnp.float32(fmt.low))
 
 
 def is_mirrored(fmt: Format) -> bool:
-    """Whether the levels are the same on both sides of zero."""
+    """Return whether the levels are symmetric about zero."""
     if isinstance(fmt, Int):
         return fmt.symmetric and (fmt.binary or fmt.narrow is not False)
     return bool(fmt.low == -fmt.high)
 
 
 def _mean_magnitude(values: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Of the non-zeros of each tile."""
+    """Return the mean magnitude of the non-zeros in each tile."""
     total = reduce_tiles(jnp.sum, jnp.abs(values), shape)
-    number = reduce_tiles(jnp.sum, values != 0, shape)
-    return _positive(total / jnp.maximum(number, 1))
+    count = reduce_tiles(jnp.sum, values != 0, shape)
+    return _positive(total / jnp.maximum(count, 1))
 
 
 def _inverse(level: float | jax.Array) -> np.float32 | jax.Array:
-    # XLA may divide by a constant or multiply by its reciprocal, as it is compiled; this
-    # leaves it no choice, so that jit and eager have the same bits.
+    # Compiled code may divide by a constant or multiply by its reciprocal. Multiplying
+    # explicitly gives jit and eager the same bits.
     return 1 / level if isinstance(level, jax.Array) else np.float32(1 / level)
 
 
 def _positive(scale: jax.Array) -> jax.Array:
-    """A tile of zeros, or of values too small to divide by, gets the scale 1."""
+    """Replace scales that are zero, or too small to divide by, with 1."""
     return jnp.where(scale <= jnp.finfo(scale.dtype).tiny, 1, scale)

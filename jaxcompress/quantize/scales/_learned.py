@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learned scales: trained by the optimizer beside the weights."""
+"""Scales that the optimizer trains together with the weights."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ _SMALLEST = 1e-12
 
 
 class LearnedScaleState(NamedTuple):
-    """State of ``lsq``, ``lsq_plus`` and ``pact``; each value is inside ``Learned``."""
+    """State of ``lsq``, ``lsq_plus`` and ``pact``; trainable values are in ``Learned``."""
 
-    count: jax.Array  # int32 []: arrays seen; the first sets the values
-    scale: Learned  # float32: the scale; of ``pact`` the bound
-    zero_point: Learned | None  # float32, in steps; of ``lsq_plus``
+    count: jax.Array  # int32 []: arrays observed; the first one sets the values
+    scale: Learned  # float32: the scale; for ``pact`` the clipping bound
+    zero_point: Learned | None  # float32, in steps; ``lsq_plus`` only
 
 
 def lsq(*, start: Scale | None = None) -> StatefulScale:
-    """Learn the step size: its gradient is the rounding error, in steps.
+    """Learn the step size with LSQ: the optimizer trains the scale with the weights.
 
-    Set by the first array seen; then ``train_step`` trains it (in an activation, too,
-    whose ranges are the ``model_state``). The zero point of an asymmetric format is fixed
-    at the lowest code: for activations that are not negative.
+    The gradient of the scale is the rounding error, in steps. The first array observed
+    sets the scale; after that ``train_step`` trains it. Scales of activations are trained,
+    too; their ranges are in ``model_state``. An asymmetric format has its zero point fixed
+    at the lowest code, which suits activations that are never negative.
 
     Args:
-      start: how to choose the first scale; None: twice the mean magnitude over the root
-        of the largest code, as in the paper; of signs, the mean magnitude. That mean has
-        zeros in it: of weights that are pruned already ``start=mse()`` is better.
+      start: ``Scale`` that chooses the first scale. None uses the paper's rule: twice the
+        mean magnitude over the square root of the largest code. For binary formats it is
+        the mean magnitude. The mean includes zeros, so for weights that are already
+        pruned ``start=mse()`` is better.
 
     Example:
       >>> import optax, jaxcompress as jc
@@ -51,32 +53,36 @@ def lsq(*, start: Scale | None = None) -> StatefulScale:
     """
 
     def read(state: LearnedScaleState, x: jax.Array, fmt: Format) -> Chosen:
-        scale = _scale(state, x, fmt)
+        scale = _read_scale(state, x, fmt)
         zero_point = None if fmt.symmetric else jnp.full_like(scale, fmt.low)
         return scale, zero_point
 
     def init(shape: Shape, fmt: Format) -> LearnedScaleState:
         del fmt
-        return _unknown(shape, offset=False)
+        return _unset_state(shape, offset=False)
 
     def observe(
         state: LearnedScaleState, x: jax.Array, fmt: Format
     ) -> LearnedScaleState:
         shape = state.scale.value.shape
-        return _set_once(state, lambda: (_first(start, x, shape, fmt)[0], None))
+        return _set_once(state, lambda: (_initial_scale(start, x, shape, fmt)[0], None))
 
     return StatefulScale(init=init, observe=observe, read=read, gradient=through_scale)
 
 
 def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
-    """Learn the step size and the zero point of an asymmetric format.
+    """Learn the step size and the zero point of an asymmetric format, as LSQ+ does.
 
-    The zero point is learned in steps and rounded where it is used, straight through, so
-    that zero stays on the grid and integer runtimes can have it; the paper's offset may
-    be anything.
+    The zero point is learned in steps. It is rounded on use, with a straight-through
+    gradient: zero stays on the grid, and integer runtimes can represent it. The paper's
+    offset can take any value.
 
     Args:
-      start: how to choose the first ones; None: so that the first array is not clipped.
+      start: ``Scale`` that chooses the first scale and zero point. None chooses them so
+        that the first array is not clipped.
+
+    Raises:
+      ValueError: in ``init``, if the format is symmetric.
 
     References:
       Bhalgat et al., 2020, https://arxiv.org/abs/2004.09576
@@ -85,10 +91,10 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
     def init(shape: Shape, fmt: Format) -> LearnedScaleState:
         if fmt.symmetric:
             raise ValueError(
-                f"{fmt} is symmetric and has no zero point to learn: take lsq(), or "
-                "Int(bits, symmetric=False)."
+                f"lsq_plus needs an asymmetric format such as Int(bits, "
+                f"symmetric=False); {fmt} has no zero point to learn. Or use lsq()."
             )
-        return _unknown(shape, offset=True)
+        return _unset_state(shape, offset=True)
 
     def observe(
         state: LearnedScaleState, x: jax.Array, fmt: Format
@@ -97,7 +103,7 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
 
         def first() -> Chosen:
             if start is not None:
-                return _first(start, x, shape, fmt)
+                return _initial_scale(start, x, shape, fmt)
             wide = lax.stop_gradient(x).astype(jnp.float32)
             ends = (
                 reduce_tiles(f, wide, shape or (1,) * x.ndim)
@@ -110,31 +116,35 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
 
     def read(state: LearnedScaleState, x: jax.Array, fmt: Format) -> Chosen:
         assert state.zero_point is not None
-        raw = _calmed(state.zero_point.value, x, fmt)
+        raw = _damp_gradient(state.zero_point.value, x, fmt)
         zero_point = jnp.clip(ste(raw, jnp.round(raw)), fmt.low, fmt.high)
-        return _scale(state, x, fmt), zero_point
+        return _read_scale(state, x, fmt), zero_point
 
     return StatefulScale(init=init, observe=observe, read=read, gradient=through_scale)
 
 
 def pact(*, start: float | None = None) -> StatefulScale:
-    """Learn the bound that an activation is clipped at: its gradient is what is clipped.
+    """Learn the bound at which an activation is clipped, as PACT does.
 
-    Of an asymmetric format the range is from zero to the bound, for what follows a ReLU.
-    Shrink the bounds with a penalty or weight decay (``learned_tx``), as the paper does.
+    The bound receives its gradient from the clipped values. An asymmetric format spans the
+    range from zero to the bound, which suits the output of a ReLU. Shrink the bounds with a
+    penalty or weight decay (``learned_tx``), as the paper does.
 
     Args:
-      start: the first bound; None: the largest magnitude of the first array.
+      start: the first bound, positive; None uses the largest magnitude of the first array.
+
+    Raises:
+      ValueError: if ``start`` is not positive.
 
     References:
       Choi et al., 2018, https://arxiv.org/abs/1805.06085
     """
     if start is not None and not start > 0:
-        raise ValueError(f"start={start}: a bound is above 0.")
+        raise ValueError(f"start must be a positive bound or None, got {start}.")
 
     def init(shape: Shape, fmt: Format) -> LearnedScaleState:
         del fmt
-        return _unknown(shape, offset=False)
+        return _unset_state(shape, offset=False)
 
     def observe(
         state: LearnedScaleState, x: jax.Array, fmt: Format
@@ -152,14 +162,14 @@ def pact(*, start: float | None = None) -> StatefulScale:
 
     def read(state: LearnedScaleState, x: jax.Array, fmt: Format) -> Chosen:
         del x
-        bound = _known(state, jnp.abs(state.scale.value))
+        bound = _nan_if_unset(state, jnp.abs(state.scale.value))
         low = -bound if fmt.symmetric else jnp.zeros_like(bound)
         return of_range(low, bound, fmt)
 
     return StatefulScale(init=init, observe=observe, read=read, gradient=to_the_bound)
 
 
-def _unknown(shape: Shape, *, offset: bool) -> LearnedScaleState:
+def _unset_state(shape: Shape, *, offset: bool) -> LearnedScaleState:
     ones = jnp.ones(shape, jnp.float32)
     zero_point = Learned(jnp.zeros_like(ones)) if offset else None
     return LearnedScaleState(jnp.zeros((), jnp.int32), Learned(ones), zero_point)
@@ -168,11 +178,11 @@ def _unknown(shape: Shape, *, offset: bool) -> LearnedScaleState:
 def _set_once(
     state: LearnedScaleState, first: Callable[[], Chosen]
 ) -> LearnedScaleState:
-    """Values for the first array; later ones do not pay for choosing them."""
+    """Choose the values from the first array only; later ones skip the work."""
     shape = state.scale.value.shape
     offset = None if state.zero_point is None else state.zero_point.value
 
-    def chosen() -> tuple[jax.Array, jax.Array | None]:
+    def initialize() -> tuple[jax.Array, jax.Array | None]:
         scale, zero_point = first()
         scale = jnp.asarray(scale, jnp.float32).reshape(shape)
         if zero_point is None or offset is None:
@@ -180,17 +190,17 @@ def _set_once(
         return scale, zero_point.astype(jnp.float32).reshape(shape)
 
     scale, zero_point = lax.cond(
-        state.count == 0, chosen, lambda: (state.scale.value, offset)
+        state.count == 0, initialize, lambda: (state.scale.value, offset)
     )
-    kept = None if zero_point is None else Learned(zero_point)
-    return LearnedScaleState(state.count + 1, Learned(scale), kept)
+    learned = None if zero_point is None else Learned(zero_point)
+    return LearnedScaleState(state.count + 1, Learned(scale), learned)
 
 
-def _known(state: LearnedScaleState, value: jax.Array) -> jax.Array:
+def _nan_if_unset(state: LearnedScaleState, value: jax.Array) -> jax.Array:
     return jnp.where(state.count > 0, value, jnp.nan)
 
 
-def _first(
+def _initial_scale(
     start: Scale | None, x: jax.Array, shape: Shape, fmt: Format
 ) -> tuple[jax.Array, jax.Array | None]:
     x = lax.stop_gradient(x).astype(jnp.float32)
@@ -199,25 +209,28 @@ def _first(
         scale, zero_point = start(x, tiles, fmt)
         return scales_as_floats(scale, jnp.float32), zero_point
     mean = reduce_tiles(jnp.mean, jnp.abs(x), tiles)
-    # The mean itself is nearest where there is nothing but signs.
+    # For binary formats the mean magnitude has the least squared error.
     first = mean if fmt.binary else 2 * mean / jnp.sqrt(largest_level(fmt))
     return jnp.where(first > jnp.finfo(jnp.float32).tiny, first, 1), None
 
 
-def _scale(state: LearnedScaleState, x: jax.Array, fmt: Format) -> jax.Array:
+def _read_scale(state: LearnedScaleState, x: jax.Array, fmt: Format) -> jax.Array:
     if not fmt.scaled:
-        return _known(state, jnp.ones_like(state.scale.value))
-    # An optimizer may step across zero; what is divided by so small a scale is finite.
-    positive = jnp.maximum(jnp.abs(_calmed(state.scale.value, x, fmt)), _SMALLEST)
-    return _known(state, positive)
-
-
-def _calmed(value: jax.Array, x: jax.Array, fmt: Format) -> jax.Array:
-    """The value; its gradient, a sum over many, made as large as that of one weight."""
-    # Of an activation, whose scale is one for the whole batch: over one example.
-    share = value.size if value.ndim or not x.ndim else x.shape[0]
-    factor = 1 / jnp.sqrt(
-        jnp.float32(max(1, x.size / max(1, share))) * largest_level(fmt)
+        return _nan_if_unset(state, jnp.ones_like(state.scale.value))
+    # The optimizer may step across zero; dividing by the smallest scale stays finite.
+    positive = jnp.maximum(
+        jnp.abs(_damp_gradient(state.scale.value, x, fmt)), _SMALLEST
     )
-    small = value * factor
-    return lax.stop_gradient(value) + (small - lax.stop_gradient(small))
+    return _nan_if_unset(state, positive)
+
+
+def _damp_gradient(value: jax.Array, x: jax.Array, fmt: Format) -> jax.Array:
+    """Return the value unchanged, with its gradient scaled down to that of one weight."""
+    # The gradient of a scale sums over all values that share it. An activation has one
+    # scale for the whole batch; count the values of one example.
+    parts = value.size if value.ndim or not x.ndim else x.shape[0]
+    factor = 1 / jnp.sqrt(
+        jnp.float32(max(1, x.size / max(1, parts))) * largest_level(fmt)
+    )
+    damped = value * factor
+    return lax.stop_gradient(value) + (damped - lax.stop_gradient(damped))

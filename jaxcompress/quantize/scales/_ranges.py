@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges: from where to where an array goes, as data shows it."""
+"""Ranges of values, observed from data: minmax, moving average, percentile, dynamic."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ from ._stateful import Ranges, Shape
 class Range(NamedTuple):
     """State of ``minmax`` and ``moving_average``."""
 
-    low: jax.Array  # float32, of the shape of the scales; of what was seen
-    high: jax.Array  # float32, likewise
-    count: jax.Array  # int32 []: arrays seen
+    low: jax.Array  # float32, of the shape of the scales: smallest value
+    high: jax.Array  # float32, same shape: largest value
+    count: jax.Array  # int32 []: arrays observed
 
 
 def minmax() -> Ranges:
-    """Everything that was ever seen. Exact over any split of the data into batches."""
+    """Track the smallest and largest value ever observed.
+
+    The result is exact and does not depend on how the data is split into batches.
+    """
 
     def observe(state: Range, x: jax.Array) -> Range:
-        low, high = _bounds(x, state.low.shape)
+        low, high = _min_and_max(x, state.low.shape)
         return Range(
             jnp.minimum(state.low, low), jnp.maximum(state.high, high), state.count + 1
         )
@@ -35,49 +38,58 @@ def minmax() -> Ranges:
         inf = jnp.full(shape, jnp.inf, jnp.float32)
         return Range(inf, -inf, jnp.zeros((), jnp.int32))
 
-    return Ranges(init, observe, _known)
+    return Ranges(init, observe, _read_range)
 
 
 def moving_average(decay: float = 0.99) -> Ranges:
-    """An exponential moving average of each batch's smallest and largest value.
+    """Average each batch's smallest and largest value with an exponential decay.
 
-    The first batch is taken as it is.
+    The first batch sets the range.
 
     Args:
-      decay: weight of what was known before, in [0, 1).
+      decay: weight of the previous range, in [0, 1).
+
+    Raises:
+      ValueError: if ``decay`` is out of range.
 
     References:
       Jacob et al., 2017, https://arxiv.org/abs/1712.05877
     """
     if not 0 <= decay < 1:
-        raise ValueError(f"decay={decay} is not in [0, 1).")
+        raise ValueError(f"decay must be in [0, 1), got {decay}.")
 
     def observe(state: Range, x: jax.Array) -> Range:
         def mix(old: jax.Array, new: jax.Array) -> jax.Array:
             return jnp.where(state.count == 0, new, decay * old + (1 - decay) * new)
 
-        low, high = _bounds(x, state.low.shape)
+        low, high = _min_and_max(x, state.low.shape)
         return Range(mix(state.low, low), mix(state.high, high), state.count + 1)
 
     def init(shape: Shape = ()) -> Range:
         zero = jnp.zeros(shape, jnp.float32)
         return Range(zero, zero, jnp.zeros((), jnp.int32))
 
-    return Ranges(init, observe, _known)
+    return Ranges(init, observe, _read_range)
 
 
 def percentile(share: float = 0.9999) -> Ranges:
-    """Without the few largest and the few smallest values: outliers are clipped.
+    """Clip outliers: leave the few largest and smallest values out of the range.
 
-    One range for all that is seen counts values by magnitude in buckets that are 3 % wide,
-    so it is exact over any split of the data, and at most 3 % wider than the percentile.
-    Ranges of tiles (weights) are those of the last array seen, and exact.
+    A single range (activations) counts values in histogram bins of magnitude that are 3 %
+    wide. It does not depend on how the data is split, and is at most 3 % wider than the
+    percentile. Ranges per tile (weights) are the exact percentiles of the last array.
 
     Args:
-      share: of the values that lie below ``high``, and of those above ``low``.
+      share: fraction of the values below ``high``, and of those above ``low``; in
+        (0.5, 1].
+
+    Raises:
+      ValueError: if ``share`` is out of range.
     """
     if not 0.5 < share <= 1:
-        raise ValueError(f"share={share} is not in (0.5, 1]; 0.999 clips one in 1000.")
+        raise ValueError(
+            f"share must be in (0.5, 1] (0.999 clips one in 1000), got {share}."
+        )
 
     def init(shape: Shape = ()) -> jax.Array | Range:
         return minmax().init(shape) if shape else empty()
@@ -96,17 +108,19 @@ def percentile(share: float = 0.9999) -> Ranges:
         return Range(low, high, state.count + 1)
 
     def read(state: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return _known(state, x) if isinstance(state, Range) else bounds(state, share)
+        return (
+            _read_range(state, x) if isinstance(state, Range) else bounds(state, share)
+        )
 
     return Ranges(init, observe, read)
 
 
 def dynamic(axis: int | tuple[int, ...] | None = None) -> Ranges:
-    """The range of the very array that is quantized; nothing is kept.
+    """Use the range of the array being quantized: no calibration and no state.
 
     Args:
-      axis: what to take the range over; None: everything. ``-1`` gives every row, such
-        as a token, its own.
+      axis: axes to reduce over; None reduces over all. ``-1`` gives every row, such as a
+        token, its own range.
     """
 
     def read(state: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -117,7 +131,7 @@ def dynamic(axis: int | tuple[int, ...] | None = None) -> Ranges:
     return Ranges(lambda shape=(): (), lambda state, x: state, read)
 
 
-def _bounds(x: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
+def _min_and_max(x: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
     x = lax.stop_gradient(x)
     if not shape:
         return jnp.min(x).astype(jnp.float32), jnp.max(x).astype(jnp.float32)
@@ -125,7 +139,7 @@ def _bounds(x: jax.Array, shape: Shape) -> tuple[jax.Array, jax.Array]:
     return low.astype(jnp.float32), high.astype(jnp.float32)
 
 
-def _known(state: Range, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _read_range(state: Range, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     del x
     seen = state.count > 0
     return (

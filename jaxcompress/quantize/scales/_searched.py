@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ranges that are searched for: what is clipped weighed against what is rounded."""
+"""Ranges found by search, which trade clipping error for rounding error."""
 
 from __future__ import annotations
 
@@ -18,39 +18,42 @@ from ...numerics.histogram import add, edges, empty, histogram
 from ._following import absmax, is_mirrored, of_range
 from ._stateful import Chosen, Shape, StatefulScale
 
-# Shares of the full range that are tried: finely at the top, since of many bits only
-# little may be clipped.
+# Candidate ranges, as shares of the full range. They are finer at the top, because with
+# many bits little should be clipped.
 _SHARES = np.concatenate([np.linspace(0.05, 0.95, 37), np.linspace(0.96, 1, 5)])
 _BINS = 2048
-# Of the bins, that have to remain: fewer tell nothing of a distribution.
-_FEWEST = 128
+# A range must keep at least this many bins: fewer do not describe a distribution.
+_MIN_BINS = 128
 
 Cost = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, Format], jax.Array]
-"""``(values, counts, low, high, fmt) -> []``: what a range costs, of values ``(n,)`` in
-ascending order and how often each occurs."""
+"""Function ``(values, counts, low, high, fmt) -> []``: the cost of a range.
+
+The values ``(n,)`` are in ascending order; counts say how often each occurs."""
 
 
 class SearchedState(NamedTuple):
     """State of ``mse`` and ``entropy``."""
 
-    count: jax.Array  # int32 []: arrays seen
+    count: jax.Array  # int32 []: arrays observed
     low: jax.Array  # float32, of the shape of the scales
-    high: jax.Array  # float32, likewise
-    counts: (
-        jax.Array | None
-    )  # int32 histogram of all that was seen, where it is one range
+    high: jax.Array  # float32, same shape
+    # int32 histogram of all observed values, for a single range; None for tiles
+    counts: jax.Array | None
 
 
 def mse(*, power: float = 2.0, every: int = 100) -> StatefulScale:
-    """The range whose grid is nearest to the values.
+    """Search for the range with the least quantization error; good below 8 bits.
 
-    Of a weight, by a search over the values of each tile, now and then. Of an activation,
-    over a histogram of all that was observed.
+    For a weight, the search runs over the values of each tile, once in ``every`` updates.
+    For an activation, it runs over a histogram of all observed values.
 
     Args:
-      power: of the error that is summed; 2 is the mean squared error, 2.4 counts large
+      power: exponent of the summed error. 2 is the mean squared error; 2.4 weighs large
         errors more.
       every: updates of a weight between two searches.
+
+    Raises:
+      ValueError: if ``power`` is not positive or ``every`` is below 1.
 
     Example:
       >>> import jaxcompress as jc
@@ -61,7 +64,7 @@ def mse(*, power: float = 2.0, every: int = 100) -> StatefulScale:
       2021, https://arxiv.org/abs/2106.08295
     """
     if not power > 0:
-        raise ValueError(f"power={power} is not above 0.")
+        raise ValueError(f"power must be positive, got {power}.")
 
     def cost(
         values: jax.Array,
@@ -70,20 +73,22 @@ def mse(*, power: float = 2.0, every: int = 100) -> StatefulScale:
         high: jax.Array,
         fmt: Format,
     ) -> jax.Array:
-        error = jnp.abs(_rounded(values, low, high, fmt) - values)
+        error = jnp.abs(_fake_quantize(values, low, high, fmt) - values)
         return jnp.sum(counts * error**power)
 
-    return _searched(cost, every)
+    return _make_scale(cost, every)
 
 
 def entropy(*, every: int = 100) -> StatefulScale:
-    """The range whose grid keeps most of the distribution: least KL divergence.
+    """Search for the range with the least KL divergence; for long-tailed activations.
 
-    For activations with long tails. It knows of no distances between values, so of weights
-    ``mse`` is the better choice.
+    The divergence ignores distances between values, so ``mse`` is better for weights.
 
     Args:
       every: updates of a weight between two searches.
+
+    Raises:
+      ValueError: if ``every`` is below 1.
 
     References:
       Migacz, 8-bit inference with TensorRT, GTC 2017.
@@ -96,42 +101,42 @@ def entropy(*, every: int = 100) -> StatefulScale:
         high: jax.Array,
         fmt: Format,
     ) -> jax.Array:
-        bins, mass = _evenly(values, counts)
+        bins, mass = _rebin(values, counts)
         inside = (bins >= low) & (bins <= high)
-        held = jnp.where(inside, mass, 0)
-        # What is clipped is seen at the ends.
+        inner_mass = jnp.where(inside, mass, 0)
+        # Clipped values count at the ends of the range.
         below = jnp.sum(jnp.where(bins < low, mass, 0))
         above = jnp.sum(jnp.where(bins > high, mass, 0))
         first, last = jnp.argmax(inside), _BINS - 1 - jnp.argmax(inside[::-1])
-        seen = held.at[first].add(below).at[last].add(above)
-        levels = _rounded(bins, low, high, fmt)
-        new = jnp.concatenate([jnp.zeros(1, bool), levels[1:] != levels[:-1]])
-        group = jnp.cumsum(new)
-        filled = (held > 0).astype(jnp.float32)
-        total = jax.ops.segment_sum(held, group, _BINS)
-        number = jax.ops.segment_sum(filled, group, _BINS)
-        even = filled * (total / jnp.maximum(number, 1))[group]
-        p = seen / jnp.maximum(jnp.sum(seen), 1)
+        clipped_mass = inner_mass.at[first].add(below).at[last].add(above)
+        levels = _fake_quantize(bins, low, high, fmt)
+        starts = jnp.concatenate([jnp.zeros(1, bool), levels[1:] != levels[:-1]])
+        level_of_bin = jnp.cumsum(starts)
+        filled = (inner_mass > 0).astype(jnp.float32)
+        total = jax.ops.segment_sum(inner_mass, level_of_bin, _BINS)
+        bins_filled = jax.ops.segment_sum(filled, level_of_bin, _BINS)
+        even = filled * (total / jnp.maximum(bins_filled, 1))[level_of_bin]
+        p = clipped_mass / jnp.maximum(jnp.sum(clipped_mass), 1)
         q = even / jnp.maximum(jnp.sum(even), 1) + 1e-9
         divergence = jnp.sum(
             jnp.where(p > 0, p * jnp.log(jnp.maximum(p, 1e-30) / q), 0)
         )
-        return jnp.where(jnp.sum(inside) < _FEWEST, jnp.inf, divergence)
+        return jnp.where(jnp.sum(inside) < _MIN_BINS, jnp.inf, divergence)
 
-    return _searched(cost, every)
+    return _make_scale(cost, every)
 
 
-def _searched(cost: Cost, every: int) -> StatefulScale:
+def _make_scale(cost: Cost, every: int) -> StatefulScale:
     if every < 1:
         raise ValueError(
-            f"every={every}: a range is searched for every 1 or more updates."
+            f"every must be at least 1 update between searches, got {every}."
         )
 
     def init(shape: Shape, fmt: Format) -> SearchedState:
         del fmt
-        unknown = jnp.full(shape, jnp.nan, jnp.float32)
+        unset = jnp.full(shape, jnp.nan, jnp.float32)
         counts = None if shape else empty()
-        return SearchedState(jnp.zeros((), jnp.int32), unknown, unknown, counts)
+        return SearchedState(jnp.zeros((), jnp.int32), unset, unset, counts)
 
     def observe(state: SearchedState, x: jax.Array, fmt: Format) -> SearchedState:
         x = lax.stop_gradient(x)
@@ -141,53 +146,55 @@ def _searched(cost: Cost, every: int) -> StatefulScale:
             )
 
         def search() -> tuple[jax.Array, jax.Array]:
-            return _of_tiles(cost, x.astype(jnp.float32), state.low.shape, fmt)
+            return _search_tiles(cost, x.astype(jnp.float32), state.low.shape, fmt)
 
-        now = state.count % every == 0
-        low, high = lax.cond(now, search, lambda: (state.low, state.high))
+        is_due = state.count % every == 0
+        low, high = lax.cond(is_due, search, lambda: (state.low, state.high))
         return SearchedState(state.count + 1, low, high, None)
 
     def read(state: SearchedState, x: jax.Array, fmt: Format) -> Chosen:
         if state.counts is None:
             return of_range(state.low, state.high, fmt)
         del x
-        return of_range(*_of_counts(cost, state.counts, fmt), fmt)
+        return of_range(*_search_histogram(cost, state.counts, fmt), fmt)
 
     return StatefulScale(init=init, observe=observe, read=read)
 
 
-def _of_tiles(
+def _search_tiles(
     cost: Cost, x: jax.Array, shape: Shape, fmt: Format
 ) -> tuple[jax.Array, jax.Array]:
-    """The best range of each tile."""
+    """Return the best range of each tile."""
     if fmt.binary:
-        # A sign has one magnitude, and of those the mean is nearest.
+        # Binary values have one magnitude; the mean has the least squared error.
         scale, _ = absmax(x, shape, fmt)
         assert isinstance(scale, jax.Array)
         return -scale, scale
 
     tiles = jnp.sort(tiles_as_rows(x, shape))
     ones = jnp.ones(tiles.shape[1:], jnp.float32)
-    # One tile after the other: the values of all at every share would be a large array.
-    low, high = lax.map(lambda row: _best(cost, row, ones, fmt), tiles)
+    # One tile after another: all tiles at every share at once would need a large array.
+    low, high = lax.map(lambda row: _search(cost, row, ones, fmt), tiles)
     return low.reshape(shape), high.reshape(shape)
 
 
-def _of_counts(
+def _search_histogram(
     cost: Cost, counts: jax.Array, fmt: Format
 ) -> tuple[jax.Array, jax.Array]:
-    """The best range of a histogram; NaN of no values, and if there was a NaN."""
+    """Return the best range of a histogram; NaN if it is empty or counted a NaN."""
     upper = edges()
     lower = np.concatenate([np.zeros(1, np.float32), upper[:-1]])
     middle = (upper + lower) / 2
     values = jnp.asarray(np.concatenate([-middle[::-1], middle]))
-    number = jnp.concatenate([counts[0, :-1][::-1], counts[1, :-1]]).astype(jnp.float32)
-    low, high = _best(cost, values, number, fmt)
-    known = (jnp.sum(number) > 0) & ~jnp.any(counts[:, -1])
-    return jnp.where(known, low, jnp.nan), jnp.where(known, high, jnp.nan)
+    value_counts = jnp.concatenate([counts[0, :-1][::-1], counts[1, :-1]]).astype(
+        jnp.float32
+    )
+    low, high = _search(cost, values, value_counts, fmt)
+    is_valid = (jnp.sum(value_counts) > 0) & ~jnp.any(counts[:, -1])
+    return jnp.where(is_valid, low, jnp.nan), jnp.where(is_valid, high, jnp.nan)
 
 
-def _best(
+def _search(
     cost: Cost, values: jax.Array, counts: jax.Array, fmt: Format
 ) -> tuple[jax.Array, jax.Array]:
     low = jnp.min(jnp.where(counts > 0, values, jnp.inf))
@@ -199,36 +206,37 @@ def _best(
         low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
     shares = jnp.asarray(_SHARES, jnp.float32)
     costs = lax.map(lambda s: cost(values, counts, s * low, s * high, fmt), shares)
-    # Of equals the widest: what lies on a grid already stays there.
+    # On ties take the widest range: values already on a grid stay there.
     best = shares[len(_SHARES) - 1 - jnp.argmin(costs[::-1])]
     return best * low, best * high
 
 
-def _rounded(
+def _fake_quantize(
     values: jax.Array, low: jax.Array, high: jax.Array, fmt: Format
 ) -> jax.Array:
+    """Quantize and dequantize values with the grid that spans a range."""
     scale, zero_point = of_range(low, high, fmt)
     steps = values / scale
     if zero_point is not None:
         steps = jnp.round(steps) + zero_point
     levels = fmt.round(steps)
-    one = (1,) * values.ndim
+    per_tensor = (1,) * values.ndim
     return dequantize(
         levels,
-        scale.reshape(one),
-        None if zero_point is None else zero_point.reshape(one),
+        scale.reshape(per_tensor),
+        None if zero_point is None else zero_point.reshape(per_tensor),
         values.dtype,
     )
 
 
-def _evenly(values: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The middles of even bins over the range, and how much lies in each."""
-    there = counts > 0
-    low = jnp.min(jnp.where(there, values, jnp.inf))
-    high = jnp.max(jnp.where(there, values, -jnp.inf))
+def _rebin(values: jax.Array, counts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Rebin into even bins over the range; return their centers and counts."""
+    occurs = counts > 0
+    low = jnp.min(jnp.where(occurs, values, jnp.inf))
+    high = jnp.max(jnp.where(occurs, values, -jnp.inf))
     ends = low + (high - low) * jnp.linspace(0, 1, _BINS + 1)
     below = jnp.concatenate([jnp.zeros(1), jnp.cumsum(counts)])
-    # Between two values their counts are spread evenly.
+    # Spread the counts evenly between neighboring values.
     places = jnp.concatenate([values[:1], (values[1:] + values[:-1]) / 2, values[-1:]])
     mass = jnp.diff(jnp.interp(ends, places, below))
     return (ends[1:] + ends[:-1]) / 2, mass

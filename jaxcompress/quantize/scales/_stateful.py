@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scales with a memory: what is kept of the data, or learned."""
+"""Scales with a state: calibrated from data, refreshed now and then, or learned."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ Chosen = tuple[Scales, jax.Array | None]
 
 
 class Ranges(NamedTuple):
-    """A way to choose a range, of any format: three pure functions.
+    """Choose a range of values from data, for any number format: three pure functions.
 
     Attributes:
-      init: ``(shape=()) -> state``, having seen nothing. The shape is that of the scales:
-        ``()`` is one range for whatever is seen, and else it has the rank of what is seen.
-      observe: ``(state, x) -> state``, having seen ``x`` too.
+      init: ``(shape=()) -> state`` before any data. The shape is that of the scales:
+        ``()`` is a single range; any other shape has the rank of the observed arrays.
+      observe: ``(state, x) -> state``, updated with the array ``x``.
       read: ``(state, x) -> (low, high)``, float32 of that shape, or arrays that broadcast
-        against ``x``. NaN before anything was seen, so that it is not overlooked.
+        against ``x``. An uncalibrated range is NaN, so a forgotten calibration shows up in
+        the output.
     """
 
     init: Callable[..., Any]
@@ -38,24 +39,25 @@ class Ranges(NamedTuple):
     read: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
 
     def __call__(self, values: jax.Array, shape: Sequence[int], fmt: Format) -> Chosen:
-        """As a ``Scale``: what is read having seen these values alone."""
-        return _spanning(self)(values, shape, fmt)
+        """Act as a ``Scale``: observe these values alone, then read the scale."""
+        return _wrap_ranges(self)(values, shape, fmt)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StatefulScale:
-    """A way to choose scales that keeps a state.
+    """Choose scales from data with a state: calibrated, refreshed or learned scales.
 
-    In a compressor the state is made from the weights in ``init`` and moves in ``update``;
-    of an activation it is made from nothing and moves with every batch that is observed.
+    For weights, a compressor initializes the state from the weights in ``init`` and
+    updates it in ``update``. For activations, the state starts empty and every observed
+    batch updates it.
 
     Attributes:
-      init: ``(shape, fmt) -> state``, having seen nothing. Parameters that the optimizer
-        shall train are inside ``Learned``.
-      observe: ``(state, x, fmt) -> state``, having seen ``x`` too.
-      read: ``(state, x, fmt) -> (scale, zero_point)``, of the shape given to ``init``, or
-        of x's rank; differentiable where they are learned. ``x`` is constant.
-      gradient: what the backward pass takes rounding to these scales for.
+      init: ``(shape, fmt) -> state`` before any data. Parameters that the optimizer trains
+        are wrapped in ``Learned``.
+      observe: ``(state, x, fmt) -> state``, updated with the array ``x``.
+      read: ``(state, x, fmt) -> (scale, zero_point)``, of the shape given to ``init`` or
+        of the rank of ``x``. Learned values are differentiable; ``x`` is constant.
+      gradient: how the backward pass treats rounding with these scales.
     """
 
     init: Callable[[Shape, Format], Any]
@@ -64,83 +66,89 @@ class StatefulScale:
     gradient: Gradient = straight_through
 
     def __call__(self, values: jax.Array, shape: Sequence[int], fmt: Format) -> Chosen:
-        """As a ``Scale``: what is read having seen these values alone."""
+        """Act as a ``Scale``: observe these values alone, then read the scale."""
         state = self.observe(self.init(tuple(shape), fmt), values, fmt)
         return self.read(state, values, fmt)
 
     @property
     def is_kept(self) -> bool:
-        """Whether there is a state, so that the scale is known before the array is."""
+        """True if there is a state, so the scale does not depend on the current array."""
         return bool(jax.tree.leaves(self.init((), Int(8, symmetric=False))))
 
 
 AnyScale = Scale | Ranges | StatefulScale
-"""Whatever can be given for ``scale=``: a function of what is scaled (``absmax``), a way
-to keep a range (``moving_average()``), or a scale with a state (``mse()``, ``lsq()``)."""
+"""Any value of ``scale=``: a function of the values (``absmax``), an observed range
+(``moving_average()``), or a scale with a state (``mse()``, ``lsq()``)."""
 
 
 def as_stateful(scale: AnyScale) -> StatefulScale:
-    """Any way to choose scales, as one with a state.
+    """Convert any value of ``scale=`` to a ``StatefulScale``.
 
     Raises:
-      TypeError: if it is none, such as a factory that was not called.
+      TypeError: if it is not a scale, for example a factory that was not called.
     """
     if isinstance(scale, StatefulScale):
         return scale
     if isinstance(scale, Ranges):
-        return _spanning(scale)
-    if callable(scale) and _takes(scale, 3):
-        return _following(scale)
+        return _wrap_ranges(scale)
+    if callable(scale) and _accepts(scale, 3):
+        return _wrap_scale(scale)
     name = getattr(scale, "__name__", None)
     if callable(scale) and name:
         raise TypeError(
-            f"scale={name} does not take (values, shape, format): was it not called? Give "
-            f"{name}(...), which chooses scales, and not what makes it."
+            f"scale must take (values, shape, format), and {name} does not. If {name} "
+            f"makes a scale, call it: scale={name}(...)."
         )
-    raise TypeError(f"scale={scale!r} chooses no scales; give absmax, mse() or lsq().")
+    raise TypeError(
+        f"scale must be a scale such as absmax, mse() or lsq(), got {scale!r}."
+    )
 
 
-def _takes(function: Callable[..., Any], number: int) -> bool:
-    """Whether a function can be called with so many positional arguments."""
+def _accepts(function: Callable[..., Any], arguments: int) -> bool:
+    """Return whether a function accepts this many positional arguments."""
     try:
-        inspect.signature(function).bind(*[None] * number)
+        inspect.signature(function).bind(*[None] * arguments)
     except TypeError:
         return False
-    except ValueError:  # it has no signature
+    except ValueError:  # no signature, such as a builtin
         return True
     return True
 
 
 def blocks(size: int, *, axis: int = -1, scale: Scale | None = None) -> StatefulScale:
-    """Of an activation: a scale for every few neighbors, chosen as they come.
+    """Quantize activations with one scale per block of neighboring values.
+
+    The scales are computed from each array, without calibration.
 
     Args:
-      size: values that share a scale.
-      axis: along which; the one that products sum over.
-      scale: how to choose them; None: ``power_of_two``, as MX formats do.
+      size: number of values that share a scale.
+      axis: axis along which values form blocks: the contraction axis of the products.
+      scale: ``Scale`` of each block. None uses ``power_of_two``, as MX formats do.
 
     Raises:
-      ValueError: when used, if the size does not divide the axis.
+      ValueError: when used, if ``size`` does not divide the axis.
 
     Example:
       >>> import jaxcompress as jc
-      >>> way = jc.program.ActivationQuantizer(jc.formats.E2M1, jc.quantize.scales.blocks(32))
+      >>> blocks_of_32 = jc.quantize.scales.blocks(32)
+      >>> mxfp4 = jc.program.ActivationQuantizer(jc.formats.E2M1, blocks_of_32)
 
     References:
       Rouhani et al., 2023, https://arxiv.org/abs/2310.10537
     """
-    chosen = power_of_two if scale is None else scale
+    block_scale = power_of_two if scale is None else scale
 
     def read(state: Any, x: jax.Array, fmt: Format) -> Chosen:
         del state
         if not x.ndim or x.shape[axis] % size:
             raise ValueError(
-                f"an activation of shape {x.shape} does not split into blocks of {size} "
-                f"along axis {axis}; leave it out with a policy {{glob: None}}."
+                f"axis {axis} must be a multiple of the block size {size}, got an "
+                f"activation of shape {x.shape}. Leave it unquantized with the policy "
+                "{glob: None}."
             )
         shape = list(x.shape)
         shape[axis] //= size
-        return chosen(x, shape, fmt)
+        return block_scale(x, shape, fmt)
 
     return StatefulScale(
         init=lambda shape, fmt: (), observe=lambda state, x, fmt: state, read=read
@@ -148,25 +156,33 @@ def blocks(size: int, *, axis: int = -1, scale: Scale | None = None) -> Stateful
 
 
 def as_scale(kept: StatefulScale, state: Any) -> Scale:
-    """What ``kept`` chooses in a state, for ``fake_quant`` and ``to_qarray``."""
+    """Read a ``StatefulScale`` as a ``Scale``, for ``fake_quant`` and ``to_qarray``.
+
+    Args:
+      kept: the scale.
+      state: its state.
+
+    Returns:
+      A ``Scale`` that returns the scale and zero point of the state.
+    """
 
     def scale(values: jax.Array, shape: Sequence[int], fmt: Format) -> Chosen:
         del shape
-        chosen, zero_point = kept.read(state, values, fmt)
-        return _of_rank(chosen, values.ndim), _of_rank(zero_point, values.ndim)
+        scales, zero_point = kept.read(state, values, fmt)
+        return _pad_rank(scales, values.ndim), _pad_rank(zero_point, values.ndim)
 
     return scale
 
 
-def _of_rank(chosen: Any, rank: int) -> Any:
-    """A single scale, with an axis of length 1 for each of the array's."""
-    if isinstance(chosen, jax.Array) and chosen.ndim < rank:
-        return chosen.reshape((1,) * (rank - chosen.ndim) + chosen.shape)
-    return chosen
+def _pad_rank(scale: Any, rank: int) -> Any:
+    """Add leading axes of length 1 to a single scale, up to the rank of the array."""
+    if isinstance(scale, jax.Array) and scale.ndim < rank:
+        return scale.reshape((1,) * (rank - scale.ndim) + scale.shape)
+    return scale
 
 
-def _spanning(ranges: Ranges) -> StatefulScale:
-    """Grids that span a range."""
+def _wrap_ranges(ranges: Ranges) -> StatefulScale:
+    """Wrap ``Ranges``: the grid spans the range."""
 
     def read(state: Any, x: jax.Array, fmt: Format) -> Chosen:
         return of_range(*ranges.read(state, x), fmt)
@@ -178,14 +194,14 @@ def _spanning(ranges: Ranges) -> StatefulScale:
     )
 
 
-def _following(scale: Scale) -> StatefulScale:
-    """A function of what is scaled; its state is empty but for the shape."""
+def _wrap_scale(scale: Scale) -> StatefulScale:
+    """Wrap a ``Scale``: the state holds only the shape of the scales."""
 
-    def init(shape: Shape, fmt: Format) -> _Follows:
+    def init(shape: Shape, fmt: Format) -> _ScaleShape:
         del fmt
-        return _Follows(shape)
+        return _ScaleShape(shape)
 
-    def read(state: _Follows, x: jax.Array, fmt: Format) -> Chosen:
+    def read(state: _ScaleShape, x: jax.Array, fmt: Format) -> Chosen:
         shape = getattr(state, "shape", ()) or (1,) * x.ndim
         return scale(x, shape, fmt)
 
@@ -194,50 +210,59 @@ def _following(scale: Scale) -> StatefulScale:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Follows:
-    """No arrays; the shape of the scales."""
+class _ScaleShape:
+    """State of a ``Scale``: the shape of the scales, no arrays."""
 
     shape: Shape = dataclasses.field(metadata={"static": True})
 
 
 def held(scale: Scale, *, every: int = 1) -> StatefulScale:
-    """Scales that are chosen now and then, and held in between.
+    """Recompute scales every few updates and hold them constant in between.
 
-    For what takes a search, or for a grid that does not move with the weights.
+    Use it for scales that are expensive to compute, or to keep the grid fixed while the
+    weights move.
 
     Args:
-      scale: how to choose them.
-      every: updates between two choices.
+      scale: the ``Scale`` that is recomputed.
+      every: updates between two computations.
+
+    Raises:
+      ValueError: if ``every`` is below 1.
+      TypeError: when used, if ``scale`` returns a compressed leaf instead of arrays.
 
     Example:
       >>> import jaxcompress as jc
-      >>> int4 = jc.weight_quantization(bits=4, scale=held(jc.quantize.scales.absmax, every=100))
+      >>> absmax = held(jc.quantize.scales.absmax, every=100)
+      >>> int4 = jc.weight_quantization(bits=4, scale=absmax)
     """
     if every < 1:
-        raise ValueError(f"every={every}: scales are chosen every 1 or more updates.")
+        raise ValueError(
+            f"every must be at least 1 update between computations, got {every}."
+        )
 
     def init(shape: Shape, fmt: Format) -> HeldState:
-        unknown = jnp.full(shape, jnp.nan, jnp.float32)
+        unset = jnp.full(shape, jnp.nan, jnp.float32)
         zero_point = None if fmt.symmetric else jnp.zeros(shape, jnp.float32)
-        return HeldState(jnp.zeros((), jnp.int32), unknown, zero_point)
+        return HeldState(jnp.zeros((), jnp.int32), unset, zero_point)
 
     def observe(state: HeldState, x: jax.Array, fmt: Format) -> HeldState:
         x = lax.stop_gradient(x).astype(jnp.float32)
         shape = state.scale.shape or (1,) * x.ndim
 
-        def choose() -> tuple[jax.Array, jax.Array | None]:
-            chosen, zero_point = scale(x, shape, fmt)
-            if not isinstance(chosen, jax.Array):
+        def compute() -> tuple[jax.Array, jax.Array | None]:
+            scales, zero_point = scale(x, shape, fmt)
+            if not isinstance(scales, jax.Array):
                 raise TypeError(
-                    "held scales are arrays; this one gives a compressed leaf."
+                    "held needs a scale that returns arrays, got a compressed leaf "
+                    f"({type(scales).__name__}). Use absmax or mse()."
                 )
-            shaped = chosen.astype(jnp.float32).reshape(state.scale.shape)
+            shaped = scales.astype(jnp.float32).reshape(state.scale.shape)
             if zero_point is None:
                 return shaped, None
             return shaped, zero_point.astype(jnp.float32).reshape(state.scale.shape)
 
-        now = state.count % every == 0
-        new = lax.cond(now, choose, lambda: (state.scale, state.zero_point))
+        is_due = state.count % every == 0
+        new = lax.cond(is_due, compute, lambda: (state.scale, state.zero_point))
         return HeldState(state.count + 1, *new)
 
     def read(state: HeldState, x: jax.Array, fmt: Format) -> Chosen:
@@ -250,6 +275,6 @@ def held(scale: Scale, *, every: int = 1) -> StatefulScale:
 class HeldState(NamedTuple):
     """State of ``held``."""
 
-    count: jax.Array  # int32 []: arrays seen
+    count: jax.Array  # int32 []: arrays observed
     scale: jax.Array  # float32
-    zero_point: jax.Array | None  # float32, whole numbers
+    zero_point: jax.Array | None  # float32, integer valued

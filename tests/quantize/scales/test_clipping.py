@@ -160,7 +160,7 @@ def test_a_search_every_few_updates(make):
 
 def test_other_arguments_are_refused():
     for make in (mse, entropy, lambda every: held(absmax, every=every)):
-        with pytest.raises(ValueError, match="every=0"):
+        with pytest.raises(ValueError, match="every must be at least 1.*got 0"):
             make(every=0)
-    with pytest.raises(ValueError, match="power=0"):
+    with pytest.raises(ValueError, match="power must be positive, got 0"):
         mse(power=0)

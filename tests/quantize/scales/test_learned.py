@@ -232,9 +232,11 @@ def test_a_start_and_errors():
     c = jc.weight_quantization(bits=4, scale=pact(start=0.5))
     q = jc.compress(c, PARAMS)["kernel"]
     np.testing.assert_allclose(q.scale, 0.5 / 7, rtol=1e-6)
-    with pytest.raises(ValueError, match="start=0"):
+    with pytest.raises(
+        ValueError, match="start must be a positive bound or None, got 0"
+    ):
         pact(start=0)
-    with pytest.raises(ValueError, match=r"no zero point to learn: take lsq\(\)"):
+    with pytest.raises(ValueError, match=r"no zero point to learn. Or use lsq\(\)"):
         jc.weight_quantization(bits=4, scale=lsq_plus()).init(PARAMS)
     assert isinstance(lsq(), StatefulScale)
 

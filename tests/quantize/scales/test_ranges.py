@@ -62,7 +62,7 @@ def test_a_moving_average_starts_with_the_first_batch(decay, batches):
 
 @pytest.mark.parametrize("decay", [-0.1, 1, 1.5, float("nan")])
 def test_a_bad_decay_is_refused(decay):
-    with pytest.raises(ValueError, match=rf"decay={decay} is not in \[0, 1\)"):
+    with pytest.raises(ValueError, match=rf"decay must be in \[0, 1\), got {decay}"):
         moving_average(decay)
 
 
@@ -105,7 +105,7 @@ def test_outliers_do_not_widen_a_percentile():
 
 @pytest.mark.parametrize("share", [0.5, 0, 1.01, float("nan")])
 def test_a_bad_share_is_refused(share):
-    with pytest.raises(ValueError, match=rf"share={share} is not in \(0.5, 1\]"):
+    with pytest.raises(ValueError, match=rf"share must be in \(0.5, 1\].*got {share}"):
         percentile(share)
 
 
