@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composition: one after another, on some leaves, each its own leaves."""
+"""Combine compressors: in sequence, on selected leaves, or one per group of leaves."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from .leaves import is_leaf
 
 
 def chain(*compressors: Compressor) -> Compressor:
-    """Apply compressors in order: each sees the parameters as the ones before left them.
+    """Apply several compressors in order, each to the output of the one before.
 
-    Its state is the tuple of their states. In ``update`` each stage sees its own view;
-    where a stage moves what it sees (a clip, a projection, a regrown weight), the raw
-    parameters move by that difference. Nesting does not change results.
+    Use it to prune and then quantize, for example. The state is the tuple of the stages'
+    states. In ``update`` each stage sees its own view. When a stage moves its view (a
+    clip, a projection, a regrown weight), the raw parameters move by the same
+    difference. Nesting does not change results.
 
     Args:
-      *compressors: in order. A compressor that changes the representation of a leaf
-        (quantization, weight sharing, low rank) comes last on that leaf.
+      *compressors: the stages in order. A compressor that changes the representation of
+        a leaf (quantization, weight sharing, low rank) must come last on that leaf.
 
     Raises:
-      TypeError: if something else than a compressor is given.
-      ValueError: in ``init``, if a later stage changes a leaf that an earlier one has
-        already given a compressed representation.
+      TypeError: if an argument is not a ``Compressor``.
+      ValueError: in ``init``, if a later stage changes a leaf that an earlier stage
+        already stores in a compressed representation.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -38,16 +39,18 @@ def chain(*compressors: Compressor) -> Compressor:
     """
     for c in compressors:
         if not isinstance(c, Compressor):
-            raise TypeError(f"chain takes compressors, chain(a, b); {c!r} is none.")
+            raise TypeError(
+                f"chain takes compressors as separate arguments, chain(a, b), got {c!r}."
+            )
 
     def init(params: PyTree) -> tuple[PyTree, ...]:
-        seen, states = params, []
+        view, states = params, []
         for c in compressors:
-            state = c.init(params)
-            params = c.apply(params, state)
+            state = c.init(view)
+            view = c.apply(view, state)
             states.append(state)
         if len(compressors) > 1:
-            _check_finalize(seen, tuple(states))
+            _check_finalize(params, tuple(states))
         return tuple(states)
 
     def apply(params: PyTree, states: tuple[PyTree, ...]) -> PyTree:
@@ -61,7 +64,7 @@ def chain(*compressors: Compressor) -> Compressor:
         view, new_states = params, []
         for c, state in zip(compressors, states, strict=True):
             moved, state = c.update(view, state, **extras)
-            params = jax.tree.map(_follow, params, view, moved)
+            params = jax.tree.map(_move_raw, params, view, moved)
             view = c.apply(moved, state)
             new_states.append(state)
         return params, tuple(new_states)
@@ -69,12 +72,13 @@ def chain(*compressors: Compressor) -> Compressor:
     def finalize(params: PyTree, states: tuple[PyTree, ...]) -> PyTree:
         shipped = params
         for c, state in zip(compressors, states, strict=True):
-            seen, params = params, c.apply(params, state)
-            shipped = _ship(shipped, seen, params, c.finalize(seen, state))
+            view = c.apply(params, state)
+            shipped = _merge_final(shipped, params, view, c.finalize(params, state))
+            params = view
         return shipped
 
     def _check_finalize(params: PyTree, states: tuple[PyTree, ...]) -> None:
-        """Refuse an impossible order before the training, not after it."""
+        """Reject an impossible order before training instead of after it."""
         try:
             jax.eval_shape(finalize, params, states)
         except TypeError:
@@ -84,18 +88,20 @@ def chain(*compressors: Compressor) -> Compressor:
 
 
 def masked(compressor: Compressor, where: Where) -> Compressor:
-    """Restrict a compressor to the selected leaves; the others come back as they are.
+    """Restrict a compressor to selected leaves and leave all others unchanged.
 
-    The compressor is given the tree with None, which JAX takes for no leaf, in place of
-    the others; so are ``grads=`` and every other extra with the tree's structure.
+    The compressor receives the tree with None, which JAX does not count as a leaf, in
+    place of unselected leaves. ``grads=`` and all other extras with the same tree
+    structure are masked the same way.
 
     Args:
-      compressor: what to restrict.
+      compressor: compressor to restrict.
       where: a glob that must match the whole path (``"*/kernel"``), a function
         ``(path, leaf) -> bool``, or a tree of bools like the parameters.
 
     Raises:
-      ValueError: in ``init``, if nothing is selected; it names the closest paths.
+      ValueError: in ``init``, if nothing is selected. The message names the closest
+        paths.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -128,14 +134,17 @@ Globs match the whole path.
 
 
 def partition(compressors: Mapping[str, Compressor]) -> Compressor:
-    """Give each leaf to the first pattern that matches it; leave the rest alone.
+    """Use a different compressor for each group of leaves, chosen by glob pattern.
+
+    Each leaf goes to the first pattern that matches its path. Leaves that match no
+    pattern stay unchanged.
 
     Args:
       compressors: ``{glob: compressor}``, in order of precedence.
 
     Raises:
-      ValueError: in ``init``, if a pattern matches nothing, or nothing that an earlier
-        pattern has left.
+      ValueError: in ``init``, if a pattern matches no leaf, or only leaves that earlier
+        patterns match too.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -156,39 +165,48 @@ def partition(compressors: Mapping[str, Compressor]) -> Compressor:
 
         return where
 
-    together = chain(
+    chained = chain(
         *(masked(c, first_match(i)) for i, c in enumerate(compressors.values()))
     )
 
     def init(params: PyTree) -> PyTree:
         paths, _, _ = paths_and_leaves(params)
         for i, pattern in enumerate(patterns):
-            select(params, pattern)  # raises with near misses
+            select(params, pattern)  # Raises, naming the closest paths, if none match.
             if not any(first_match(i)(path, None) for path in paths):
                 raise ValueError(
-                    f"{pattern!r} matches only leaves that {patterns[:i]} have taken "
-                    "already: the first match wins. Put the narrower pattern first."
+                    f"{pattern!r} matches only leaves that {patterns[:i]} already match, "
+                    "and the first match wins. Put the narrower pattern first."
                 )
-        return together.init(params)
+        return chained.init(params)
 
     return Compressor(
         init=init,
-        apply=together.apply,
-        update=together.update,
-        finalize=together.finalize,
+        apply=chained.apply,
+        update=chained.update,
+        finalize=chained.finalize,
     )
 
 
-def _follow(raw: jax.Array, view: jax.Array, moved: jax.Array) -> jax.Array:
-    """The raw parameter, moved as its view was; exactly, where it is its own view."""
+def _move_raw(raw: jax.Array, view: jax.Array, moved: jax.Array) -> jax.Array:
+    """Move a raw parameter as its view moved; exactly if the view is the parameter."""
     if moved is view:
         return raw
     return moved if view is raw else raw + (moved - view)
 
 
-def _ship(shipped: PyTree, seen: PyTree, view: PyTree, final: PyTree) -> PyTree:
-    """Merge a stage's finalized leaves into what the stages before it ship."""
-    paths, before, treedef = paths_and_leaves(seen)
+def _merge_final(
+    shipped: PyTree, params: PyTree, view: PyTree, final: PyTree
+) -> PyTree:
+    """Merge one stage's finalized leaves into the output of the earlier stages.
+
+    Args:
+      shipped: finalized leaves of the earlier stages.
+      params: parameters that this stage received.
+      view: parameters after this stage's ``apply``.
+      final: parameters after this stage's ``finalize``.
+    """
+    paths, leaves, treedef = paths_and_leaves(params)
 
     def merge(path: str, old: Any, before: Any, after: Any, new: Any) -> Any:
         if after is before and not is_leaf(new):
@@ -196,14 +214,15 @@ def _ship(shipped: PyTree, seen: PyTree, view: PyTree, final: PyTree) -> PyTree:
         if is_leaf(old):
             raise ValueError(
                 f"{path!r} is already stored as a {type(old).__name__} by an earlier "
-                "stage of this chain, and a later stage changes it again. A leaf has one "
-                "representation: put the stage that gives it last, or give the two "
-                "stages different leaves. To compress the factors of a low-rank leaf, "
-                "factorize first and compress the result."
+                "stage of this chain, but a later stage changes it again. A leaf can "
+                "have only one representation: put the stage that compresses it last, or "
+                "apply the two stages to different leaves. To compress the factors of a "
+                "low-rank leaf, factorize first and compress the result."
             )
         return new
 
-    # Up to `seen`, in which a LowRank whose factors are compressed is a container.
+    # Flatten only down to the leaves of `params`, because a LowRank with compressed
+    # factors is a container.
     nodes = [treedef.flatten_up_to(tree) for tree in (shipped, view, final)]
-    columns = zip(paths, nodes[0], before, *nodes[1:], strict=True)
+    columns = zip(paths, nodes[0], leaves, *nodes[1:], strict=True)
     return treedef.unflatten([merge(*column) for column in columns])

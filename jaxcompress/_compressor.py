@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one abstraction: a compressor is four pure functions over a parameter pytree."""
+"""The core abstraction: a compressor is four pure functions on a parameter pytree."""
 
 from __future__ import annotations
 
@@ -14,38 +14,40 @@ _Mark = TypeVar("_Mark")
 
 
 def keep(params: PyTree, state: PyTree, **extras: Any) -> tuple[PyTree, PyTree]:
-    """The default ``update``: nothing moves."""
+    """Return the parameters and the state unchanged: the default ``update``."""
     del extras
     return params, state
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Compressor:
-    """One technique, as four pure functions.
+    """A compression technique, written as four pure functions.
+
+    Build one to add a technique; ``train_step``, ``chain`` and ``compress`` take it.
 
     Laws (``jaxcompress.testing.check_compressor`` tests them):
 
     1. ``apply`` keeps structure, shapes, dtypes and sharding.
     2. ``update`` keeps the structure, shapes and dtypes of the state.
-    3. All of them run under ``jit``, agree with eager execution, and trace once.
+    3. All four run under ``jit``, agree with eager execution, and trace once.
     4. ``dense(finalize(p, s)) == apply(p, s)``, bit for bit.
-    5. Leaves that are not selected come back bit-identical.
+    5. Unselected leaves come back bit-identical.
     6. ``apply`` is idempotent.
 
     Attributes:
       init: ``params -> state``. The state is any pytree of arrays.
-      apply: ``(params, state) -> params``. The *view*: what the model sees.
-        Differentiable.
-      update: ``(params, state, **extras) -> (params, state)``. One step onward, after
-        the optimizer's. It may move the parameters (projection, regrowth, rewinding).
-        ``grads=`` is the gradient at the view; unknown extras are ignored. Default:
-        nothing moves.
-      finalize: ``(params, state) -> params``. What ships: leaves may become compressed
-        nodes. Default: ``apply``.
+      apply: ``(params, state) -> params``. Returns the *view*: the parameters that the
+        model sees. Differentiable.
+      update: ``(params, state, **extras) -> (params, state)``. Runs once per training
+        step, after the optimizer. It may change the parameters (projection, regrowth,
+        rewinding). ``grads=`` is the gradient at the view. It must ignore extras that
+        it does not know. Default: no change.
+      finalize: ``(params, state) -> params``. Returns the tree to ship, whose leaves may
+        be compressed nodes. Default: ``apply``.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
-      >>> def clip(bound):  # a whole technique
+      >>> def clip(bound):  # a complete technique
       ...     def apply(params, state):
       ...         return jax.tree.map(lambda p: jnp.clip(p, -bound, bound), params)
       ...     return jc.Compressor(init=lambda params: (), apply=apply)
@@ -64,20 +66,20 @@ class Compressor:
 
 
 def identity() -> Compressor:
-    """The compressor that does nothing: the dense baseline in the same loop."""
+    """A compressor that does nothing, for a dense baseline in the same training loop."""
     return Compressor(init=lambda params: (), apply=lambda params, state: params)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Learned:
-    """Marks parameters of a compressor that the optimizer should train.
+    """Marks arrays in a compressor's state that the optimizer trains.
 
-    Put it in the state around arrays (step sizes, thresholds); ``train_step``
-    differentiates and optimizes what is inside, beside the parameters.
+    Wrap step sizes or thresholds in it. ``train_step`` differentiates the loss with
+    respect to ``value`` and optimizes it together with the parameters.
 
     Attributes:
-      value: a pytree of float arrays.
+      value: pytree of float arrays.
     """
 
     value: PyTree
@@ -86,13 +88,14 @@ class Learned:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Active:
-    """Marks, in a state, which weights are trained now.
+    """Marks in a compressor's state which weights are trained now.
 
-    ``train_step`` and ``wrap_optimizer`` keep the optimizer's state of the others as it
-    was at the start, so that a weight that grows again has none of its old momentum.
+    ``train_step`` and ``wrap_optimizer`` reset the optimizer state of all other weights
+    to its initial value. A weight that is regrown later starts without old momentum.
 
     Attributes:
-      masks: bool arrays like the parameters; None where a leaf is not pruned.
+      masks: tree like the parameters, of bool arrays; None for leaves that are not
+        pruned.
     """
 
     masks: PyTree
@@ -101,12 +104,12 @@ class Active:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Restart:
-    """Marks, in a state, that the parameters were exchanged (rewound).
+    """Marks in a compressor's state that the last update rewound the parameters.
 
-    ``train_step`` and ``wrap_optimizer`` then start the optimizer anew.
+    ``train_step`` and ``wrap_optimizer`` then reset the optimizer state.
 
     Attributes:
-      now: bool []: whether they were in the last update.
+      now: bool []. True if the last update replaced the parameters.
     """
 
     now: jax.Array
@@ -115,29 +118,30 @@ class Restart:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Marks, in a state, parameters of the past that the network learns from.
+    """Marks earlier parameters in a compressor's state that serve as a teacher.
 
-    ``train_step`` hands what is inside to the loss function, as ``teacher=``.
+    ``train_step`` passes them to the loss function as ``teacher=``.
 
     Attributes:
-      params: like the parameters, floats in float32 or wider.
+      params: tree like the parameters, with floats in float32 or wider.
     """
 
     params: PyTree
 
 
 def marks(state: PyTree, kind: type[_Mark]) -> list[_Mark]:
-    """All marks of a kind in a state, in tree order."""
+    """Return all marks of one kind in a state, in tree order."""
     nodes = jax.tree.leaves(state, is_leaf=lambda x: isinstance(x, kind))
     return [node for node in nodes if isinstance(node, kind)]
 
 
 def split_learned(state: PyTree) -> tuple[list[PyTree], Callable[..., PyTree]]:
-    """Take the learned parameters out of a state.
+    """Extract the learned parameters from a compressor's state.
 
     Returns:
-      The values inside ``Learned`` marks, in tree order (an empty list if there are
-      none), and a function that puts others in their place.
+      ``(values, rebuild)``. ``values`` lists what the ``Learned`` marks hold, in tree
+      order, and is empty if there are no marks. ``rebuild(values)`` returns the state
+      with other values in their place.
     """
 
     def is_learned(x: Any) -> bool:
@@ -156,15 +160,16 @@ def split_learned(state: PyTree) -> tuple[list[PyTree], Callable[..., PyTree]]:
 
 
 def compress(compressor: Compressor, params: PyTree, **extras: Any) -> PyTree:
-    """Compress parameters after training: ``init``, one ``update``, ``finalize``.
+    """Compress trained parameters in one call: ``init``, one ``update``, ``finalize``.
 
     Args:
       compressor: any compressor.
-      params: a trained parameter tree.
-      **extras: what its ``update`` needs, such as ``grads=`` or ``stats=``.
+      params: trained parameter tree.
+      **extras: passed to ``update``, such as ``grads=`` or ``stats=``.
 
     Returns:
-      The finalized tree, whose leaves may be compressed nodes; ``dense`` opens it.
+      The finalized tree. Its leaves may be compressed nodes; ``dense`` converts them back
+      to arrays.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc

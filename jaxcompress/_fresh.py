@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimizer's state of weights that are pruned, or of a network that was rewound."""
+"""Reset the optimizer state of pruned weights and of rewound networks."""
 
 from __future__ import annotations
 
@@ -19,27 +19,31 @@ def fresh(
     params: PyTree,
     compression: PyTree,
 ) -> PyTree:
-    """Drop from an optimizer's state what belongs to weights that are not trained.
+    """Reset the optimizer state of pruned weights, so regrown weights start fresh.
 
-    As ``tx.init(params)`` makes it (zero, mostly) where the compressor's state says that
-    a weight is pruned (``Active``), so that a weight which grows again starts without its
-    old momentum; and all of it in the step after the parameters were rewound
-    (``Restart``).
-    ``train_step`` and ``wrap_optimizer`` call this; a loop of your own calls it before
-    ``tx.update``. It fuses with the optimizer.
+    Call it before ``tx.update`` in a hand-written loop. ``train_step`` and
+    ``wrap_optimizer`` call it for you. It resets entries to their value in
+    ``tx.init(params)``, usually zero:
 
-    What belongs to which weight is told by where it stands, not by the optimizer's name:
-    an array whose path ends with that of a parameter and that has its shape. Statistics
-    shared by many weights (Adafactor's rows and columns, flattened states) are kept.
+    - where the compressor's state marks a weight as pruned (``Active``), so a weight that
+      is regrown starts without its old momentum;
+    - everywhere, in the step after the parameters were rewound (``Restart``).
+
+    It fuses with the optimizer.
+
+    An array in the optimizer state belongs to a parameter if its path ends with the
+    parameter's path and the shapes agree. The optimizer's name does not matter.
+    Statistics shared by many weights (Adafactor's rows and columns, flattened states)
+    are kept.
 
     Args:
       tx: the optimizer.
-      opt_state: its state.
+      opt_state: the optimizer's state.
       params: the parameters that it optimizes.
       compression: the compressor's state.
 
     Returns:
-      A state like ``opt_state``.
+      The new optimizer state, with the structure of ``opt_state``.
 
     Example:
       >>> import jax.numpy as jnp, optax, jaxcompress as jc
@@ -57,32 +61,32 @@ def fresh(
     restarts = marks(compression, Restart)
     if not masks and not restarts:
         return opt_state
-    start = jax.tree.map(_like, tx.init(params), opt_state)
+    initial = jax.tree.map(_cast_like, tx.init(params), opt_state)
     if masks:
-        opt_state = _masked(opt_state, start, params, masks)
+        opt_state = _reset_pruned(opt_state, initial, params, masks)
     for restart in restarts:
         opt_state = jax.tree.map(
-            lambda s, x, now=restart.now: jnp.where(now, s, x), start, opt_state
+            lambda s, x, now=restart.now: jnp.where(now, s, x), initial, opt_state
         )
     return opt_state
 
 
-def _masked(
-    opt_state: PyTree, start: PyTree, params: PyTree, masks: dict[KeyPath, Any]
+def _reset_pruned(
+    opt_state: PyTree, initial: PyTree, params: PyTree, masks: dict[KeyPath, Any]
 ) -> PyTree:
-    known = {path: leaf.shape for path, leaf in tree_flatten_with_path(params)[0]}
+    shapes = {path: leaf.shape for path, leaf in tree_flatten_with_path(params)[0]}
 
-    def keep(path: KeyPath, leaf: Any, new: Any) -> Any:
-        # The longest ending: `a/kernel` is an ending of `b/a/kernel` too.
-        ends = (path[i:] for i in range(len(path) + 1))
-        owner = next((end for end in ends if end in known), None)
-        if owner is None or owner not in masks or leaf.shape != known[owner]:
+    def reset(path: KeyPath, leaf: Any, new: Any) -> Any:
+        # Take the longest suffix: `a/kernel` is a suffix of `b/a/kernel` too.
+        suffixes = (path[i:] for i in range(len(path) + 1))
+        owner = next((suffix for suffix in suffixes if suffix in shapes), None)
+        if owner is None or owner not in masks or leaf.shape != shapes[owner]:
             return leaf
         return jnp.where(masks[owner], leaf, new)
 
-    return jax.tree_util.tree_map_with_path(keep, opt_state, start)
+    return jax.tree_util.tree_map_with_path(reset, opt_state, initial)
 
 
-def _like(new: Any, leaf: Any) -> Any:
-    # Keys have a dtype that nothing is cast to.
+def _cast_like(new: Any, leaf: Any) -> Any:
+    # Skip equal dtypes, because astype rejects the dtype of PRNG keys.
     return new if new.dtype == leaf.dtype else new.astype(leaf.dtype)

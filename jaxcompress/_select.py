@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Paths and selection: which leaves of a parameter tree a technique acts on."""
+"""Leaf paths, and the selection of the leaves that a technique compresses."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from jax.tree_util import DictKey, GetAttrKey, KeyPath
 
 Where = str | Callable[[str, Any], bool] | Any
 
-# The names that Flax, Haiku and Equinox give to the arrays that layers multiply by,
-# and the factors that `factorize` makes of them.
+# Names that Flax, Haiku and Equinox give to weight matrices and kernels, and the names
+# of the factors that `factorize` makes from them.
 _WEIGHT_NAMES = ("kernel", "w", "weight", "left", "right")
 
 
 def path_text(path: KeyPath) -> str:
-    """A key path as text, the same for every framework: ``"Conv_0/kernel"``.
+    """Convert a key path to text, such as ``"Conv_0/kernel"``, in every framework.
 
-    An ``nnx.State`` wraps each array in a variable; its ``value`` is no part of the name.
+    An ``nnx.State`` wraps each array in a variable. Its ``value`` key is left out.
     """
     keys = [
         key
@@ -40,23 +40,24 @@ def paths_and_leaves(tree: Any) -> tuple[list[str], list[Any], Any]:
 
 
 def map_with_path(fn: Callable[..., Any], tree: Any, *rest: Any) -> Any:
-    """``jax.tree.map``, where ``fn`` gets the path text before the leaves."""
+    """Map like ``jax.tree.map``, but call ``fn`` with the path text first."""
     return jax.tree_util.tree_map_with_path(
         lambda path, *leaves: fn(path_text(path), *leaves), tree, *rest
     )
 
 
 def is_weight(path: str, leaf: Any) -> bool:
-    """Whether a leaf is one that a layer multiplies its input by.
+    """True for leaves that a layer multiplies its input by: the default ``where``.
 
-    By name, since rank says little (a bias is a matrix under ``nn.scan``): the last
-    part of the path is ``kernel`` (Flax), ``w`` (Haiku), ``weight`` (Equinox) or a
-    factor of one (``left``, ``right``), and the leaf is a floating-point array of rank
-    2 or more. Embeddings, biases and the scales of norms are not.
+    The decision is by name, because rank says little (a bias is a matrix under
+    ``nn.scan``). The last part of the path must be ``kernel`` (Flax), ``w`` (Haiku),
+    ``weight`` (Equinox) or a factor of one (``left``, ``right``), and the leaf must be a
+    floating-point array of rank 2 or more. Embeddings, biases and norm scales do not
+    count.
 
     Args:
-      path: path text such as ``"Dense_0/kernel"``.
-      leaf: an array, traced or not.
+      path: path text, such as ``"Dense_0/kernel"``.
+      leaf: array, traced or not.
     """
     return (
         path.rsplit("/", 1)[-1] in _WEIGHT_NAMES
@@ -67,10 +68,11 @@ def is_weight(path: str, leaf: Any) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Selection:
-    """The selected leaves of a tree, and the way back.
+    """The selected leaves of a tree, with methods to put them back.
 
     Attributes:
-      tree: the tree with None (which JAX takes for no leaf) at the unselected ones.
+      tree: the tree with None, which JAX does not count as a leaf, in place of
+        unselected leaves.
     """
 
     tree: Any
@@ -79,18 +81,21 @@ class Selection:
     _treedef: Any
 
     def put(self, tree: Any) -> Any:
-        """The whole tree again, with what stands in ``tree`` at the selected leaves.
+        """Return the whole tree, with the selected leaves taken from ``tree``.
 
         Args:
-          tree: of the structure of ``self.tree``; a compressed leaf may stand where an
-            array stood.
+          tree: tree with the structure of ``self.tree``. A compressed leaf may replace an
+            array.
+
+        Raises:
+          ValueError: if the structure differs.
         """
         try:
             new = iter(jax.tree.structure(self.tree).flatten_up_to(tree))
         except ValueError as error:
             raise ValueError(
-                "a compressor keeps the structure of the tree it is given, and this one "
-                f"did not: {error}"
+                "a compressor must keep the structure of the parameter tree, but this "
+                f"one changed it: {error}"
             ) from error
         merged = [
             next(new) if flag else old
@@ -99,9 +104,10 @@ class Selection:
         return jax.tree.unflatten(self._treedef, merged)
 
     def like(self, tree: Any) -> Any:
-        """Select the same leaves of another tree, where it has the same structure.
+        """Select the same leaves of another tree.
 
-        What stands at a leaf may be a tree of its own (statistics of it), or None.
+        The node at a leaf's position may be a subtree (statistics of the leaf) or None.
+        A tree with another structure comes back unchanged.
         """
         try:
             leaves = self._treedef.flatten_up_to(tree)
@@ -111,7 +117,7 @@ class Selection:
 
 
 def select(tree: Any, where: Where) -> Selection:
-    """Select leaves of a tree.
+    """Select leaves of a tree by glob, by function or by a tree of bools.
 
     Args:
       tree: any pytree of arrays (Linen dict, FrozenDict, ``nnx.State``, Equinox module,
@@ -120,8 +126,8 @@ def select(tree: Any, where: Where) -> Selection:
         ``/``), a function ``(path, leaf) -> bool``, or a tree of bools like ``tree``.
 
     Raises:
-      ValueError: if nothing is selected (naming the closest paths), or if a bool tree
-        has another structure.
+      ValueError: if nothing is selected (the message names the closest paths), or if the
+        bool tree has another structure than ``tree``.
       TypeError: if a selected leaf is not a floating-point array.
     """
     paths, leaves, treedef = paths_and_leaves(tree)
@@ -131,8 +137,8 @@ def select(tree: Any, where: Where) -> Selection:
     for flag, path, leaf in zip(flags, paths, leaves, strict=True):
         if flag and not _is_floating(leaf):
             raise TypeError(
-                f"{path!r} was selected but has dtype {_dtype(leaf)}; only floating-point "
-                "leaves can be compressed. Narrow `where`."
+                f"{path!r} was selected but has dtype {_dtype(leaf)}. Only floating-point "
+                "leaves can be compressed; narrow `where`."
             )
     return Selection(
         tree=jax.tree.unflatten(treedef, _keep(leaves, flags)),
@@ -143,12 +149,12 @@ def select(tree: Any, where: Where) -> Selection:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a glob matches a whole path. ``*`` crosses ``/``; case counts."""
+    """True if a glob matches the whole path. ``*`` also matches ``/``; case counts."""
     return fnmatch.fnmatchcase(path, pattern)
 
 
 def _dtype(leaf: Any) -> Any:
-    # Typed PRNG keys have a dtype that `result_type` refuses.
+    # `result_type` rejects the dtype of typed PRNG keys.
     return leaf.dtype if hasattr(leaf, "dtype") else jnp.result_type(leaf)
 
 
@@ -170,8 +176,9 @@ def _flags(
     flags, structure = jax.tree.flatten(where)
     if structure != treedef:
         raise ValueError(
-            "`where` is neither a glob, nor a function, nor a tree of bools with the "
-            f"structure of the parameters:\n  where:      {structure}\n"
+            "`where` must be a glob, a function (path, leaf) -> bool, or a tree of bools "
+            "with the structure of the parameters, got another structure:\n"
+            f"  where:      {structure}\n"
             f"  parameters: {treedef}"
         )
     return [bool(flag) for flag in flags]
@@ -179,7 +186,7 @@ def _flags(
 
 def _nothing_selected(where: Where, paths: list[str]) -> str:
     if not paths:
-        return "there is nothing to select from: the tree has no leaves."
+        return "cannot select leaves: the tree has no leaves."
     if isinstance(where, str):
         near = ", ".join(repr(path) for path in closest(where, paths))
         return (
@@ -196,11 +203,11 @@ def _nothing_selected(where: Where, paths: list[str]) -> str:
 
 
 def closest(pattern: str, paths: list[str]) -> list[str]:
-    """The three paths that are most like a glob that matched none."""
+    """Return the three paths most similar to a glob, for messages about no match."""
 
-    def likeness(path: str) -> float:
+    def similarity(path: str) -> float:
         whole = difflib.SequenceMatcher(None, pattern.strip("*/"), path).ratio()
         tails = pattern.rsplit("/", 1)[-1], path.rsplit("/", 1)[-1]
         return whole + difflib.SequenceMatcher(None, *tails).ratio()
 
-    return sorted(paths, key=likeness, reverse=True)[:3]
+    return sorted(paths, key=similarity, reverse=True)[:3]

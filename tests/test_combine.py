@@ -60,7 +60,7 @@ def test_an_empty_chain_is_the_identity():
 
 
 def test_a_list_is_no_chain():
-    with pytest.raises(TypeError, match=r"chain takes compressors, chain\(a, b\); \["):
+    with pytest.raises(TypeError, match=r"arguments, chain\(a, b\), got \[Compressor"):
         jc.chain([jc.identity()])  # pyright: ignore[reportArgumentType]
 
 
@@ -92,7 +92,7 @@ def test_one_leaf_has_one_representation_and_that_is_said_before_training(second
     with pytest.raises(ValueError) as error:
         jc.chain(jc.weight_sharing(4), second).init(PARAMS)
     assert "'a/kernel' is already stored as a Codebook" in str(error.value)
-    assert "put the stage that gives it last" in str(error.value)
+    assert "put the stage that compresses it last" in str(error.value)
 
 
 def test_two_representations_on_different_leaves_are_fine():

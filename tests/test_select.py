@@ -121,7 +121,7 @@ def test_is_weight_goes_by_name_and_not_by_rank():
 
 def test_put_refuses_another_structure():
     selection = select({"a": jnp.ones(2), "b": jnp.ones(2)}, "a")
-    with pytest.raises(ValueError, match="keeps the structure"):
+    with pytest.raises(ValueError, match="must keep the structure"):
         selection.put({"a": jnp.ones(2)})
 
 
