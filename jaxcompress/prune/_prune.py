@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pruning by masks: the compressor made of a score, a budget and a pattern."""
+"""Mask pruning: a score, a budget and a pattern combined into a compressor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ from .._select import Where, is_weight, paths_and_leaves
 from .budgets._sparsity import Budget, uniform
 from .patterns._protocol import Pattern, unstructured
 from .schedules import Trigger, check_sparsity
-from .scores._immediate import Score, check_score, magnitude, needs, refuse_nan, require
+from .scores._immediate import (
+    Score,
+    check_extras,
+    check_score,
+    magnitude,
+    refuse_nan,
+    required_extras,
+)
 from .scores._running import Running
 from .treatments import Pruned, zeroed
 
@@ -26,16 +33,16 @@ Schedule = optax.Schedule
 
 
 class PruneState(NamedTuple):
-    """State of a pruner."""
+    """State of ``prune``."""
 
-    count: jax.Array  # int32 []: updates so far; redrawings where a Trigger decides
-    kept: PyTree  # Active(masks), or the masks where pruned weights are trained on
-    memory: PyTree  # of a running score
-    trigger: PyTree  # state of the trigger
+    count: jax.Array  # int32 []: updates so far; with a Trigger, redraws so far
+    kept: PyTree  # Active(masks); the bare masks if pruned weights keep training
+    memory: PyTree  # state of a Running score
+    trigger: PyTree  # state of a Trigger
 
     @property
     def masks(self) -> PyTree:
-        """Bool arrays like the parameters, True where the weight is kept."""
+        """Bool arrays shaped like the parameters, True where the weight is kept."""
         return self.kept.masks if isinstance(self.kept, Active) else self.kept
 
 
@@ -48,43 +55,46 @@ def prune(
     pruned: Pruned = zeroed,
     every: int | Trigger = 1,
 ) -> Compressor:
-    """Zero the weights with the lowest scores, in every leaf of the tree.
+    """Prune every leaf of a tree: zero the weights with the lowest scores.
 
-    The view has exact zeros whatever the optimizer did. Every few updates new masks are
-    drawn. Where pruned weights are ``zeroed`` they are scored as zeros: by magnitude none
-    comes back while the sparsity does not fall (kept weights that are exactly zero tie
-    with them, by index). ``init`` draws masks already, unless the score needs more than
-    parameters: then everything is kept until the first drawing in ``update``.
+    Use it to combine any score, budget and pattern. For magnitude pruning of the weights
+    alone, use ``magnitude_pruning``; to select leaves, wrap the result in ``masked``.
+
+    The view has exact zeros, whatever the optimizer did. New masks are drawn every
+    ``every`` updates. ``zeroed`` weights score as zeros, so under ``magnitude`` none of
+    them returns until the sparsity falls (kept weights that are exactly zero tie with
+    them; ties go by index). ``init`` already draws masks, unless the score needs more than
+    the parameters: then everything is kept until the first redraw in ``update``.
 
     Args:
       sparsity: fraction of the weights to prune, in [0, 1), or an optax schedule of it
         over the number of updates; may be traced.
-      score: ``(params, **extras) -> scores``, or a ``Running`` one.
-      budget: how the sparsity is spread over leaves (``uniform``, ``erk``, ``global_``,
-        ``owl()``, ``per_path``, ``saving``).
-      pattern: which weights go together (``unstructured``, ``NOfM``, ``Blocks``,
+      score: ``(params, **extras) -> scores``, or a ``Running`` score.
+      budget: how the sparsity is divided among the leaves (``uniform``, ``erk``,
+        ``global_``, ``owl()``, ``per_path``, ``saving``).
+      pattern: which weights are pruned together (``unstructured``, ``NOfM``, ``Blocks``,
         ``Slices``, ``PerOutput``).
-      pruned: what becomes of pruned weights (``zeroed``, ``frozen``,
-        ``straight_through()``).
-      every: updates between two redrawings of the masks; or a ``Trigger``, such as
-        ``converged``, which makes the schedule one of redrawings.
+      pruned: how pruned weights are treated: ``zeroed`` sets them to zero, ``frozen`` keeps
+        their last value, ``sr_ste()`` keeps training them.
+      every: number of updates between redraws of the masks, or a ``Trigger`` such as
+        ``converged()``. With a ``Trigger`` the schedule counts redraws.
 
     Raises:
-      ValueError: if the sparsity is outside [0, 1) or beyond what the pattern allows, or
-        ``every`` is not positive; outside of jit, for NaN scores, naming the leaf.
-      TypeError: for a function that was to be called first; in ``update``, if the score
-        needs extras that are not passed.
+      ValueError: if the sparsity is outside [0, 1) or above what the pattern allows, if
+        ``every`` is not positive, or, outside of jit, if scores are NaN (names the leaf).
+      TypeError: if a factory such as ``NOfM`` or ``sr_ste`` was passed without calling it;
+        in ``update``, if extras that the score needs are missing.
     """
     check(sparsity, pattern, every)
     if not isinstance(score, Running):
         check_score(score)
     if not isinstance(pruned, Pruned):
         raise TypeError(
-            f"pruned={getattr(pruned, '__name__', pruned)} does not say what becomes of "
-            "pruned weights: give zeroed, frozen or straight_through()."
+            "pruned must be zeroed, frozen, sr_ste() or another Pruned, got "
+            f"{getattr(pruned, '__name__', repr(pruned))}."
         )
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
-    at_once = not isinstance(score, Running) and not needs(score)
+    draw_in_init = not isinstance(score, Running) and not required_extras(score)
 
     def draw(scores: PyTree, count: jax.Array) -> PyTree:
         return draw_masks(scores, schedule(count), budget, pattern)
@@ -92,7 +102,7 @@ def prune(
     def init(params: PyTree) -> PruneState:
         count = jnp.zeros((), jnp.int32)
         memory = score.init(params) if isinstance(score, Running) else ()
-        masks = draw(score(params), count) if at_once else all_kept(params)  # pyright: ignore[reportCallIssue]
+        masks = draw(score(params), count) if draw_in_init else all_kept(params)  # pyright: ignore[reportCallIssue]
         kept = masks if pruned.trained else Active(masks)
         trigger = every.init() if isinstance(every, Trigger) else ()
         return PruneState(count, kept, memory, trigger)
@@ -104,18 +114,17 @@ def prune(
         params: PyTree, state: PruneState, **extras: Any
     ) -> tuple[PyTree, PruneState]:
         old = state.masks
-        # With the masks of before, so that it fuses with the optimizer. What this
-        # update prunes is zero in the view at once, and in the raw parameters an update
-        # later.
+        # Old masks, so that this fuses with the optimizer step. Newly pruned weights are
+        # zero in the view at once, and in the raw parameters one update later.
         params = jax.tree.map(pruned.settle, params, old)
-        refuse_nan(params)  # here, since inside of the cond nothing is known
+        refuse_nan(params)  # here, because inside the cond all values are traced
         memory, count, trigger = state.memory, state.count + 1, state.trigger
         if isinstance(score, Running):
             memory = score.add(params, memory, **extras)
             refuse_nan(memory)
         else:
-            require(score, extras)
-            for name in needs(score):
+            check_extras(score, extras)
+            for name in required_extras(score):
                 refuse_nan(extras[name])
         if isinstance(every, Trigger):
             due, trigger = every.fire(trigger, **extras)
@@ -144,27 +153,29 @@ def magnitude_pruning(
     every: int | Trigger = 1,
     where: Where = is_weight,
 ) -> Compressor:
-    """Zero the smallest weights; biases and norm scales are left alone.
+    """Prune the weights with the smallest magnitudes; leave biases and norm scales alone.
 
-    ``dense(finalize(p, s))`` equals ``apply(p, s)``, and both have exact zeros. With a
-    number the masks are drawn in ``init`` (pruning after training); with a schedule they
-    grow as it rises (gradual pruning).
+    The default choice for unstructured or N:M pruning. With a number, ``init`` draws the
+    masks (pruning after training). With a schedule, they grow as it rises (gradual
+    pruning). ``dense(finalize(p, s))`` equals ``apply(p, s)``, and both have exact zeros.
 
     Args:
       sparsity: fraction of the selected weights to prune, in [0, 1), or an optax
         schedule of it, such as ``prune.schedules.cubic(0.9, end=steps)``.
-      budget: ``prune.budgets.uniform`` (the same fraction of each leaf), ``prune.budgets.erk``,
-        ``prune.budgets.global_`` and others.
-      pattern: ``prune.patterns.unstructured``, ``prune.patterns.NOfM(2, 4)`` and others.
-      pruned: what becomes of pruned weights: ``prune.treatments.zeroed``, or
-        ``prune.treatments.sr_ste()`` to train them on.
-      every: updates between two redrawings of the masks, or a ``prune.schedules.Trigger``; between
-        them holding a mask costs one ``where``.
+      budget: how the sparsity is divided among the leaves: ``prune.budgets.uniform`` (the
+        same fraction of each leaf), ``prune.budgets.erk``, ``prune.budgets.global_`` and
+        others.
+      pattern: which weights are pruned together: ``prune.patterns.unstructured``,
+        ``prune.patterns.NOfM(2, 4)`` and others.
+      pruned: how pruned weights are treated: ``prune.treatments.zeroed`` sets them to zero,
+        ``prune.treatments.sr_ste()`` keeps training them.
+      every: number of updates between redraws of the masks, or a
+        ``prune.schedules.Trigger``. Between redraws, holding a mask costs one ``where``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1) or beyond the pattern's, or an ``every``
-        below 1; and in ``init``, if ``where`` selects nothing.
+      ValueError: if the sparsity is outside [0, 1) or above the pattern's limit, or
+        ``every`` is below 1; in ``init``, if ``where`` selects nothing.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -184,26 +195,27 @@ def magnitude_pruning(
 def draw_masks(
     scores: PyTree, sparsity: Any, budget: Budget, pattern: Pattern
 ) -> PyTree:
-    """The masks that a budget and a pattern make of scores; True where kept.
+    """Turn scores into masks: the budget counts, the pattern picks. True means kept.
 
     Raises:
-      TypeError: for scores that are no arrays, or counts that are no dict.
+      TypeError: if the scores are not arrays, or the budget does not return a dict.
     """
     paths, leaves, treedef = paths_and_leaves(scores)
     for leaf in leaves:
         if not hasattr(leaf, "dtype"):
             raise TypeError(
-                f"the score returned {leaf!r} and no tree of arrays like the parameters."
+                "the score must return a tree of arrays shaped like the parameters, got "
+                f"the leaf {leaf!r}."
             )
     refuse_nan(scores)
-    # Budgets rank groups where the pattern has them.
-    spread = getattr(pattern, "spread", lambda path, scores: scores)
-    ranked = {p: spread(p, x) for p, x in zip(paths, leaves, strict=True)}
-    counts = budget(ranked, jnp.asarray(sparsity, jnp.float32))
+    # If the pattern has groups, budgets rank groups, not single weights.
+    group_scores = getattr(pattern, "spread", lambda path, scores: scores)
+    ranked_scores = {p: group_scores(p, x) for p, x in zip(paths, leaves, strict=True)}
+    counts = budget(ranked_scores, jnp.asarray(sparsity, jnp.float32))
     if not isinstance(counts, Mapping):
         raise TypeError(
-            f"the budget returned {counts!r} and no counts by path. Is it a function that "
-            "makes a budget, as owl() does?"
+            f"the budget must return a dict of counts by path, got {counts!r}. A function "
+            "that makes a budget has to be called first: budget=owl(), not owl."
         )
     return treedef.unflatten(
         [pattern(p, x, counts[p]) for p, x in zip(paths, leaves, strict=True)]
@@ -211,8 +223,8 @@ def draw_masks(
 
 
 def all_kept(params: PyTree) -> PyTree:
-    """Masks that are True everywhere, with the sharding of the leaves."""
-    # A constant would have no sharding; behind the barrier XLA cannot tell it is one.
+    """Make masks that are True everywhere, with the sharding of the leaves."""
+    # A constant has no sharding. The barrier hides from XLA that this is a constant.
     true = lax.optimization_barrier(jnp.ones((), bool))
     return jax.tree.map(lambda p: jnp.isnan(p) | true, params)
 
@@ -220,27 +232,30 @@ def all_kept(params: PyTree) -> PyTree:
 def check(
     sparsity: float | Schedule, pattern: Pattern | None, every: int | Trigger = 1
 ) -> None:
-    """Refuse arguments of a pruner that cannot be meant."""
+    """Refuse invalid ``sparsity``, ``pattern`` and ``every``."""
     if isinstance(pattern, type):
         raise TypeError(
-            f"pattern={pattern.__name__} is a class: call it, as NOfM(2, 4)."
+            "pattern must be an instance such as NOfM(2, 4), got the class "
+            f"{pattern.__name__}. Call it."
         )
     if not isinstance(every, int | Trigger) or isinstance(every, bool):
         raise TypeError(
-            f"every={every!r} is neither a whole number nor a Trigger, such as "
-            "converged(patience=100)."
+            "every must be an integer or a Trigger such as converged(patience=100), got "
+            f"{every!r}."
         )
     if isinstance(every, int) and every < 1:
-        raise ValueError(f"every={every}: masks are redrawn every 1 or more updates.")
+        raise ValueError(f"every must be at least 1 update, got every={every}.")
     if callable(sparsity):
         return
     if isinstance(sparsity, str):
         raise TypeError(
-            f"sparsity={sparsity!r} is a text; pass a number or a schedule."
+            f"sparsity must be a number or an optax schedule, got the string {sparsity!r}."
         )
     check_sparsity(sparsity)
     if isinstance(sparsity, Tracer):
         return
-    most = getattr(pattern, "max_sparsity", 1.0)
-    if sparsity > most:
-        raise ValueError(f"sparsity={sparsity}: {pattern} reaches {most:g} at most.")
+    limit = getattr(pattern, "max_sparsity", 1.0)
+    if sparsity > limit:
+        raise ValueError(
+            f"sparsity must be at most {limit:g} with {pattern}, got {sparsity}."
+        )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When masks are redrawn, and at which sparsity."""
+"""Schedules and triggers: when masks are redrawn, and at which sparsity."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ __all__ = [
 
 
 def cubic(sparsity: float, *, begin: int = 0, end: int) -> optax.Schedule:
-    """Rises from 0 at ``begin`` to ``sparsity`` at ``end``, fast while much is redundant.
+    """Ramp the sparsity from 0 at ``begin`` to ``sparsity`` at ``end``, fast at first.
+
+    The standard schedule for gradual pruning: it prunes most while many weights are still
+    redundant.
 
     References:
       Zhu and Gupta, 2017, https://arxiv.org/abs/1710.01878
@@ -39,28 +42,29 @@ def cubic(sparsity: float, *, begin: int = 0, end: int) -> optax.Schedule:
     """
     check_sparsity(sparsity)
     if not 0 <= begin < end:
-        raise ValueError(f"begin={begin}, end={end}: 0 <= begin < end.")
+        raise ValueError(f"0 <= begin < end must hold, got begin={begin}, end={end}.")
     return optax.polynomial_schedule(0.0, sparsity, 3, end - begin, begin)
 
 
 def one_shot(sparsity: float, *, at: int) -> optax.Schedule:
-    """0 before update ``at``, ``sparsity`` from then on."""
+    """Jump from sparsity 0 to ``sparsity`` at update ``at``."""
     check_sparsity(sparsity)
     return lambda count: jnp.where(jnp.asarray(count) >= at, sparsity, 0.0)
 
 
 def geometric(sparsity: float, *, rounds: int) -> optax.Schedule:
-    """The same share of what is left in each of ``rounds``, ``sparsity`` after the last.
+    """Prune the same fraction of the remaining weights in each of ``rounds`` rounds.
 
-    Of rounds and not of updates: for ``converged`` and ``lottery_ticket``.
+    After the last round the sparsity is ``sparsity``. It counts rounds, not updates: use it
+    with ``converged`` or for ``lottery_ticket``.
     """
     check_sparsity(sparsity)
     if rounds < 1:
-        raise ValueError(f"rounds={rounds}: 1 or more.")
+        raise ValueError(f"rounds must be at least 1, got rounds={rounds}.")
 
     def schedule(count: Any) -> jax.Array:
-        done = jnp.minimum(jnp.asarray(count, jnp.float32), rounds) / rounds
-        return 1.0 - jnp.power(1.0 - sparsity, done)
+        progress = jnp.minimum(jnp.asarray(count, jnp.float32), rounds) / rounds
+        return 1.0 - jnp.power(1.0 - sparsity, progress)
 
     return schedule
 
@@ -68,16 +72,16 @@ def geometric(sparsity: float, *, rounds: int) -> optax.Schedule:
 def alternating(
     sparsity: float, *, begin: int, dense: int, sparse: int, end: int
 ) -> optax.Schedule:
-    """AC/DC: phases at ``sparsity`` and dense phases take turns.
+    """Alternate sparse and dense training phases (AC/DC).
 
-    In a dense phase the weights that were pruned grow again from zero.
+    In a dense phase, pruned weights grow back from zero.
 
     Args:
-      sparsity: of the sparse phases.
-      begin: updates of the dense warm-up; a sparse phase comes first after it.
-      dense: updates of a dense phase.
-      sparse: updates of a sparse phase.
-      end: from this update on it stays sparse.
+      sparsity: sparsity of the sparse phases.
+      begin: length of the dense warm-up, in updates; a sparse phase follows it.
+      dense: length of a dense phase, in updates.
+      sparse: length of a sparse phase, in updates.
+      end: update from which the network stays sparse.
 
     References:
       Peste et al., 2021, https://arxiv.org/abs/2106.12379
@@ -91,7 +95,8 @@ def alternating(
     check_sparsity(sparsity)
     if min(dense, sparse) < 1:
         raise ValueError(
-            f"dense={dense}, sparse={sparse}: phases of 1 or more updates."
+            "dense and sparse must be at least 1 update each, got "
+            f"dense={dense}, sparse={sparse}."
         )
 
     def schedule(count: Any) -> jax.Array:
@@ -103,11 +108,11 @@ def alternating(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trigger:
-    """Decides at every update whether masks are redrawn.
+    """Decide at every update whether to redraw the masks; pass it as ``every=``.
 
     Attributes:
       init: ``() -> state``, any pytree of arrays.
-      fire: ``(state, **extras) -> (redraw, state)`` with a bool scalar.
+      fire: ``(state, **extras) -> (redraw, state)``; ``redraw`` is a bool scalar.
     """
 
     init: Callable[[], PyTree]
@@ -121,9 +126,9 @@ class CountState(NamedTuple):
 
 
 def periodic(every: int, *, begin: int = 0, end: int | None = None) -> Trigger:
-    """Redraw every so many updates after ``begin``, until ``end`` (included)."""
+    """Redraw every ``every`` updates after ``begin``, until ``end`` (inclusive)."""
     if every < 1:
-        raise ValueError(f"every={every}: masks are redrawn every 1 or more updates.")
+        raise ValueError(f"every must be at least 1 update, got every={every}.")
 
     def fire(state: CountState, **extras: Any) -> tuple[jax.Array, CountState]:
         del extras
@@ -137,26 +142,29 @@ def periodic(every: int, *, begin: int = 0, end: int | None = None) -> Trigger:
 class ConvergedState(NamedTuple):
     """State of ``converged``."""
 
-    best: jax.Array  # float32 []: lowest value since the last redrawing
-    since: jax.Array  # int32 []: updates since it was found
+    best: jax.Array  # float32 []: lowest value since the last redraw
+    since: jax.Array  # int32 []: updates since that value
 
 
 def converged(patience: int, *, tolerance: float = 0.0) -> Trigger:
-    """Redraw when the loss has stopped falling: prune until convergence, then on.
+    """Redraw when the loss stops falling: train until convergence, then prune further.
 
-    The value is the extra ``value=``, which ``train_step`` passes: the loss of the step.
+    It reads the extra ``value=``, the loss of the step, which ``train_step`` passes.
 
     Args:
-      patience: redraw after so many updates without a lower value.
-      tolerance: how much lower it has to be.
+      patience: number of updates without a lower value before a redraw.
+      tolerance: how much lower a value must be to count as lower.
 
     Example:
       >>> import jaxcompress as jc
       >>> rounds = jc.prune.schedules.geometric(0.9, rounds=5)
-      >>> pruner = jc.magnitude_pruning(rounds, every=jc.prune.schedules.converged(patience=200))
+      >>> stopped_falling = jc.prune.schedules.converged(patience=200)
+      >>> pruner = jc.magnitude_pruning(rounds, every=stopped_falling)
     """
     if patience < 1:
-        raise ValueError(f"patience={patience}: 1 or more updates.")
+        raise ValueError(
+            f"patience must be at least 1 update, got patience={patience}."
+        )
 
     def fire(
         state: ConvergedState, *, value: Any = None, **extras: Any
@@ -164,13 +172,13 @@ def converged(patience: int, *, tolerance: float = 0.0) -> Trigger:
         del extras
         if value is None:
             raise TypeError(
-                "converged() needs value=..., the loss: train_step passes it; in a loop "
-                "of your own, pruner.update(params, state, value=loss)."
+                "converged() needs value=..., the loss of the step. train_step passes it; "
+                "in your own loop, call pruner.update(params, state, value=loss)."
             )
         value = jnp.asarray(value, jnp.float32)
-        better = value < state.best - tolerance
-        best = jnp.where(better, value, state.best)
-        since = jnp.where(better, 0, state.since + 1)
+        improved = value < state.best - tolerance
+        best = jnp.where(improved, value, state.best)
+        since = jnp.where(improved, 0, state.since + 1)
         due = since >= patience
         return due, ConvergedState(
             jnp.where(due, jnp.inf, best), jnp.where(due, 0, since)
@@ -183,12 +191,12 @@ def converged(patience: int, *, tolerance: float = 0.0) -> Trigger:
 
 
 def check_sparsity(sparsity: Any) -> None:
-    """Refuse a sparsity outside [0, 1), where its value is known.
+    """Refuse a concrete sparsity outside [0, 1). Tracers pass.
 
     Raises:
-      ValueError: with the number that may have been meant.
+      ValueError: and suggests the fraction, if the number looks like a percentage.
     """
-    # As a float: a comparison of arrays inside of a traced function would be traced.
+    # As a float: inside a traced function, comparing arrays gives a tracer.
     if not isinstance(sparsity, Tracer) and not 0 <= float(sparsity) < 1:
         hint = f" Did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else ""
-        raise ValueError(f"sparsity={sparsity} is outside [0, 1).{hint}")
+        raise ValueError(f"sparsity must be in [0, 1), got {sparsity}.{hint}")

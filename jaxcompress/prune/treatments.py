@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of pruned weights: zeros for good, values on hold, or trained on."""
+"""Treatments of pruned weights: set to zero, freeze, or keep training."""
 
 from __future__ import annotations
 
@@ -18,47 +18,54 @@ __all__ = [
     "zeroed",
 ]
 
-OfOne = Callable[[jax.Array, jax.Array], jax.Array]
+ParamMaskFn = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def keep(param: jax.Array, mask: jax.Array) -> jax.Array:
-    """The parameter where the mask is True, zero elsewhere."""
-    # `where` and not a product: a NaN under the mask must not come through.
+    """Return the parameter where the mask is True, zero elsewhere."""
+    # `where`, not a product: a NaN under the mask must not come through.
     return jnp.where(mask, param, jnp.zeros((), param.dtype))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Pruned:
-    """What becomes of a weight while it is pruned. Its view is zero in any case.
+    """How weights are treated while they are pruned; pass it as ``pruned=``.
+
+    The view of a pruned weight is always zero.
 
     Attributes:
-      view: ``(param, mask) -> view``, zero where the mask is False; its derivative says
-        which gradient a pruned weight gets.
-      settle: ``(param, mask) -> param``, what ``update`` makes of the raw parameter that
-        the optimizer has moved, before new masks are drawn from it.
-      trained: whether pruned weights are trained on, and keep their optimizer state.
+      view: ``(param, mask) -> view``, zero where the mask is False. Its derivative sets the
+        gradient that a pruned weight receives.
+      settle: ``(param, mask) -> param``, applied by ``update`` to the raw parameter after
+        the optimizer's step, before new masks are drawn.
+      trained: whether pruned weights keep training, and keep their optimizer state.
     """
 
-    view: OfOne
-    settle: OfOne
+    view: ParamMaskFn
+    settle: ParamMaskFn
     trained: bool = False
 
 
 zeroed = Pruned(view=keep, settle=keep)
-"""Zero for good: no gradient. Scored as zeros, so that magnitudes never bring one back."""
+"""Set pruned weights to zero, with no gradient. They score as zero, so under ``magnitude``
+none of them returns. The default."""
 
 frozen = Pruned(view=keep, settle=lambda param, mask: param)
-"""Keeps its value: no gradient, and there again once its score rises (movement). Weight
-decay that is decoupled from the gradient (AdamW) still shrinks it."""
+"""Keep the last value of pruned weights, with no gradient. A weight returns with that value
+when its score rises, as in movement pruning. Decoupled weight decay (AdamW) still shrinks
+it."""
 
 
 def sr_ste(decay: float = 0.0) -> Pruned:
-    """Trained on with the gradient at the view, and there again once it is large enough.
+    """Keep training pruned weights, so that a weight returns once it is large enough.
+
+    They receive the gradient at the view (straight-through estimator). Use it for N:M
+    sparsity from scratch.
 
     Args:
-      decay: SR-STE: the share by which ``update`` shrinks pruned weights, which keeps
-        masks from flickering. Decoupled from the gradient: with plain SGD, the paper's
-        factor times the learning rate.
+      decay: the factor of SR-STE: ``update`` shrinks pruned weights by this fraction, which
+        keeps masks from flickering. It is decoupled from the gradient: with plain SGD it
+        equals the paper's factor times the learning rate.
 
     References:
       Bengio et al., 2013, https://arxiv.org/abs/1308.3432; Zhou et al., 2021,
@@ -72,7 +79,7 @@ def sr_ste(decay: float = 0.0) -> Pruned:
       ... )
     """
     if not 0 <= decay < 1:
-        raise ValueError(f"decay={decay} is outside [0, 1).")
+        raise ValueError(f"decay must be in [0, 1), got decay={decay}.")
 
     def settle(param: jax.Array, mask: jax.Array) -> jax.Array:
         if not decay:
@@ -80,7 +87,7 @@ def sr_ste(decay: float = 0.0) -> Pruned:
         return jnp.where(mask, param, param * jnp.asarray(1 - decay, param.dtype))
 
     def view(param: jax.Array, mask: jax.Array) -> jax.Array:
-        # What is not finite differs from itself, and would show under the mask.
+        # inf - inf is NaN, so a non-finite value would show under the mask.
         finite = jnp.where(jnp.isfinite(param), param, jnp.zeros((), param.dtype))
         return ste(finite, keep(param, mask))
 

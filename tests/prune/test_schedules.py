@@ -190,12 +190,12 @@ def test_bad_arguments(make, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: cubic(90, end=3), r"sparsity=90 is outside \[0, 1\)"),
-        (lambda: one_shot(1.0, at=3), r"sparsity=1.0 is outside \[0, 1\)"),
-        (lambda: geometric(-0.1, rounds=3), r"outside \[0, 1\)"),
+        (lambda: cubic(90, end=3), r"sparsity must be in \[0, 1\), got 90"),
+        (lambda: one_shot(1.0, at=3), r"sparsity must be in \[0, 1\), got 1.0"),
+        (lambda: geometric(-0.1, rounds=3), r"must be in \[0, 1\)"),
         (
             lambda: alternating(5, begin=0, dense=1, sparse=1, end=3),
-            r"outside \[0, 1\)",
+            r"must be in \[0, 1\)",
         ),
         (lambda: geometric(0.5, rounds=0), "rounds=0"),
         (lambda: periodic(0), "every=0"),

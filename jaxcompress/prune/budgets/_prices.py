@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Budgets in bytes or multiply-accumulates: a price of weights, and how much to save."""
+"""Budgets in bytes or multiply-accumulates: the cost of the weights that are kept."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from ..._select import closest, matches
 from ._sparsity import Budget, Scores, bisect, global_
 
 Price = Callable[[Mapping[str, jax.Array], Mapping[str, int]], jax.Array]
-"""``(kept, sizes) -> price``: float32 numbers of weights kept and sizes of leaves, by
-path, to a float32 scalar that does not fall when more is kept."""
+"""``(kept, sizes) -> price``, for example bytes or MACs. ``kept`` maps paths to the number
+of weights kept (float32), ``sizes`` maps paths to leaf sizes. The price is a float32 scalar
+that does not fall when more weights are kept."""
 
 
 def saving(price: Price, budget: Budget = global_) -> Budget:
-    """Prune until a price has fallen: the sparsity is then the share of it to save.
+    """Prune until a price has fallen by the given fraction, such as 75 % of the MACs.
 
+    The sparsity of the pruner then means the fraction of the price to save.
     ``magnitude_pruning(0.75, budget=saving(macs(...)))`` leaves a quarter of the MACs,
-    and ``sparsity = 1 - 100_000 / dense`` leaves 100 kB of a network of ``dense`` bytes.
-    The sparsity of the budget inside is found by bisection on traced values, the least
-    that saves enough; where the inner budget cannot save so much, it prunes everything.
+    and ``sparsity = 1 - 100_000 / dense`` leaves 100 kB of a network of ``dense``
+    bytes. Bisection on traced values finds the lowest sparsity of the inner budget that
+    saves enough. If the inner budget cannot save that much, everything is pruned.
 
     Args:
-      price: what counts, such as ``macs(...)`` or ``coded_bytes()``.
-      budget: how a sparsity is spread over leaves.
+      price: the quantity to reduce, such as ``macs(...)`` or ``coded_bytes()``.
+      budget: how the sparsity is divided among the leaves.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -52,68 +54,70 @@ def saving(price: Price, budget: Budget = global_) -> Budget:
             )
 
         dense = price({p: jnp.float32(n) for p, n in sizes.items()}, sizes)
-        aim = (1.0 - jnp.asarray(sparsity, jnp.float32)) * dense
-        # Half a weight of slack, without which rounding would take one more.
-        aim = aim * (1 + 1e-6)
+        target = (1.0 - jnp.asarray(sparsity, jnp.float32)) * dense
+        # Slack of half a weight, or rounding would prune one more.
+        target = target * (1 + 1e-6)
         # 24 halvings exhaust the float32 numbers near 1.
-        x = bisect(lambda x: price_at(x) <= aim, jnp.ones(()), steps=24)
-        # A mask has a price of its own: a little pruning can cost more than none.
-        return budget(scores, jnp.where(dense <= aim, 0.0, x))
+        x = bisect(lambda x: price_at(x) <= target, jnp.ones(()), steps=24)
+        # The mask itself has a price: pruning a little can cost more than pruning nothing.
+        return budget(scores, jnp.where(dense <= target, 0.0, x))
 
     return spend
 
 
 def macs(per_weight: Mapping[str, float]) -> Price:
-    """Multiply-accumulates of one example, in which zeros are skipped.
+    """Price weights in multiply-accumulates per example, skipping zeros; for ``saving``.
 
     Args:
-      per_weight: ``{glob: MACs}`` in which one weight of the leaf takes part: the
-        number of output positions for a convolution, of tokens for a dense layer. From a
-        function: ``{s.leaf: s.macs / leaf_size for s in jaxcompress.sites(fn, params,
-        x)}``.
+      per_weight: ``{glob: MACs}``, the MACs per weight of the leaf: the number of
+        output positions for a convolution, of tokens for a dense layer. To read them
+        off a function: ``{s.leaf: s.macs / leaf_size for s in jaxcompress.sites(fn,
+        params, x)}``.
 
     Raises:
-      ValueError: when it is used, for a leaf without a number, naming it.
+      ValueError: when masks are drawn, if a leaf has no entry (names the leaf).
     """
 
     def price(kept: Mapping[str, jax.Array], sizes: Mapping[str, int]) -> jax.Array:
         del sizes
         total = jnp.zeros(())
         for path, number in kept.items():
-            each = per_weight.get(path)
-            if each is None:
-                each = next(
+            macs_each = per_weight.get(path)
+            if macs_each is None:
+                macs_each = next(
                     (m for g, m in per_weight.items() if matches(g, path)), None
                 )
-            if each is None:
+            if macs_each is None:
                 near = ", ".join(map(repr, closest(path, list(per_weight))))
                 raise ValueError(
-                    f"macs: no number of MACs for {path!r}; closest of those given: "
+                    f"per_weight must have an entry for {path!r}; closest entries: "
                     f"{near or 'none'}."
                 )
-            total = total + each * number
+            total = total + macs_each * number
         return total
 
     return price
 
 
 def coded_bytes(bits: float = 32.0) -> Price:
-    """Bytes of an entropy-coded file: a mask at its entropy, and the values kept.
+    """Price weights in bytes of an entropy-coded file: mask entropy plus the kept values.
 
-    An estimate, for one width of all values; ``save`` tells the truth. From about
-    ``1 - 2**-bits`` of the weights on, the mask costs more than what is left out saves.
+    For ``saving``. It is an estimate with one width for all values; ``save`` gives the
+    exact size. Above a density of about ``1 - 2**-bits``, the mask costs more than
+    pruning saves.
 
     Args:
-      bits: of a value that is kept.
+      bits: width of a kept value.
     """
 
     def price(kept: Mapping[str, jax.Array], sizes: Mapping[str, int]) -> jax.Array:
         total = jnp.zeros(())
         for path, number in kept.items():
             size = sizes[path]
-            d = number / size
-            # Its slope is bits - log2(d / (1 - d)): it rises until next to all are kept.
-            entropy = -(_x_log2(d) + _x_log2(1 - d))
+            density = number / size
+            # The slope is bits - log2(density / (1 - density)): the price rises until
+            # nearly all weights are kept.
+            entropy = -(_x_log2(density) + _x_log2(1 - density))
             total = total + (number * bits + size * entropy) / 8
         return total
 
@@ -121,5 +125,5 @@ def coded_bytes(bits: float = 32.0) -> Price:
 
 
 def _x_log2(x: jax.Array) -> jax.Array:
-    inside = jnp.where(x > 0, x, 1.0)
-    return jnp.where(x > 0, x * jnp.log2(inside), 0.0)
+    positive = jnp.where(x > 0, x, 1.0)
+    return jnp.where(x > 0, x * jnp.log2(positive), 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Budgets: how many weights each leaf gives up for one overall sparsity."""
+"""Budgets: how many weights to prune in each leaf for one overall sparsity."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from ...numerics import smallest_per_leaf
 
 Scores = Mapping[str, jax.Array]
 Budget = Callable[[Scores, jax.Array], dict[str, jax.Array]]
-"""``(scores, sparsity) -> counts``: float arrays by path and a float32 scalar, traced or
-not, to uint32 scalars by path: how many weights of each leaf to prune."""
+"""``(scores, sparsity) -> counts``: how many weights of each leaf to prune. ``scores`` maps
+paths to float arrays, ``sparsity`` is a float32 scalar (may be traced), and ``counts`` maps
+paths to uint32 scalars."""
 
 
 def uniform(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
-    """Prune the same fraction of every leaf."""
-    return {path: share(sparsity, score.size) for path, score in scores.items()}
+    """Prune the same fraction of every leaf: the default."""
+    return {path: count_of(sparsity, score.size) for path, score in scores.items()}
 
 
 def global_(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
-    """Rank all weights together: prune the lowest wherever they are."""
+    """Rank all weights together and prune the lowest, in whichever leaf they are."""
     total = sum(score.size for score in scores.values())
     dtype = jnp.result_type(*scores.values())  # bfloat16 and float16 widen exactly
     counts = smallest_per_leaf(
@@ -35,32 +36,37 @@ def global_(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
 
 
 def erk(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
-    """Erdos-Renyi-kernel: keep more of small leaves than of large ones.
+    """Keep a larger fraction of small leaves than of large ones (Erdos-Renyi-kernel).
 
-    The density of a leaf is proportional to ``sum(shape) / prod(shape)`` and at most 1;
-    the factor that makes the whole come out at ``sparsity`` is found by bisection on
-    traced values, so a schedule or a ``vmap`` over sparsities costs no recompilation.
+    The usual budget of dynamic sparse training. The density of a leaf is proportional
+    to ``sum(shape) / prod(shape)`` and at most 1. Bisection on traced values finds the
+    factor that meets the overall ``sparsity``, so a schedule or a ``vmap`` over
+    sparsities does not recompile.
 
     References:
       Evci et al., 2020, https://arxiv.org/abs/1911.11134
     """
-    raw = jnp.asarray(
+    raw_densities = jnp.asarray(
         [max(1, sum(s.shape)) / max(1, s.size) for s in scores.values()], jnp.float32
     )
     # 1 / min(raw) makes every leaf dense.
-    return _at_densities(
-        scores, sparsity, lambda x: jnp.minimum(1.0, x * raw), 1.0 / raw.min()
+    return _solve_densities(
+        scores,
+        sparsity,
+        lambda x: jnp.minimum(1.0, x * raw_densities),
+        1.0 / raw_densities.min(),
     )
 
 
 def owl(outliers: float = 5.0, spread: float = 0.08) -> Budget:
-    """Outlier-weighed: keep more of leaves in which some scores tower above the rest.
+    """Keep more of the leaves that have many outlier scores (OWL), for language models.
 
-    Densities of leaves lie within ``2 * spread`` of one another, in the order of their
-    shares of scores above ``outliers`` times the leaf's mean.
+    OWL is outlier-weighed layerwise sparsity; use it with the score ``wanda``. The
+    densities of any two leaves differ by at most ``2 * spread``. They follow the
+    fraction of a leaf's scores above ``outliers`` times its mean.
 
     Args:
-      outliers: how many times the mean makes an outlier.
+      outliers: multiple of the mean above which a score is an outlier.
       spread: half the width of the range of densities.
 
     References:
@@ -77,8 +83,8 @@ def owl(outliers: float = 5.0, spread: float = 0.08) -> Budget:
         low, high = shares.min(), shares.max()
         width = jnp.where(high > low, high - low, 1.0)
         offset = (shares - low) / width * 2 * spread
-        # From no density for the least of them to a full one for all.
-        return _at_densities(
+        # The range goes from density 0 at the lowest leaf to density 1 at all leaves.
+        return _solve_densities(
             scores, sparsity, lambda x: jnp.clip(x - 2 * spread + offset, 0, 1),
             jnp.asarray(1 + 2 * spread),
         )  # fmt: skip
@@ -90,17 +96,17 @@ def per_path(
     sparsities: Mapping[str, float | Callable[[jax.Array], jax.Array]],
     rest: Budget = uniform,
 ) -> Budget:
-    """Sparsities of their own for some leaves; the others share the overall one.
+    """Set the sparsity of some leaves by path; the others share the overall sparsity.
 
     Args:
-      sparsities: ``{glob: sparsity}``, the first match counts. A number is the sparsity
-        of the leaf whatever the overall one; a function makes it of the overall one, as
-        ``lambda s: s / 2`` under a rising schedule.
-      rest: the budget of the leaves that no glob matches.
+      sparsities: ``{glob: sparsity}``; the first match wins. A number is the sparsity of
+        the leaf, independent of the overall one. A function computes it from the overall
+        one, such as ``lambda s: s / 2`` under a rising schedule.
+      rest: the budget for leaves that no glob matches.
 
     Raises:
-      ValueError: for a sparsity outside [0, 1], and when it is used, for a glob that
-        matches no leaf.
+      ValueError: if a sparsity is outside [0, 1]; when masks are drawn, if a glob matches
+        no leaf.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -112,35 +118,36 @@ def per_path(
     """
     for glob, value in sparsities.items():
         if isinstance(value, int | float) and not 0 <= value <= 1:
-            raise ValueError(f"{glob!r}: sparsity={value} is outside [0, 1].")
+            raise ValueError(f"{glob!r}: sparsity must be in [0, 1], got {value}.")
 
     def budget(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
-        chosen = {
+        glob_of = {
             path: next((glob for glob in sparsities if matches(glob, path)), None)
             for path in scores
         }
         for glob in sparsities:
-            if glob not in chosen.values():
+            if glob not in glob_of.values():
                 near = ", ".join(map(repr, closest(glob, list(scores))))
                 raise ValueError(
-                    f"per_path: {glob!r} is the first match of no leaf; closest: {near}."
+                    f"each glob of per_path must be the first to match some leaf, got "
+                    f"{glob!r}; closest leaves: {near}."
                 )
-        others = {path: s for path, s in scores.items() if chosen[path] is None}
-        counts = rest(others, sparsity) if others else {}
-        for path, glob in chosen.items():
+        other_scores = {path: s for path, s in scores.items() if glob_of[path] is None}
+        counts = rest(other_scores, sparsity) if other_scores else {}
+        for path, glob in glob_of.items():
             if glob is not None:
                 value = sparsities[glob]
                 own = value(sparsity) if callable(value) else value
-                counts[path] = share(jnp.asarray(own), scores[path].size)
+                counts[path] = count_of(jnp.asarray(own), scores[path].size)
         return {path: counts[path] for path in scores}
 
     return budget
 
 
 def below(threshold: float) -> Budget:
-    """Prune every score below a threshold, however many that are.
+    """Prune every score below a threshold, however many there are.
 
-    The overall sparsity is not looked at; soft movement pruning uses this.
+    It ignores the overall sparsity. Soft movement pruning uses it.
     """
 
     def budget(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
@@ -153,15 +160,15 @@ def below(threshold: float) -> Budget:
     return budget
 
 
-def share(sparsity: jax.Array, size: int) -> jax.Array:
-    """So many of ``size`` weights, as a uint32 scalar."""
+def count_of(sparsity: jax.Array, size: int) -> jax.Array:
+    """Convert a sparsity into a number of weights out of ``size``, as a uint32 scalar."""
     return jnp.round(jnp.asarray(sparsity, jnp.float32) * size).astype(jnp.uint32)
 
 
 def bisect(
     enough: Callable[[jax.Array], jax.Array], high: jax.Array, steps: int = 40
 ) -> jax.Array:
-    """The least x in [0, high] from which on ``enough(x)`` holds; ``high`` if none.
+    """Find the smallest x in [0, high] with ``enough(x)`` and all above it; else ``high``.
 
     40 halvings exhaust float32.
     """
@@ -171,24 +178,27 @@ def bisect(
     ) -> tuple[jax.Array, jax.Array]:
         low, high = bounds
         middle = (low + high) / 2
-        found = enough(middle)
-        return jnp.where(found, low, middle), jnp.where(found, middle, high)
+        is_enough = enough(middle)
+        return (
+            jnp.where(is_enough, low, middle),
+            jnp.where(is_enough, middle, high),
+        )
 
     return lax.fori_loop(0, steps, halve, (jnp.zeros_like(high), high))[1]
 
 
-def _at_densities(
+def _solve_densities(
     scores: Scores,
     sparsity: jax.Array,
     densities: Callable[[jax.Array], jax.Array],
     high: jax.Array,
 ) -> dict[str, jax.Array]:
-    """Counts at densities that rise with one number, which meets the sparsity."""
+    """Solve ``densities(x)`` for the overall sparsity; return the counts to prune."""
     sizes = jnp.asarray([float(score.size) for score in scores.values()])
     keep = (1.0 - sparsity) * sizes.sum()
     x = bisect(lambda x: jnp.sum(densities(x) * sizes) >= keep, high)
     density = densities(x)
     return {
-        path: share(1.0 - density[i], score.size)
+        path: count_of(1.0 - density[i], score.size)
         for i, (path, score) in enumerate(scores.items())
     }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores: how much each weight matters. The lowest are pruned."""
+"""Scores: how important each weight is. The lowest are pruned."""
 
 from ._fisher import FisherBlocks, fisher_blocks, fisher_diagonal
 from ._immediate import (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The empirical Fisher matrix: second moments of per-example gradients, block by block."""
+"""The empirical Fisher matrix: second moments of per-example gradients, by block."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ LossFn = Callable[[PyTree, Any], jax.Array]
 
 
 class FisherBlocks(NamedTuple):
-    """Diagonal blocks of the empirical Fisher matrix of one weight, not divided.
+    """Diagonal blocks of the empirical Fisher matrix of one weight, as sums over examples.
 
-    Sums over examples, so trees of them add up: ``jax.tree.map(jnp.add, a, b)``.
+    The sums are not divided, so two trees of them add up: ``jax.tree.map(jnp.add, a, b)``.
     """
 
-    count: jax.Array  # uint32 []: examples
+    count: jax.Array  # uint32 []: number of examples
     blocks: jax.Array  # float32 (blocks, block, block): sum of g g^T
 
     @property
     def mean(self) -> jax.Array:
-        """The blocks divided by the examples; float32 (blocks, block, block)."""
+        """The blocks divided by the number of examples; float32 (blocks, block, block)."""
         return self.blocks / jnp.maximum(self.count, 1)
 
 
@@ -40,21 +40,22 @@ def fisher_blocks(
     chunk: int = 32,
     where: Where = is_weight,
 ) -> PyTree:
-    """Second moments of per-example gradients within blocks of weights.
+    """Compute diagonal blocks of the empirical Fisher matrix from per-example gradients.
 
-    Pure, to be put under ``jax.jit`` with the loss closed over. For several batches add
-    the trees up. Memory: ``block`` floats a weight, and ``chunk`` gradients.
+    Second-order pruning takes the result. The function is pure: wrap it in ``jax.jit`` with
+    the loss closed over. For several batches, add the trees. It takes memory for ``block``
+    floats per weight and for ``chunk`` gradients.
 
     Args:
       loss_fn: ``(params, example) -> scalar``; the example is a batch of one.
       params: a trained parameter tree.
       batch: a tree of arrays with a leading axis of examples.
-      block: weights in a block; see ``weight_blocks`` for their order.
+      block: weights per block; see ``weight_blocks`` for their order.
       chunk: examples differentiated at once.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Returns:
-      A tree like ``params``: ``FisherBlocks`` at selected leaves, None at the others.
+      A tree like ``params``: ``FisherBlocks`` at selected leaves, None elsewhere.
 
     Raises:
       ValueError: if ``block`` or ``chunk`` is not positive, or nothing is selected.
@@ -73,15 +74,17 @@ def fisher_blocks(
       [[[10.0, 18.0], [18.0, 36.0]]]
     """
     if block < 1 or chunk < 1:
-        raise ValueError(f"block={block} and chunk={chunk} are 1 or more.")
+        raise ValueError(
+            f"block and chunk must be at least 1, got block={block}, chunk={chunk}."
+        )
 
-    def summary(path: str, grads: jax.Array) -> FisherBlocks:
+    def block_products(path: str, grads: jax.Array) -> FisherBlocks:
         rows = jax.vmap(lambda g: weight_blocks(path, g, block))(grads)
         products = jnp.einsum("ebi,ebj->bij", rows, rows, precision=EXACT)
         return FisherBlocks(jnp.zeros((), jnp.uint32), products)
 
     examples = len(jax.tree.leaves(batch)[0])
-    total = _sum_over_examples(loss_fn, params, batch, where, chunk, summary)
+    total = _sum_over_examples(loss_fn, params, batch, where, chunk, block_products)
     return jax.tree.map(
         lambda fisher: fisher._replace(count=jnp.uint32(examples)),
         total,
@@ -97,13 +100,14 @@ def fisher_diagonal(
     chunk: int = 32,
     where: Where = is_weight,
 ) -> PyTree:
-    """Mean squares of per-example gradients: the diagonal of the empirical Fisher matrix.
+    """Compute the diagonal of the empirical Fisher matrix, for the score ``obd``.
 
-    ``w^2 F / 2`` is how much the loss rises if a weight is removed and nothing makes up
-    for it. The arguments are those of ``fisher_blocks``.
+    It is the mean of squared per-example gradients. ``w^2 F / 2`` estimates how much
+    the loss rises when a weight is removed and no other weight compensates. The
+    arguments are those of ``fisher_blocks``.
 
     Returns:
-      A tree like ``params``: float32 arrays like the selected leaves, None at the others.
+      A tree like ``params``: float32 arrays like the selected leaves, None elsewhere.
 
     References:
       LeCun et al., 1989, "Optimal Brain Damage"; Theis et al., 2018,
@@ -125,35 +129,35 @@ def fisher_diagonal(
 
 
 def weight_blocks(path: str, leaf: jax.Array, block: int) -> jax.Array:
-    """A leaf as blocks of consecutive weights of an output: ``(blocks, block)``.
+    """Reshape a leaf into blocks of consecutive weights of one output: ``(blocks, block)``.
 
-    The outputs are taken to be the last axis, of Equinox's ``weight`` the first; of other
-    layouts blocks hold other neighbors, and are no less valid. The last block is filled
-    up with zeros.
+    The outputs are assumed to be the last axis, or the first axis of Equinox's ``weight``.
+    In other layouts the blocks hold other neighbors and are just as valid. The last block
+    is padded with zeros.
 
     Args:
-      path: path text of the leaf, for its name.
+      path: path of the leaf, for its name.
       leaf: array of any shape.
-      block: weights in a block.
+      block: weights per block.
     """
-    flat = _outputs_first(path, leaf).ravel()
+    flat = _move_outputs_first(path, leaf).ravel()
     return jnp.pad(flat, (0, -flat.size % block)).reshape(-1, block)
 
 
 def from_weight_blocks(path: str, blocks: jax.Array, like: jax.Array) -> jax.Array:
-    """The inverse of ``weight_blocks``: an array of the shape of ``like``."""
+    """Invert ``weight_blocks``: return an array of the shape of ``like``."""
     flat = blocks.ravel()[: like.size]
-    if like.ndim == 0 or _outputs_lead(path):
+    if like.ndim == 0 or _has_outputs_first(path):
         return flat.reshape(like.shape)
     return jnp.moveaxis(flat.reshape(like.shape[-1], *like.shape[:-1]), 0, -1)
 
 
-def _outputs_first(path: str, leaf: jax.Array) -> jax.Array:
-    lead = leaf.ndim == 0 or _outputs_lead(path)
-    return leaf if lead else jnp.moveaxis(leaf, -1, 0)
+def _move_outputs_first(path: str, leaf: jax.Array) -> jax.Array:
+    in_place = leaf.ndim == 0 or _has_outputs_first(path)
+    return leaf if in_place else jnp.moveaxis(leaf, -1, 0)
 
 
-def _outputs_lead(path: str) -> bool:
+def _has_outputs_first(path: str) -> bool:
     return path.rsplit("/", 1)[-1] == "weight"
 
 
@@ -165,24 +169,24 @@ def _sum_over_examples(
     chunk: int,
     summary: Callable[[str, jax.Array], Any],
 ) -> PyTree:
-    """Add up a summary of per-example gradients, a chunk of examples at a time.
+    """Sum a summary of per-example gradients, one chunk of examples at a time.
 
     Args:
-      loss_fn: of parameters and a batch of one.
+      loss_fn: ``(params, batch of one) -> scalar``.
       params: the parameters.
       batch: arrays with a leading axis of examples.
       where: which leaves.
-      chunk: examples at once.
-      summary: ``(path, gradients) -> tree``, of float32 ``(chunk, *leaf)``; zeros must
-        add nothing.
+      chunk: examples per chunk.
+      summary: ``(path, gradients) -> tree``, for float32 gradients ``(chunk, *leaf)``;
+        gradients of zero must add nothing.
     """
     selection = select(params, where)
     examples = len(jax.tree.leaves(batch)[0])
     chunk = min(chunk, examples)
     chunks = -(-examples // chunk)
-    # Filled up with examples that are there, so that no gradient is undefined.
+    # Pad with real examples, so that every gradient is defined.
     rows = jnp.arange(chunks * chunk)
-    parts = jax.tree.map(
+    batches = jax.tree.map(
         lambda x: jnp.asarray(x)[rows % examples][:, None].reshape(
             chunks, chunk, 1, *x.shape[1:]
         ),
@@ -192,19 +196,23 @@ def _sum_over_examples(
     def loss(tree: PyTree, example: Any) -> jax.Array:
         return loss_fn(selection.put(tree), example)
 
-    def of_chunk(part: Any, real: jax.Array) -> PyTree:
-        grads = jax.vmap(jax.grad(loss), (None, 0))(selection.tree, part)
+    def summarize_chunk(examples_chunk: Any, is_real: jax.Array) -> PyTree:
+        grads = jax.vmap(jax.grad(loss), (None, 0))(selection.tree, examples_chunk)
 
-        def of_leaf(path: str, g: jax.Array) -> Any:
-            shown = real.reshape(-1, *(1,) * (g.ndim - 1))
-            return summary(path, jnp.where(shown, g.astype(jnp.float32), 0))
+        def summarize_leaf(path: str, g: jax.Array) -> Any:
+            keep = is_real.reshape(-1, *(1,) * (g.ndim - 1))
+            return summary(path, jnp.where(keep, g.astype(jnp.float32), 0))
 
-        return map_with_path(of_leaf, grads)
+        return map_with_path(summarize_leaf, grads)
 
-    def step(total: PyTree, at: tuple[Any, jax.Array]) -> tuple[PyTree, None]:
-        return jax.tree.map(jnp.add, total, of_chunk(*at)), None
+    def step(
+        total: PyTree, chunk_and_mask: tuple[Any, jax.Array]
+    ) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, summarize_chunk(*chunk_and_mask)), None
 
-    real = (rows < examples).reshape(chunks, chunk)
-    shapes = jax.eval_shape(of_chunk, *jax.tree.map(lambda x: x[0], (parts, real)))
+    is_real = (rows < examples).reshape(chunks, chunk)
+    shapes = jax.eval_shape(
+        summarize_chunk, *jax.tree.map(lambda x: x[0], (batches, is_real))
+    )
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(step, zeros, (parts, real))[0]
+    return jax.lax.scan(step, zeros, (batches, is_real))[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores: how much each weight matters. The lowest are pruned first."""
+"""Scores from the parameters and extras of one update. The lowest are pruned first."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ PyTree = Any
 
 
 class Score(Protocol):
-    """``(params, **extras) -> scores``: float arrays shaped like the parameters.
+    """A scoring function ``(params, **extras) -> scores``, float arrays like the params.
 
-    Keyword-only arguments without a default are what the score needs beside the
-    parameters: ``grads`` (the gradient at the view, which ``train_step`` passes),
-    ``stats`` (what ``observe`` has seen) or any other tree aligned with the parameters.
-    They are handed through by ``pruner.update(params, state, grads=...)``.
+    Its required keyword-only arguments name the extras that it needs: ``grads`` (the
+    gradient at the view, which ``train_step`` passes), ``stats`` (the result of
+    ``observe``) or any other tree aligned with the parameters. Pass them as
+    ``pruner.update(params, state, grads=...)``.
     """
 
     def __call__(self, params: PyTree, **extras: Any) -> PyTree: ...  # noqa: D102
 
 
 def magnitude(params: PyTree, **extras: Any) -> PyTree:
-    """Absolute value of each weight.
+    """Score weights by absolute value: the standard score, and the default.
 
     References:
       Han et al., 2015, https://arxiv.org/abs/1506.02626
@@ -39,30 +39,30 @@ def magnitude(params: PyTree, **extras: Any) -> PyTree:
 
 
 def random(key: jax.Array) -> Score:
-    """The same random numbers in [0, 1) at every call: the baseline of every other score.
+    """Score weights with random numbers in [0, 1): the baseline for every other score.
 
-    Since they do not change, masks are monotone under a rising schedule.
+    The numbers are the same at every call, so masks only shrink under a rising schedule.
 
     Args:
-      key: PRNG key; each leaf has its own numbers.
+      key: PRNG key; each leaf gets its own numbers.
     """
 
     def score(params: PyTree, **extras: Any) -> PyTree:
         del extras
         leaves, treedef = jax.tree.flatten(params)
         keys = jax.random.split(key, max(len(leaves), 1))
-        # Adding a zero made of the leaf gives the numbers its sharding.
-        drawn = [
+        # Adding a zero computed from the leaf gives the numbers its sharding.
+        scores = [
             jax.random.uniform(k, p.shape) + (p - p).astype(jnp.float32)
             for k, p in zip(keys, leaves, strict=False)
         ]
-        return treedef.unflatten(drawn)
+        return treedef.unflatten(scores)
 
     return score
 
 
 def saliency(params: PyTree, *, grads: PyTree, **extras: Any) -> PyTree:
-    """``|w g|``: how much the loss changes, to first order, if the weight is removed.
+    """Score weights by ``|w g|``: the first-order change of the loss when one is removed.
 
     References:
       Mozer and Smolensky, 1988, "Skeletonization"; Molchanov et al., 2017,
@@ -73,9 +73,9 @@ def saliency(params: PyTree, *, grads: PyTree, **extras: Any) -> PyTree:
 
 
 def snip(params: PyTree, *, grads: PyTree, **extras: Any) -> PyTree:
-    """Saliency as a share of the sum over all weights: pruning before training.
+    """Score weights by SNIP, to prune before training: saliency as a fraction of its sum.
 
-    Give it the gradient of one large batch at the initial parameters and the budget
+    Pass the gradient of one large batch at the initial parameters, and use the budget
     ``global_``.
 
     References:
@@ -85,7 +85,8 @@ def snip(params: PyTree, *, grads: PyTree, **extras: Any) -> PyTree:
       >>> import jax.numpy as jnp, jaxcompress as jc
       >>> params = {"kernel": jnp.array([[1.0, 2.0], [3.0, 4.0]])}
       >>> grads = {"kernel": jnp.array([[9.0, 1.0], [0.1, 1.0]])}
-      >>> pruner = jc.prune.prune(0.5, score=jc.prune.scores.snip, budget=jc.prune.budgets.global_)
+      >>> score, budget = jc.prune.scores.snip, jc.prune.budgets.global_
+      >>> pruner = jc.prune.prune(0.5, score=score, budget=budget)
       >>> jc.compress(pruner, params, grads=grads)["kernel"].tolist()
       [[1.0, 0.0], [0.0, 4.0]]
     """
@@ -95,7 +96,9 @@ def snip(params: PyTree, *, grads: PyTree, **extras: Any) -> PyTree:
 
 
 def grasp(params: PyTree, *, hessian_gradient: PyTree, **extras: Any) -> PyTree:
-    """``w (H g)``: how much the gradient's norm falls if the weight is removed.
+    """Score weights by GraSP, to prune before training: ``w (H g)``.
+
+    It estimates how much the norm of the gradient falls when the weight is removed.
 
     Args:
       params: the parameters, before training.
@@ -104,7 +107,7 @@ def grasp(params: PyTree, *, hessian_gradient: PyTree, **extras: Any) -> PyTree:
       **extras: ignored.
 
     References:
-      Wang et al., 2020, https://arxiv.org/abs/2002.07376; their score has the other
+      Wang et al., 2020, https://arxiv.org/abs/2002.07376. Their score has the opposite
       sign, and they prune the highest.
     """
     del extras
@@ -112,10 +115,11 @@ def grasp(params: PyTree, *, hessian_gradient: PyTree, **extras: Any) -> PyTree:
 
 
 def synflow(params: PyTree, *, flow: PyTree, **extras: Any) -> PyTree:
-    """``|w dR/dw|`` of the synaptic flow R: pruning before training, without data.
+    """Score weights by SynFlow, to prune before training without data: ``|w dR/dw|``.
 
-    To be drawn again and again while the sparsity rises exponentially, with the flow of
-    the view at hand each time; one shot destroys whole layers.
+    R is the synaptic flow. Redraw the masks many times while the sparsity rises
+    exponentially, each time with the flow of the current view. A single redraw destroys
+    whole layers.
 
     Args:
       params: the parameters, before training.
@@ -130,9 +134,10 @@ def synflow(params: PyTree, *, flow: PyTree, **extras: Any) -> PyTree:
 
 
 def wanda(params: PyTree, *, stats: PyTree, **extras: Any) -> PyTree:
-    """``|w| ||x||``: magnitude times the norm of the input feature that it multiplies.
+    """Score weights by Wanda, ``|w| ||x||``, to prune a trained network without retraining.
 
-    The paper ranks within each output: pattern ``PerOutput()``.
+    ``||x||`` is the norm of the input feature that the weight multiplies. The paper ranks
+    within each output: use the pattern ``PerOutput()``.
 
     Args:
       params: the parameters.
@@ -141,7 +146,7 @@ def wanda(params: PyTree, *, stats: PyTree, **extras: Any) -> PyTree:
       **extras: ignored.
 
     Raises:
-      ValueError: for a leaf without statistics, naming it.
+      ValueError: if a leaf has no statistics (names the leaf).
 
     References:
       Sun et al., 2024, https://arxiv.org/abs/2306.11695
@@ -157,49 +162,50 @@ def wanda(params: PyTree, *, stats: PyTree, **extras: Any) -> PyTree:
       [[1.0, 1.0], [0.0, 0.0]]
     """
     del extras
-    return map_with_path(lambda p, w, s: jnp.abs(w) * norm(p, s), params, stats)
+    return map_with_path(lambda p, w, s: jnp.abs(w) * input_norm(p, s), params, stats)
 
 
 def activation(params: PyTree, *, stats: PyTree, **extras: Any) -> PyTree:
-    """``||x||``: the norm of the input feature alone, whatever the weight.
+    """Score weights by ``||x||``, the norm of their input feature, to prune idle inputs.
 
-    With the pattern ``Slices(axis)`` of the input axis, inputs that carry little are
-    pruned as a whole.
+    The weight itself does not matter. With the pattern ``Slices(axis)`` along the input
+    axis, inputs with little activity are pruned as a whole.
 
     Args:
       params: the parameters.
-      stats: as for ``wanda``.
+      stats: see ``wanda``.
       **extras: ignored.
 
     Raises:
-      ValueError: for a leaf without statistics, naming it.
+      ValueError: if a leaf has no statistics (names the leaf).
 
     References:
       Hu et al., 2016, https://arxiv.org/abs/1607.03250
     """
     del extras
     return map_with_path(
-        lambda p, w, s: jnp.broadcast_to(norm(p, s), w.shape), params, stats
+        lambda p, w, s: jnp.broadcast_to(input_norm(p, s), w.shape), params, stats
     )
 
 
-def norm(path: str, stat: Any) -> jax.Array:
-    """The input norm in a leaf's statistics."""
+def input_norm(path: str, stat: Any) -> jax.Array:
+    """Return the input norm from the statistics of a leaf."""
     if stat is None:
         raise ValueError(
-            f"{path!r} has no input statistics: no product that reads it was observed. "
-            "Leave it out with `where=`, or look at jaxcompress.sites(fn, params, x)."
+            f"{path!r} has no input statistics: observe() saw no matrix product with this "
+            "leaf. Exclude it with `where=`, or list the products with "
+            "jaxcompress.sites(fn, params, x)."
         )
     if hasattr(stat, "gram"):
         raise ValueError(
-            f"{path!r}: these are statistics of gram(); this score takes those of "
+            f"{path!r}: stats must come from moments(), got statistics of gram(). Run "
             "observe(fn, params, batches, moments())."
         )
     return stat.norm if hasattr(stat, "norm") else jnp.asarray(stat)
 
 
-def needs(score: Any) -> list[str]:
-    """Names of the extras that a score cannot do without."""
+def required_extras(score: Any) -> list[str]:
+    """List the names of the extras that a score requires."""
     return [
         p.name
         for p in inspect.signature(score).parameters.values()
@@ -208,43 +214,47 @@ def needs(score: Any) -> list[str]:
 
 
 def check_score(score: Any) -> None:
-    """Refuse what cannot score, such as a function that makes a score.
+    """Refuse an object that is not a score, such as a function that makes one.
 
     Raises:
       TypeError: naming it.
     """
     name = getattr(score, "__name__", repr(score))
     if not callable(score):
-        raise TypeError(f"score={name} is no function of parameters; give magnitude.")
+        raise TypeError(
+            f"score must be a function such as magnitude or a Running score, got {name}."
+        )
     kinds = [p.kind for p in inspect.signature(score).parameters.values()]
     if inspect.Parameter.VAR_KEYWORD not in kinds:
         raise TypeError(
-            f"score={name} does not take (params, **extras). If it makes a score, call it: "
-            f"{name}(). A score of your own ends its parameters with **extras, since "
-            "train_step passes more than one score needs."
+            f"score must take (params, **extras), got {name}. If it makes a score, call "
+            f"it: {name}(). Your own score must end with **extras, because train_step "
+            "passes the extras of every score."
         )
 
 
-def require(score: Any, extras: Mapping[str, Any], name: str | None = None) -> None:
-    """Refuse a call without what the score needs.
+def check_extras(
+    score: Any, extras: Mapping[str, Any], name: str | None = None
+) -> None:
+    """Refuse a call that lacks extras the score requires.
 
     Raises:
-      TypeError: naming what is missing and who passes it.
+      TypeError: naming what is missing and how to pass it.
     """
-    missing = [name for name in needs(score) if extras.get(name) is None]
+    missing = [name for name in required_extras(score) if extras.get(name) is None]
     if missing:
         name = name or getattr(score, "__name__", type(score).__name__)
-        given = ", ".join(f"{n}=..." for n in missing)
+        arguments = ", ".join(f"{n}=..." for n in missing)
         raise TypeError(
-            f"the score {name!r} needs {given}: pass it to pruner.update(params, state, "
-            f"{given}) or compress(pruner, params, {given}). train_step and "
-            "wrap_optimizer pass grads=, the gradient at the view. To keep the pattern of "
-            "a network that is pruned already, train it with hold_zeros()."
+            f"the score {name!r} needs {arguments}: pass it to pruner.update(params, "
+            f"state, {arguments}) or compress(pruner, params, {arguments}). train_step and "
+            "wrap_optimizer pass grads=, the gradient at the view. To keep the zeros of "
+            "an already pruned network, train it with hold_zeros()."
         )
 
 
 def refuse_nan(scores: PyTree) -> None:
-    """Refuse NaN where values are known; under jit, NaN ranks highest and is kept.
+    """Refuse NaN in concrete arrays. Under jit, NaN ranks highest and is kept.
 
     Raises:
       ValueError: naming the leaf.
@@ -252,15 +262,15 @@ def refuse_nan(scores: PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
         if isinstance(leaf, Tracer) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
             continue
-        found = jnp.any(jnp.isnan(leaf))
-        # Inside of a traced function this is a tracer for known values too.
-        if not isinstance(found, Tracer) and bool(found):
+        has_nan = jnp.any(jnp.isnan(leaf))
+        # Inside a traced function this is a tracer even if the leaf is concrete.
+        if not isinstance(has_nan, Tracer) and bool(has_nan):
             raise ValueError(
-                f"{path_text(path)!r} holds a NaN, in its weights or in the gradient or "
-                "the statistics it is scored by: no ranking of them means anything."
+                f"{path_text(path)!r} contains NaN, in its weights or in the gradients or "
+                "statistics that score them. NaN cannot be ranked: check the last step."
             )
 
 
 def _product(w: jax.Array, g: jax.Array) -> jax.Array:
-    # In float32: a product of two small half floats would be zero.
+    # In float32: the product of two small float16 numbers would underflow to zero.
     return w.astype(jnp.float32) * g.astype(jnp.float32)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees aligned with the parameters that some scores need: made with the loss at hand."""
+"""Trees of gradients that some scores need, computed from the loss or the model."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ._immediate import PyTree
 def hessian_gradient(
     loss_fn: Callable[..., jax.Array], params: PyTree, *args: Any
 ) -> PyTree:
-    """The product of the Hessian and the gradient of a loss, for the score ``grasp``.
+    """Compute the Hessian of a loss times its gradient, for the score ``grasp``.
 
     Args:
       loss_fn: ``(params, *args) -> loss``, twice differentiable.
       params: a float tree.
-      *args: such as one large batch.
+      *args: the other arguments of the loss, such as one large batch.
 
     Returns:
       A tree like ``params``.
@@ -38,12 +38,13 @@ def hessian_gradient(
 
 
 def synaptic_flow(fn: Callable[..., Any], params: PyTree, *args: Any) -> PyTree:
-    """The gradient of the synaptic flow R at the magnitudes, for the score ``synflow``.
+    """Compute the gradient of the synaptic flow R, for the score ``synflow``.
 
-    R is the sum of the outputs for inputs of ones and parameters made positive.
+    R is the sum of the outputs for inputs of ones and parameters replaced by their
+    magnitudes. The gradient is taken at the magnitudes.
 
     Args:
-      fn: ``(params, *args) -> outputs``; in evaluation mode, where it has modes.
+      fn: ``(params, *args) -> outputs``, in evaluation mode if it has one.
       params: a float tree.
       *args: arrays or shapes of one batch; floats become ones.
 
@@ -51,7 +52,7 @@ def synaptic_flow(fn: Callable[..., Any], params: PyTree, *args: Any) -> PyTree:
       A tree like ``params``.
 
     Raises:
-      FloatingPointError: if the flow is no finite number, which deep networks reach.
+      FloatingPointError: if the flow is not finite, which happens in deep networks.
 
     References:
       Tanaka et al., 2020, https://arxiv.org/abs/2006.05467
@@ -77,7 +78,7 @@ def synaptic_flow(fn: Callable[..., Any], params: PyTree, *args: Any) -> PyTree:
     value, grads = jax.value_and_grad(flow)(jax.tree.map(jnp.abs, params))
     if not isinstance(value, Tracer) and not bool(jnp.isfinite(value)):
         raise FloatingPointError(
-            f"the synaptic flow is {value}: scale the initial weights down; every layer "
-            "by the same factor changes no ranking."
+            f"the synaptic flow must be finite, got {value}. Scale down the initial "
+            "weights: the same factor in every layer leaves the ranking unchanged."
         )
     return grads

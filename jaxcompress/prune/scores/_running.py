@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores with a memory: what adds up, or is averaged, over the updates."""
+"""Scores with state: sums or averages over the updates."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._immediate import PyTree, Score, check_score, require
+from ._immediate import PyTree, Score, check_extras, check_score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Running:
-    """A score that is gathered over many updates.
+    """A score that accumulates over many updates.
 
     Attributes:
-      init: ``params -> memory``, any pytree of arrays; it lives in the pruner's state.
-      add: ``(params, memory, **extras) -> memory``, at every update.
-      read: ``(params, memory) -> scores``, when masks are drawn.
+      init: ``params -> memory``, any pytree of arrays, kept in the pruner's state.
+      add: ``(params, memory, **extras) -> memory``, called at every update.
+      read: ``(params, memory) -> scores``, called when masks are redrawn.
     """
 
     init: Callable[[PyTree], PyTree]
@@ -29,38 +29,39 @@ class Running:
 
 
 def averaged(score: Score, decay: float = 0.99) -> Running:
-    """The moving average of any score: less noise than one batch has.
+    """Take the moving average of any score, to reduce the noise of single batches.
 
     Args:
-      score: what to average, such as ``saliency``.
-      decay: share of the old average in the new one, in [0, 1).
+      score: the score to average, such as ``saliency``.
+      decay: weight of the old average in the new one, in [0, 1).
 
     Example:
       >>> import jaxcompress as jc
-      >>> pruner = jc.prune.prune(0.9, score=jc.prune.scores.averaged(jc.prune.scores.saliency))
+      >>> score = jc.prune.scores.averaged(jc.prune.scores.saliency)
+      >>> pruner = jc.prune.prune(0.9, score=score)
     """
     check_score(score)
     if not 0 <= decay < 1:
-        raise ValueError(f"decay={decay} is outside [0, 1).")
+        raise ValueError(f"decay must be in [0, 1), got decay={decay}.")
 
     def add(params: PyTree, memory: PyTree, **extras: Any) -> PyTree:
-        require(score, extras)
+        check_extras(score, extras)
         new = score(params, **extras)
-        # Not corrected for the start from zero, which scales all scores alike.
+        # No bias correction: it would scale all scores alike.
         return jax.tree.map(lambda m, s: decay * m + (1 - decay) * s, memory, new)
 
-    return Running(init=_zeros, add=add, read=lambda params, memory: memory)
+    return Running(init=_make_zeros, add=add, read=lambda params, memory: memory)
 
 
 def fisher(decay: float = 0.99) -> Running:
-    """``w^2 F / 2`` with the diagonal of the empirical Fisher: optimal brain damage.
+    """Score weights by optimal brain damage: ``w^2 F / 2``, F a running diagonal Fisher.
 
-    F is the moving average of squared gradients of *batches*: smaller than that of
-    single examples by about the batch's size, for all weights alike. For the exact one,
-    pass ``fisher_diagonal(loss_fn, params, batch)`` to the score ``obd``.
+    F is the moving average of squared gradients of *batches*. It is smaller than the
+    average over single examples, by about the batch size, for all weights alike. For the
+    exact diagonal, pass ``fisher_diagonal(loss_fn, params, batch)`` to the score ``obd``.
 
     Args:
-      decay: share of the old average in the new one.
+      decay: weight of the old average in the new one.
 
     References:
       LeCun et al., 1990, "Optimal brain damage"; Theis et al., 2018,
@@ -71,7 +72,7 @@ def fisher(decay: float = 0.99) -> Running:
         del params, extras
         return jax.tree.map(lambda g: jnp.square(g.astype(jnp.float32)), grads)
 
-    squared.__name__ = "fisher"  # what a message about it should say
+    squared.__name__ = "fisher"  # the name that error messages show
     squares = averaged(squared, decay)
     return dataclasses.replace(
         squares, read=lambda params, memory: obd(params, fisher=memory)
@@ -79,7 +80,9 @@ def fisher(decay: float = 0.99) -> Running:
 
 
 def obd(params: PyTree, *, fisher: PyTree, **extras: Any) -> PyTree:
-    """``w^2 F / 2``, for the diagonal F of a Hessian or Fisher that is passed in.
+    """Score weights by ``w^2 F / 2``, for a diagonal Hessian or Fisher F that you pass in.
+
+    Pass F as ``fisher=``, for example the result of ``fisher_diagonal``.
 
     References:
       LeCun et al., 1990, "Optimal brain damage"
@@ -91,24 +94,24 @@ def obd(params: PyTree, *, fisher: PyTree, **extras: Any) -> PyTree:
 
 
 def movement(regularization: float = 0.0) -> Running:
-    """Sum of ``-w g`` over the updates: weights that move away from zero matter.
+    """Score weights by the sum of ``-w g``: weights that move away from zero score high.
 
-    What stochastic gradient descent at rate 1 would make of scores that a straight-through
-    estimator trains. Pruned weights have to keep their values, so that they can come
-    back: ``pruned=prune.treatments.frozen``. ``prune.movement_pruning`` puts the two together.
+    These are the scores that a straight-through estimator would learn by SGD at rate 1.
+    Pruned weights must keep their values to be able to return: combine it with
+    ``pruned=prune.treatments.frozen``, or use ``prune.movement_pruning``, which does.
 
-    The weights are those that the gradient was taken at where they are passed
-    (``before=``, as ``train_step`` and ``wrap_optimizer`` do), else those after the step.
+    With ``before=``, which ``train_step`` and ``wrap_optimizer`` pass, ``w`` is the weight
+    at which the gradient was taken; otherwise it is the weight after the step.
 
     Args:
-      regularization: of soft movement pruning: strength of the penalty on the sum of
-        ``sigmoid(score)``, which pushes scores down to the threshold of the budget
+      regularization: strength of the penalty of soft movement pruning, on the sum of
+        ``sigmoid(score)``. It pushes scores down to the threshold of the budget
         ``below(threshold)``.
 
     References:
       Sanh et al., 2020, https://arxiv.org/abs/2005.07683
     """
-    # It may be traced, for a sweep.
+    # It may be a tracer, in a sweep.
     penalized = not isinstance(regularization, int | float) or regularization > 0
 
     def add(
@@ -122,22 +125,24 @@ def movement(regularization: float = 0.0) -> Running:
         del extras
         params = params if before is None else before
 
-        def moved(m: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
+        def add_movement(m: jax.Array, w: jax.Array, g: jax.Array) -> jax.Array:
             push = w.astype(jnp.float32) * g.astype(jnp.float32)
             if penalized:
                 gate = jax.nn.sigmoid(m)
                 push = push + regularization * gate * (1 - gate)
             return m - push
 
-        return jax.tree.map(moved, memory, params, grads)
+        return jax.tree.map(add_movement, memory, params, grads)
 
-    def checked(params: PyTree, memory: PyTree, **extras: Any) -> PyTree:
-        require(add, extras, "movement")
+    def add_checked(params: PyTree, memory: PyTree, **extras: Any) -> PyTree:
+        check_extras(add, extras, "movement")
         return add(params, memory, **extras)
 
-    return Running(init=_zeros, add=checked, read=lambda params, memory: memory)
+    return Running(
+        init=_make_zeros, add=add_checked, read=lambda params, memory: memory
+    )
 
 
-def _zeros(params: PyTree) -> PyTree:
-    # Made of the leaf, so that they have its sharding.
+def _make_zeros(params: PyTree) -> PyTree:
+    # Computed from the leaf, to have its sharding.
     return jax.tree.map(lambda p: jnp.isnan(p).astype(jnp.float32) * 0, params)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compressors that prune while the network trains."""
+"""Compressors that prune a network while it trains."""
 
 from ._dynamic import (
     DynamicState,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Dynamic sparse training: as sparse from the start, some weights dropped, others grown."""
+"""Dynamic sparse training: constant sparsity, with weights dropped and others grown."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from ..._select import Where, is_weight
 from ...numerics import smallest
 from .._prune import prune
 from ..budgets._sparsity import Budget, erk
-from ..scores._immediate import random, refuse_nan, require
+from ..scores._immediate import check_extras, random, refuse_nan
 from ..treatments import keep
 
 Grow = Callable[..., PyTree]
-"""``(params, key, **extras) -> scores``, the highest of which are grown. Needs are
-keyword-only arguments, as for a ``Score``."""
+"""``(params, key, **extras) -> scores``. The highest-scoring weights are grown. Required
+extras are keyword-only arguments, as in a ``Score``."""
 
 
 class DynamicState(NamedTuple):
-    """State of dynamic sparse training."""
+    """State of ``dynamic_sparse`` and the compressors built on it."""
 
     count: jax.Array  # int32 []: updates so far
     kept: Active
 
     @property
     def masks(self) -> PyTree:
-        """Bool arrays like the parameters, True where the weight is kept."""
+        """Bool arrays shaped like the parameters, True where the weight is kept."""
         return self.kept.masks
 
 
 def grow_by_gradient(
     params: PyTree, key: jax.Array, *, grads: PyTree, **extras: Any
 ) -> PyTree:
-    """``|g|``, where the loss would fall fastest: RigL."""
+    """Grow where ``|g|`` is largest, so that the loss falls fastest: RigL."""
     del params, key, extras
     return jax.tree.map(jnp.abs, grads)
 
 
 def grow_at_random(params: PyTree, key: jax.Array, **extras: Any) -> PyTree:
-    """Anywhere: SET."""
+    """Grow uniformly at random: SET."""
     del extras
     return random(key)(params)
 
@@ -61,44 +61,51 @@ def dynamic_sparse(
     every: int = 100,
     budget: Budget = erk,
 ) -> Compressor:
-    """Keep so many weights of every leaf all the time, but not always the same.
+    """Train at constant sparsity: periodically drop small weights and grow others.
 
-    Starts from random masks. Every few updates the smallest weights of each leaf are
-    dropped and as many grown elsewhere, from zero and without the momentum they once had
-    (``train_step`` sees to it, for any optimizer). No optimizer step is skipped.
+    Use it with your own growth rule; ``rigl`` and ``set_training`` are the standard
+    ones. Training starts from random masks. Every ``every`` updates, the smallest
+    weights of each leaf are dropped and the same number are grown elsewhere. Grown
+    weights start from zero, with fresh momentum (``train_step`` resets it for any
+    optimizer). No optimizer step is skipped.
 
     Args:
       sparsity: fraction of the weights that are zero, in [0, 1); may be traced.
-      grow: which weights to grow (``grow_by_gradient``, ``grow_at_random``).
-      key: PRNG key of the first masks, and of random growth.
-      until: no change after this update, three quarters of the training for instance;
-        ``every`` or more, or 0 for none.
+      grow: which weights to grow: ``grow_by_gradient``, ``grow_at_random`` or your own.
+      key: PRNG key for the first masks and for random growth.
+      until: last update at which masks may change, for example three quarters of the
+        training; at least ``every``, or 0 for constant masks.
       drop: fraction of the kept weights to exchange, annealed to zero at ``until`` by a
-        cosine; or a schedule of its own.
-      every: updates between two changes.
-      budget: how the sparsity is spread over leaves, by random scores.
+        cosine; or your own schedule.
+      every: number of updates between changes.
+      budget: how the sparsity is divided among the leaves; it sees random scores.
 
     Raises:
-      ValueError: for numbers out of their range; outside of jit, for NaN weights.
-      TypeError: in ``update``, if the growth needs extras that are not passed.
+      ValueError: if a number is out of range, or, outside of jit, if weights are NaN.
+      TypeError: in ``update``, if extras that ``grow`` needs are missing.
     """
     if every < 1 or until < 0:
-        raise ValueError(f"every={every}, until={until}: 1 or more, and 0 or more.")
+        raise ValueError(
+            "every must be at least 1 and until at least 0, got "
+            f"every={every}, until={until}."
+        )
     if 0 < until < every:
         raise ValueError(
-            f"until={until}, every={every}: nothing would ever change. For masks that "
-            "stay as they are use static_sparse, or until=0."
+            f"until must be at least every, or 0 for constant masks, got until={until}, "
+            f"every={every}. For constant masks you can also use static_sparse."
         )
     if not callable(drop) and not 0 <= drop <= 1:
-        raise ValueError(f"drop={drop} is outside [0, 1].")
-    amount = (
+        raise ValueError(
+            f"drop must be in [0, 1] or an optax schedule, got drop={drop}."
+        )
+    drop_schedule = (
         drop if callable(drop) else optax.cosine_decay_schedule(drop, max(until, 1))
     )
-    start = prune(sparsity, score=random(key), budget=budget)
+    initial_pruner = prune(sparsity, score=random(key), budget=budget)
 
     def init(params: PyTree) -> DynamicState:
         refuse_nan(params)
-        masks = start.init(params).masks
+        masks = initial_pruner.init(params).masks
         return DynamicState(jnp.zeros((), jnp.int32), Active(masks))
 
     def apply(params: PyTree, state: DynamicState) -> PyTree:
@@ -107,22 +114,24 @@ def dynamic_sparse(
     def update(
         params: PyTree, state: DynamicState, **extras: Any
     ) -> tuple[PyTree, DynamicState]:
-        require(grow, extras)
+        check_extras(grow, extras)
         count = state.count + 1
-        params = apply(params, state)  # what is grown starts at zero
+        params = apply(params, state)  # grown weights start at zero
         refuse_nan(params)
 
-        def change() -> PyTree:
+        def redraw() -> PyTree:
             scores = grow(params, jax.random.fold_in(key, count), **extras)
             return jax.tree.map(
-                lambda p, m, s: _exchange(p, m, s, jnp.asarray(amount(count))),
+                lambda p, m, s: _drop_and_grow(
+                    p, m, s, jnp.asarray(drop_schedule(count))
+                ),
                 params,
                 state.masks,
                 scores,
             )
 
         due = (count % every == 0) & (count <= until)
-        masks = lax.cond(due, change, lambda: state.masks)
+        masks = lax.cond(due, redraw, lambda: state.masks)
         return params, DynamicState(count, Active(masks))
 
     return Compressor(init=init, apply=apply, update=update)
@@ -138,19 +147,21 @@ def rigl(
     budget: Budget = erk,
     where: Where = is_weight,
 ) -> Compressor:
-    """Sparse training that drops small weights and grows where the gradient is large.
+    """Train at constant sparsity with RigL: drop small weights, grow by gradient magnitude.
+
+    A good default for training a sparse network from scratch.
 
     Args:
       sparsity: fraction of the selected weights that are zero, in [0, 1).
-      key: PRNG key of the first masks.
-      until: no change after this update.
-      drop: fraction of the kept weights to exchange; annealed by a cosine.
-      every: updates between two changes.
-      budget: how the sparsity is spread over leaves.
+      key: PRNG key for the first masks.
+      until: last update at which masks may change.
+      drop: fraction of the kept weights to exchange, annealed by a cosine.
+      every: number of updates between changes.
+      budget: how the sparsity is divided among the leaves.
       where: which leaves.
 
     Raises:
-      ValueError, TypeError: as ``dynamic_sparse`` and ``masked`` say.
+      ValueError, TypeError: see ``dynamic_sparse`` and ``masked``.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -165,11 +176,11 @@ def rigl(
     References:
       Evci et al., 2020, https://arxiv.org/abs/1911.11134
     """
-    made = dynamic_sparse(
+    compressor = dynamic_sparse(
         sparsity, grow=grow_by_gradient, key=key, until=until, drop=drop, every=every,
         budget=budget,
     )  # fmt: skip
-    return masked(made, where)
+    return masked(compressor, where)
 
 
 def set_training(
@@ -182,29 +193,29 @@ def set_training(
     budget: Budget = erk,
     where: Where = is_weight,
 ) -> Compressor:
-    """Sparse training that drops small weights and grows others at random.
+    """Train at constant sparsity with SET: drop small weights, grow others at random.
 
     Args:
       sparsity: fraction of the selected weights that are zero, in [0, 1).
-      key: PRNG key of the first masks and of growth.
-      until: no change after this update.
-      drop: fraction of the kept weights to exchange; annealed by a cosine. The paper's
-        is constant: ``lambda count: 0.3``.
-      every: updates between two changes.
-      budget: how the sparsity is spread over leaves.
+      key: PRNG key for the first masks and for growth.
+      until: last update at which masks may change.
+      drop: fraction of the kept weights to exchange, annealed by a cosine. In the paper
+        it is constant: ``lambda count: 0.3``.
+      every: number of updates between changes.
+      budget: how the sparsity is divided among the leaves.
       where: which leaves.
 
     Raises:
-      ValueError: as ``dynamic_sparse`` and ``masked`` say.
+      ValueError: see ``dynamic_sparse`` and ``masked``.
 
     References:
       Mocanu et al., 2018, https://arxiv.org/abs/1707.04780
     """
-    made = dynamic_sparse(
+    compressor = dynamic_sparse(
         sparsity, grow=grow_at_random, key=key, until=until, drop=drop, every=every,
         budget=budget,
     )  # fmt: skip
-    return masked(made, where)
+    return masked(compressor, where)
 
 
 def static_sparse(
@@ -214,35 +225,37 @@ def static_sparse(
     budget: Budget = erk,
     where: Where = is_weight,
 ) -> Compressor:
-    """Random masks that never change: the baseline of sparse training.
+    """Train with random masks that never change: the baseline for sparse training.
 
     Args:
       sparsity: fraction of the selected weights that are zero, in [0, 1).
-      key: PRNG key of the masks.
-      budget: how the sparsity is spread over leaves.
+      key: PRNG key for the masks.
+      budget: how the sparsity is divided among the leaves.
       where: which leaves.
 
     Raises:
-      ValueError: as ``dynamic_sparse`` and ``masked`` say.
+      ValueError: see ``dynamic_sparse`` and ``masked``.
     """
-    made = prune(sparsity, score=random(key), budget=budget, every=_NEVER)
-    return masked(made, where)
+    compressor = prune(sparsity, score=random(key), budget=budget, every=_NEVER)
+    return masked(compressor, where)
 
 
 _NEVER = 2**31 - 1
 
 
-def _exchange(
+def _drop_and_grow(
     param: jax.Array, mask: jax.Array, scores: jax.Array, amount: jax.Array
 ) -> jax.Array:
-    """Drop a fraction of the kept weights, the smallest, and grow as many others."""
-    number = jnp.sum(mask, dtype=jnp.uint32)
-    some = jnp.round(amount * number.astype(jnp.float32)).astype(jnp.uint32)
-    some = jnp.minimum(some, number)
-    # NaN ranks last, behind any infinity: the mark of what may not be chosen.
+    """Drop the smallest fraction of the kept weights and grow as many others."""
+    kept = jnp.sum(mask, dtype=jnp.uint32)
+    swapped = jnp.round(amount * kept.astype(jnp.float32)).astype(jnp.uint32)
+    swapped = jnp.minimum(swapped, kept)
+    # NaN ranks last, behind any infinity: it marks weights that must not be picked.
     never = jnp.asarray(jnp.nan, param.dtype)
-    left = mask & ~smallest(jnp.where(mask, jnp.abs(param), never), some)
-    # What has just been dropped may be grown again, and then keeps its value.
-    worst = jnp.asarray(jnp.inf, scores.dtype)
-    loss = jnp.where(jnp.isnan(scores), worst, -scores)
-    return left | smallest(jnp.where(left, never.astype(loss.dtype), loss), some)
+    surviving = mask & ~smallest(jnp.where(mask, jnp.abs(param), never), swapped)
+    # Weights just dropped may be grown again, and then keep their values.
+    highest_cost = jnp.asarray(jnp.inf, scores.dtype)
+    costs = jnp.where(jnp.isnan(scores), highest_cost, -scores)
+    return surviving | smallest(
+        jnp.where(surviving, never.astype(costs.dtype), costs), swapped
+    )

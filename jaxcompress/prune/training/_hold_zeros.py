@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hold zeros: fine-tune a network that was pruned elsewhere."""
+"""Hold zeros: fine-tune a network that is already pruned."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class HoldState(NamedTuple):
 
     @property
     def masks(self) -> PyTree:
-        """Bool arrays like the parameters, True where the weight is kept."""
+        """Bool arrays shaped like the parameters, True where the weight is kept."""
         return self.kept.masks
 
 
 def hold_zeros(where: Where = is_weight) -> Compressor:
-    """Keep what is zero now at zero: to fine-tune a network that was pruned elsewhere.
+    """Keep weights at zero that are zero now, to fine-tune an already pruned network.
 
     Args:
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      ValueError: in ``init``, if nothing is selected, or no selected weight is zero (not
-        checked where the parameters are traced).
+      ValueError: in ``init``, if nothing is selected, or no selected weight is zero
+        (the latter is not checked for traced parameters).
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -51,9 +51,8 @@ def hold_zeros(where: Where = is_weight) -> Compressor:
             bool(m.all()) for m in leaves
         ):
             raise ValueError(
-                f"nothing is pruned: none of the {len(leaves)} selected leaves has a zero "
-                "to hold. Call init with the pruned parameters; or narrow or widen "
-                "`where`."
+                f"the selected leaves must contain zeros to hold, got {len(leaves)} leaves "
+                "without any. Call init with the pruned parameters, or change `where`."
             )
         return HoldState(Active(masks))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lottery tickets: prune what was trained, rewind what is left, train it again."""
+"""Lottery tickets: train, prune, rewind the remaining weights, train again."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from ..scores._immediate import Score, magnitude
 
 
 class LotteryState(NamedTuple):
-    """State of iterative pruning with rewinding."""
+    """State of ``lottery_ticket``."""
 
     count: jax.Array  # int32 []: updates so far
-    pruning: PyTree  # state of the pruner; its count is that of rounds
-    early: PyTree  # like params: what is rewound to; empty without rewinding
+    pruning: PyTree  # state of the pruner; it counts rounds
+    early: PyTree  # like params: the rewind point; empty without rewinding
     restart: Restart | tuple[()]
 
     @property
@@ -44,30 +44,34 @@ def lottery_ticket(
     pattern: Pattern = unstructured,
     where: Where = is_weight,
 ) -> Compressor:
-    """Prune iteratively, rewinding what is left to where it stood early in training.
+    """Find a lottery ticket: prune in rounds, rewinding the kept weights to an early step.
 
-    Training goes to step ``rewind_to``, whose parameters are stored, and on for ``every``
-    steps. Then, ``rounds`` times: a share of the weights that are left is pruned, all
-    parameters (biases and norms too) go back to the stored ones, the optimizer starts
-    anew (``train_step`` sees to it; a learning-rate schedule starts over), and training
-    goes on for ``every`` steps. In all, ``rewind_to + (rounds + 1) * every`` steps. What is
-    no parameter, such as batch statistics, is not rewound. The update that ends a round
-    rewinds: what the round has trained is what its last step was given, and one step.
+    Training runs to step ``rewind_to``, stores the parameters, and goes on for
+    ``every`` steps. Then each of the ``rounds`` rounds does this: it prunes a fraction
+    of the remaining weights, sets all parameters (biases and norms too) back to the
+    stored ones, restarts the optimizer (``train_step`` does this, and a learning-rate
+    schedule starts over), and trains for ``every`` steps. In total that takes
+    ``rewind_to + (rounds + 1) * every`` steps.
+
+    State outside the parameters, such as batch statistics, is not rewound. The rewind
+    happens in the update that ends a round, so the trained weights of a round are the
+    parameters passed to its last step, plus that step.
 
     Args:
-      sparsity: after the last round, in [0, 1); every round prunes the same share of
-        what is left, 20 % in the paper: ``1 - 0.8**rounds``.
-      rounds: of pruning.
-      every: steps of training in a round.
+      sparsity: sparsity after the last round, in [0, 1). Every round prunes the same
+        fraction of the remaining weights; for the paper's 20 %, pass ``1 -
+        0.8**rounds``.
+      rounds: number of pruning rounds.
+      every: training steps per round.
       rewind_to: the step whose parameters are stored; 0 for the initial ones; None to
-        train on without rewinding (iterative magnitude pruning).
-      score: which weights matter; of parameters alone.
-      budget: how the sparsity is spread over leaves.
-      pattern: which weights go together.
+        keep training without rewinding (iterative magnitude pruning).
+      score: how important each weight is; a function of the parameters alone.
+      budget: how the sparsity is divided among the leaves.
+      pattern: which weights are pruned together.
       where: which leaves are pruned.
 
     Raises:
-      ValueError: for numbers out of their range; in ``init``, if nothing is selected.
+      ValueError: if a number is out of range; in ``init``, if nothing is selected.
 
     References:
       Frankle and Carbin, 2019, https://arxiv.org/abs/1803.03635; rewinding: Frankle et
@@ -87,8 +91,8 @@ def lottery_ticket(
     start = rewind_to or 0
     if rounds < 1 or every < 1 or start < 0:
         raise ValueError(
-            f"rounds={rounds}, every={every}, rewind_to={rewind_to}: 1 or more rounds of "
-            "1 or more steps, rewound to step 0 or a later one."
+            "rounds and every must be at least 1, and rewind_to at least 0 or None, got "
+            f"rounds={rounds}, every={every}, rewind_to={rewind_to}."
         )
     end = start + rounds * every
     pruner = masked(
@@ -106,7 +110,7 @@ def lottery_ticket(
         count, pruning = jnp.zeros((), jnp.int32), pruner.init(params)
         if rewind_to is None:
             return LotteryState(count, pruning, (), ())
-        # A copy: the loop may donate its own.
+        # A copy, because the training loop may donate the parameters.
         early = jax.tree.map(jnp.copy, params)
         return LotteryState(count, pruning, early, Restart(jnp.zeros((), bool)))
 
@@ -123,7 +127,7 @@ def lottery_ticket(
         rewound = (count > start) & ((count - start) % every == 0) & (count <= end)
         params, early = lax.cond(
             rewound | (count == start),
-            lambda: _exchange(rewound, params, state.early),
+            lambda: _rewind_or_store(rewound, params, state.early),
             lambda: (params, state.early),
         )
         return params, LotteryState(count, pruning, early, Restart(rewound))
@@ -131,9 +135,9 @@ def lottery_ticket(
     return Compressor(init=init, apply=apply, update=update)
 
 
-def _exchange(
+def _rewind_or_store(
     rewound: jax.Array, params: PyTree, early: PyTree
 ) -> tuple[PyTree, PyTree]:
-    """Both as the stored parameters if rewound, else both as the present ones."""
-    chosen = jax.tree.map(lambda p, e: jnp.where(rewound, e, p), params, early)
-    return chosen, chosen
+    """Return the stored parameters twice if rewound, else the current ones twice."""
+    selected = jax.tree.map(lambda p, e: jnp.where(rewound, e, p), params, early)
+    return selected, selected

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Movement pruning: what training moves towards zero goes, for fine-tuning."""
+"""Movement pruning: prune weights that fine-tuning moves toward zero."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ def movement_pruning(
     every: int | Trigger = 1,
     where: Where = is_weight,
 ) -> Compressor:
-    """Prune the weights that training moves towards zero, whatever their size.
+    """Prune the weights that training moves toward zero, whatever their magnitude.
 
-    For fine-tuning a pretrained network, whose magnitudes tell of the task before.
-    Pruned weights keep their values and can come back. Needs ``grads=`` at the view.
+    Use it to fine-tune a pretrained network, whose magnitudes reflect the old task.
+    Pruned weights keep their values and can return. ``update`` needs ``grads=`` at the
+    view.
 
     Args:
-      sparsity: fraction of the selected weights to prune, or a schedule of it; a cubic
-        ramp in the paper.
-      budget: how the sparsity is spread over leaves.
-      pattern: which weights go together.
-      every: updates between two redrawings of the masks, or a ``prune.schedules.Trigger``.
+      sparsity: fraction of the selected weights to prune, or a schedule of it; the
+        paper uses a cubic ramp.
+      budget: how the sparsity is divided among the leaves.
+      pattern: which weights are pruned together.
+      every: number of updates between redraws of the masks, or a
+        ``prune.schedules.Trigger``.
       where: which leaves.
 
     Raises:
-      ValueError, TypeError: as ``prune.prune`` and ``masked`` say.
+      ValueError, TypeError: see ``prune.prune`` and ``masked``.
 
     References:
       Sanh et al., 2020, https://arxiv.org/abs/2005.07683
@@ -59,17 +61,21 @@ def soft_movement_pruning(
     every: int | Trigger = 1,
     where: Where = is_weight,
 ) -> Compressor:
-    """Movement pruning to a threshold of the score: the sparsity comes out of training.
+    """Prune weights whose movement score falls below a threshold; no preset sparsity.
+
+    Training sets the sparsity. Use it instead of ``movement_pruning`` when the sparsity
+      need not be fixed in advance.
 
     Args:
-      regularization: how hard scores are pushed down at every update, against the
-        ``-w g`` that lift them; the larger, the sparser.
-      threshold: scores below it are pruned; they start at 0.
-      every: updates between two redrawings of the masks, or a ``prune.schedules.Trigger``.
+      regularization: how strongly scores are pushed down at every update, against the
+        ``-w g`` that raises them; larger means sparser.
+      threshold: scores below it are pruned; scores start at 0.
+      every: number of updates between redraws of the masks, or a
+        ``prune.schedules.Trigger``.
       where: which leaves.
 
     Raises:
-      ValueError, TypeError: as ``prune.prune`` and ``masked`` say.
+      ValueError, TypeError: see ``prune.prune`` and ``masked``.
 
     References:
       Sanh et al., 2020, https://arxiv.org/abs/2005.07683

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training by proximal steps, which make weights exactly zero."""
+"""Proximal training: penalties that make weights exactly zero."""
 
 from __future__ import annotations
 
@@ -17,54 +17,56 @@ from ..._select import Where, is_weight, map_with_path
 from ..patterns._blocks import Blocks, Slices, block_sizes, block_sums, expand_blocks
 
 Prox = Callable[[str, jax.Array, Any], jax.Array]
-"""``(path, array, strength) -> array``: the minimum of ``|new - array|^2 / 2 +
-strength * penalty(new)``, of the array's shape and dtype; the strength is a scalar."""
+"""``(path, array, strength) -> array``: the minimizer ``new`` of ``|new - array|^2 / 2 +
+strength * penalty(new)``, with the array's shape and dtype; ``strength`` is a scalar."""
 
 Strength = float | optax.Schedule
 
 
 class ProximalState(NamedTuple):
-    """State of proximal steps."""
+    """State of ``proximal``."""
 
     count: jax.Array  # int32 []: updates so far
 
 
 def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Compressor:
-    """After each step of the optimizer, take a proximal step of a penalty.
+    """Apply a proximal step of a penalty after each optimizer step, to get exact zeros.
 
-    The optimizer minimizes the loss, the proximal step the penalty, whose kink at zero a
-    gradient cannot see: weights become zero exactly, in the raw parameters, and may come
-    back. So the view is the parameters as they are.
+    Use it for your own penalty; ``l1_pruning``, ``l0_pruning`` and
+    ``group_lasso_pruning`` are ready-made. The optimizer minimizes the loss and the
+    proximal step minimizes the penalty, whose kink at zero a gradient cannot see.
+    Weights become exactly zero in the raw parameters and may return. The view is the
+    parameters, unchanged.
 
     A proximal gradient step of a penalty ``lambda * r(w)`` at learning rate ``lr`` has
-    the strength ``lr * lambda``. The compressor does not see the learning rate, so
-    ``strength`` is that product: with a schedule of the learning rate pass
-    ``lambda count: lr(count) * lam``; both count from zero. An optimizer that scales
-    gradients weight by weight (Adam) does not scale the penalty with them.
+    strength ``lr * lambda``. The compressor does not see the learning rate, so
+    ``strength`` is that product. With a learning-rate schedule, pass ``lambda count:
+    lr(count) * lam``; both count from zero. An optimizer that scales gradients per
+    weight (Adam) does not scale the penalty with them.
 
     Args:
-      prox: ``(path, array, strength) -> array``: ``soft_threshold``, ``hard_threshold``,
-        ``group_soft_threshold()`` or your own.
-      strength: learning rate times lambda, not negative, or an optax schedule of it.
+      prox: ``(path, array, strength) -> array``: ``soft_threshold``,
+        ``hard_threshold``, ``group_soft_threshold()`` or your own.
+      strength: learning rate times lambda, at least 0, or an optax schedule of it.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      TypeError: if the strength is a text.
-      ValueError: if it is negative or NaN; and in ``init``, if ``where`` selects nothing
-        or ``prox`` refuses a leaf or changes its shape.
+      TypeError: if the strength is a string.
+      ValueError: if the strength is negative or NaN; in ``init``, if ``where`` selects
+        nothing, or ``prox`` rejects a leaf or changes its shape or dtype.
 
     References:
       Parikh and Boyd, 2014, https://web.stanford.edu/~boyd/papers/prox_algs.html
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
-      >>> def nonnegative(path, array, strength):  # a penalty of one's own
+      >>> def nonnegative(path, array, strength):  # your own penalty
       ...     return jnp.maximum(array, 0)
       >>> positive = jc.prune.proximal(nonnegative, strength=0.0)
       >>> jc.compress(positive, {"kernel": jnp.array([[-1.0, 2.0]])})["kernel"].tolist()
       [[0.0, 2.0]]
     """
-    _check(strength)
+    _check_strength(strength)
     schedule = strength if callable(strength) else lambda count: strength
 
     def step(params: PyTree, amount: jax.Array) -> PyTree:
@@ -72,13 +74,13 @@ def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Com
 
     def init(params: PyTree) -> ProximalState:
         stepped = jax.eval_shape(step, params, jnp.zeros(()))
-        map_with_path(_same_kind, params, stepped)
+        map_with_path(_check_unchanged_type, params, stepped)
         return ProximalState(jnp.zeros((), jnp.int32))
 
     def apply(params: PyTree, state: ProximalState) -> PyTree:
         del state
-        # Arrays of their own, at no cost under jit: what comes back as the same object is
-        # by law 5 left alone by `update` too.
+        # Copies, free under jit: by law 5, `update` must leave alone what `apply` returns
+        # as the same object.
         return jax.tree.map(jnp.copy, params)
 
     def update(
@@ -98,7 +100,7 @@ def soft_threshold(
 
     Args:
       path: not used.
-      array: float, of any shape.
+      array: float array of any shape.
       strength: scalar.
 
     References:
@@ -110,8 +112,8 @@ def soft_threshold(
       [-2.0, 0.0, 1.0]
     """
     del path
-    wide = _wide(array)
-    # A difference in each branch, and no product with a sign: a NaN stays a NaN.
+    wide = _widen(array)
+    # A difference in each branch, not a product with the sign: NaN stays NaN.
     moved = jnp.where(wide > 0, wide - strength, wide + strength)
     return jnp.where(jnp.abs(wide) <= strength, 0, moved).astype(array.dtype)
 
@@ -123,7 +125,7 @@ def hard_threshold(
 
     Args:
       path: not used.
-      array: float, of any shape.
+      array: float array of any shape.
       strength: scalar.
 
     References:
@@ -136,16 +138,16 @@ def hard_threshold(
     """
     del path
     # Not squared: the square of a small weight would underflow.
-    small = jnp.abs(_wide(array)) < jnp.sqrt(2 * jnp.asarray(strength, jnp.float32))
+    small = jnp.abs(_widen(array)) < jnp.sqrt(2 * jnp.asarray(strength, jnp.float32))
     return jnp.where(small, jnp.zeros((), array.dtype), array)
 
 
 def group_soft_threshold(groups: Slices | Blocks = Slices()) -> Prox:  # noqa: B008
-    """Shorten groups of weights together: the prox of the group lasso.
+    """Make a prox that shrinks groups of weights together: the prox of the group lasso.
 
     The penalty of a group of ``g`` weights is ``sqrt(g)`` times its Euclidean norm, so
-    that groups of different sizes are shrunk alike; groups whose norm is at most
-    ``strength * sqrt(g)`` become zero as a whole.
+    groups of different sizes shrink alike. A group whose norm is at most ``strength *
+    sqrt(g)`` becomes zero as a whole.
 
     Args:
       groups: ``Slices()`` for whole outputs, ``Slices(axis)``, or ``Blocks(shape)``.
@@ -166,11 +168,12 @@ def group_soft_threshold(groups: Slices | Blocks = Slices()) -> Prox:  # noqa: B
 
     def prox(path: str, array: jax.Array, strength: jax.Array | float) -> jax.Array:
         extents = groups.extents(path, array.shape)
-        wide = _wide(array)
+        wide = _widen(array)
         norm = jnp.sqrt(block_sums(wide * wide, extents))
-        least = strength * jnp.sqrt(block_sizes(array.shape, extents))
-        # Zero by a comparison, not by a factor that rounds to it.
-        factor = jnp.where(norm <= least, 0, 1 - least / jnp.where(norm > 0, norm, 1))
+        threshold = strength * jnp.sqrt(block_sizes(array.shape, extents))
+        # Compare, to get exact zeros: a computed factor may round to a nonzero value.
+        safe_norm = jnp.where(norm > 0, norm, 1)
+        factor = jnp.where(norm <= threshold, 0, 1 - threshold / safe_norm)
         shrunk = wide * expand_blocks(factor, array.shape, extents)
         return shrunk.astype(array.dtype)
 
@@ -178,14 +181,14 @@ def group_soft_threshold(groups: Slices | Blocks = Slices()) -> Prox:  # noqa: B
 
 
 def l1_pruning(strength: Strength, *, where: Where = is_weight) -> Compressor:
-    """Train toward sparse weights: L1 by proximal steps (soft thresholding).
+    """Train toward sparse weights with an L1 penalty (proximal soft thresholding).
 
     Args:
       strength: learning rate times lambda, or a schedule of it; see ``proximal``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      ValueError: for a negative strength; and in ``init``, if nothing is selected.
+      ValueError: if the strength is negative; in ``init``, if nothing is selected.
 
     References:
       Daubechies et al., 2004, https://arxiv.org/abs/math/0307152
@@ -202,17 +205,18 @@ def l1_pruning(strength: Strength, *, where: Where = is_weight) -> Compressor:
 
 
 def l0_pruning(strength: Strength, *, where: Where = is_weight) -> Compressor:
-    """Train toward few weights: L0 by proximal steps (iterative hard thresholding).
+    """Train toward few nonzero weights with an L0 penalty (iterative hard thresholding).
 
-    What is larger than ``sqrt(2 * strength)`` is not shrunk; what is smaller is zero, and
-    stays so unless one step of the optimizer carries it over the threshold.
+    Weights above ``sqrt(2 * strength)`` in magnitude are not shrunk. Smaller weights
+    are set to zero, and stay there unless a single optimizer step carries them over the
+    threshold.
 
     Args:
       strength: learning rate times lambda, or a schedule of it; see ``proximal``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      ValueError: for a negative strength; and in ``init``, if nothing is selected.
+      ValueError: if the strength is negative; in ``init``, if nothing is selected.
 
     References:
       Blumensath and Davies, 2008, https://arxiv.org/abs/0805.0510
@@ -232,9 +236,10 @@ def group_lasso_pruning(
     groups: Slices | Blocks = Slices(),  # noqa: B008
     where: Where = is_weight,
 ) -> Compressor:
-    """Train toward whole zero outputs or blocks: the group lasso by proximal steps.
+    """Train toward outputs or blocks that are zero as a whole, with a group lasso penalty.
 
-    Nothing keeps the last group of a leaf: a strength that is too high removes them all.
+    It works by proximal steps. The last group of a leaf is not protected: if the
+    strength is too high, all groups become zero.
 
     Args:
       strength: learning rate times lambda, or a schedule of it; see ``proximal``.
@@ -242,7 +247,7 @@ def group_lasso_pruning(
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      ValueError: for a negative strength; and in ``init``, if nothing is selected, or
+      ValueError: if the strength is negative; in ``init``, if nothing is selected, or
         the groups of a leaf are ambiguous.
 
     References:
@@ -257,26 +262,27 @@ def group_lasso_pruning(
     return proximal(group_soft_threshold(groups), strength=strength, where=where)
 
 
-def _wide(array: jax.Array) -> jax.Array:
+def _widen(array: jax.Array) -> jax.Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
 
 
-def _same_kind(path: str, old: Any, new: Any) -> None:
+def _check_unchanged_type(path: str, old: Any, new: Any) -> None:
     if (old.shape, old.dtype) != (new.shape, new.dtype):
         raise ValueError(
-            f"{path!r}: prox turned {old.dtype}{list(old.shape)} into {new.dtype}"
-            f"{list(new.shape)}."
+            f"{path!r}: prox must keep shape and dtype, got {new.dtype}{list(new.shape)} "
+            f"from {old.dtype}{list(old.shape)}."
         )
 
 
-def _check(strength: Strength) -> None:
+def _check_strength(strength: Strength) -> None:
     if isinstance(strength, str):
         raise TypeError(
-            f"strength={strength!r} is a text; pass a number or a schedule."
+            f"strength must be a number or an optax schedule, got the string {strength!r}."
         )
     if callable(strength) or isinstance(strength, Tracer):
         return
     if not strength >= 0:
         raise ValueError(
-            f"strength={strength}: learning rate times lambda is 0 or more."
+            "strength (learning rate times lambda) must be at least 0, got "
+            f"strength={strength}."
         )

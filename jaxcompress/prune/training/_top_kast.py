@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Top-KAST: a sparse forward pass, and gradients for a few weights more."""
+"""Top-KAST: a sparse forward pass, with gradients for slightly more weights."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ..treatments import keep
 
 
 class TopKastState(NamedTuple):
-    """State of top-KAST."""
+    """State of ``top_kast``."""
 
     count: jax.Array  # int32 []: updates so far
-    forward: PyTree  # bool, like params: what the model sees
-    kept: Active  # bool, like params: what gets a gradient; these, and some more
+    forward: PyTree  # bool, like params: the weights in the view
+    kept: Active  # bool, like params: the weights with a gradient, a superset
 
     @property
     def masks(self) -> PyTree:
-        """Bool arrays like the parameters, True where the view is not zero."""
+        """Bool arrays shaped like the parameters, True where the view is not zero."""
         return self.forward
 
 
@@ -42,24 +42,25 @@ def top_kast(
     budget: Budget = uniform,
     where: Where = is_weight,
 ) -> Compressor:
-    """Compute with the largest weights, and train some more than these.
+    """Train with the largest weights only, and gradients for a few more (Top-KAST).
 
-    The forward pass is as sparse as ``sparsity`` says all the time. Gradients go to the
-    weights that a lower sparsity would keep, so that some just below the threshold can
-    overtake others; the rest stand still. No dense gradient is needed, in principle: here
-    it is computed and not used.
+    The forward pass is at ``sparsity`` throughout training. Gradients go to the weights
+    that the lower ``backward_sparsity`` would keep, so weights just below the threshold
+    can overtake others; the rest do not move. In principle this needs no dense
+    gradient; this implementation computes it and discards it.
 
     Args:
-      sparsity: fraction of the selected weights that the model does not see, in [0, 1).
+      sparsity: fraction of the selected weights that are zero in the view, in [0, 1).
       backward_sparsity: fraction that gets no gradient; less than ``sparsity``.
-      decay: the share by which ``update`` shrinks weights; those that are trained and
-        not seen, by that over the density of the forward pass, as the paper does.
-      every: updates between two redrawings of the masks.
-      budget: how the sparsity is spread over leaves.
+      decay: the fraction by which ``update`` shrinks the weights in the view. Weights
+        that are trained but not in the view shrink by this divided by the forward
+        density, as in the paper.
+      every: number of updates between redraws of the masks.
+      budget: how the sparsity is divided among the leaves.
       where: which leaves.
 
     Raises:
-      ValueError: for numbers out of their range; in ``init``, if nothing is selected.
+      ValueError: if a number is out of range; in ``init``, if nothing is selected.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -77,12 +78,16 @@ def top_kast(
     """
     if not 0 <= backward_sparsity < sparsity < 1:
         raise ValueError(
-            f"sparsity={sparsity}, backward_sparsity={backward_sparsity}: "
-            "0 <= backward_sparsity < sparsity < 1, more weights trained than seen."
+            "0 <= backward_sparsity < sparsity < 1 must hold, so that more weights are "
+            f"trained than used, got sparsity={sparsity}, "
+            f"backward_sparsity={backward_sparsity}."
         )
     if every < 1 or not 0 <= decay < 1:
-        raise ValueError(f"every={every} is below 1, or decay={decay} not in [0, 1).")
-    more = decay / (1 - sparsity)
+        raise ValueError(
+            "every must be at least 1 and decay in [0, 1), got "
+            f"every={every}, decay={decay}."
+        )
+    backward_decay = decay / (1 - sparsity)
 
     def draw(params: PyTree) -> tuple[PyTree, PyTree]:
         scores = magnitude(params)
@@ -105,8 +110,8 @@ def top_kast(
         )
 
     def shrink(p: jax.Array, forward: jax.Array, backward: jax.Array) -> jax.Array:
-        share = jnp.where(forward, decay, jnp.where(backward, more, 0.0))
-        return p * (1 - share).astype(p.dtype)
+        rate = jnp.where(forward, decay, jnp.where(backward, backward_decay, 0.0))
+        return p * (1 - rate).astype(p.dtype)
 
     def update(
         params: PyTree, state: TopKastState, **extras: Any

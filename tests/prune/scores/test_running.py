@@ -209,7 +209,7 @@ def test_what_is_missing_is_said_and_eager_equals_jit(score):
 
 
 def test_what_makes_a_score_is_not_one():
-    with pytest.raises(TypeError, match="score=fisher does not take"):
+    with pytest.raises(TypeError, match="score must take .* got fisher"):
         prune.scores.averaged(prune.scores.fisher)  # pyright: ignore[reportArgumentType]
 
 
@@ -219,5 +219,5 @@ def test_a_bad_decay(decay):
         lambda: prune.scores.averaged(prune.scores.snip, decay),
         lambda: prune.scores.fisher(decay),
     ):
-        with pytest.raises(ValueError, match=r"outside \[0, 1\)"):
+        with pytest.raises(ValueError, match=r"must be in \[0, 1\), got"):
             make()

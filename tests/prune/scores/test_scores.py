@@ -186,7 +186,9 @@ def test_statistics_of_another_kind_are_refused():
         lambda p, x: x @ p["kernel"], params, [x], jc.program.statistics.gram()
     )
     for score in (prune.scores.wanda, prune.scores.activation):
-        with pytest.raises(ValueError, match="'kernel': these are statistics of gram"):
+        with pytest.raises(
+            ValueError, match="'kernel': stats must come from .* got statistics of gram"
+        ):
             score(params, stats=gram)
         with pytest.raises(TypeError, match="needs stats=..."):
             jc.compress(prune.prune(0.5, score=score), params)
@@ -211,5 +213,5 @@ def test_a_nan_is_named_outside_of_jit_and_stays_visible_inside(where):
         trees["params"], pruner.init(PARAMS), grads=trees["grads"]
     )
     assert state.masks["b"]["kernel"][1, 1]
-    with pytest.raises(ValueError, match="'b/kernel' holds a NaN"):
+    with pytest.raises(ValueError, match="'b/kernel' contains NaN"):
         jc.compress(pruner, trees["params"], grads=trees["grads"])

@@ -129,5 +129,7 @@ def test_integer_inputs_stay_and_a_flow_that_overflows_is_told():
     flow = synaptic_flow(fn, params, jnp.asarray([1, 1, 4]), jnp.zeros(()))
     assert flow["embedding"][:, 0].tolist() == [0, 6, 0, 0, 3]
     huge = jax.tree.map(lambda p: 1e30 * p, params)
-    with pytest.raises(FloatingPointError, match="synaptic flow is inf: scale"):
+    with pytest.raises(
+        FloatingPointError, match="synaptic flow must be finite, got inf. Scale"
+    ):
         synaptic_flow(fn, huge, jnp.asarray([0]), jnp.zeros(()))

@@ -288,16 +288,18 @@ def test_what_is_wrong_is_said():
     with pytest.raises(TypeError, match="needs grads"):
         c.update(KERNEL, state, grads=None)
     for kwargs in ({"every": 0}, {"until": -1}):
-        with pytest.raises(ValueError, match="1 or more, and 0 or more"):
+        with pytest.raises(
+            ValueError, match="every must be at least 1 and until at least 0"
+        ):
             rigl(**kwargs)
-    with pytest.raises(ValueError, match=r"drop=1.5 is outside \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"drop must be in \[0, 1\] .* got drop=1.5"):
         rigl(drop=1.5)
-    with pytest.raises(ValueError, match="sparsity=90 is outside .* mean 0.9"):
+    with pytest.raises(ValueError, match="sparsity must be in .* got 90.* mean 0.9"):
         jc.rigl(90, key=KEY, until=0)
     with pytest.raises(ValueError, match="'\\*/kernal' selected none of 4 leaves"):
         rigl(where="*/kernal").init(PARAMS)
     bad = {"kernel": jnp.full((2, 2), jnp.nan)}
-    with pytest.raises(ValueError, match="'kernel' holds a NaN"):
+    with pytest.raises(ValueError, match="'kernel' contains NaN"):
         rigl().init(bad)
 
 

@@ -112,11 +112,11 @@ def test_a_member_of_a_sweep_equals_a_solo_run():
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
-        ((0.5, 0.8), {}, "more weights trained than seen"),
+        ((0.5, 0.8), {}, "more weights are trained than used"),
         ((0.5, 0.5), {}, "0 <= backward_sparsity < sparsity < 1"),
         ((80, 50), {}, "sparsity=80, backward_sparsity=50"),
-        ((0.8, 0.5), {"every": 0}, "every=0 is below 1"),
-        ((0.8, 0.5), {"decay": 1.0}, r"decay=1.0 not in \[0, 1\)"),
+        ((0.8, 0.5), {"every": 0}, "every must be at least 1 .* got every=0"),
+        ((0.8, 0.5), {"decay": 1.0}, r"decay in \[0, 1\), got .*decay=1.0"),
     ],
 )
 def test_bad_arguments(args, kwargs, message):
