@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _variants(
     model: Any, fn: Callable[..., Any], variables: Any, x: jax.Array, steps: int
 ) -> dict[str, _harness.Variant]:
-    weights = jc.weight_quantization(bits=8, granularity=jc.PerChannel(axis=-1))
+    weights = jc.weight_quantization(
+        bits=8, granularity=jc.PerChannel(axes=jc.Axes(outputs=-1))
+    )
     average = jc.program.ActivationQuantizer()
     dynamic = jc.program.ActivationQuantizer(
         jc.formats.Int(8), jc.quantize.scales.dynamic()

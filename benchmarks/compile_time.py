@@ -21,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = _harness.parse(made, argv)
     task = _models.make(settings.model, quick=settings.quick)
     pruner = jc.magnitude_pruning(0.9, every=100)
-    four_bits = jc.weight_quantization(bits=4, granularity=jc.PerChannel(axis=-1))
+    four_bits = jc.weight_quantization(
+        bits=4, granularity=jc.PerChannel(axes=jc.Axes(outputs=-1))
+    )
     compressors = {"float": jc.identity()}
     if not settings.quick:
         compressors |= {"mask every 100": pruner, "4 bits": four_bits}

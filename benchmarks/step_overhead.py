@@ -54,7 +54,9 @@ def _variants(task: _models.Task, steps: int) -> dict[str, _harness.Variant]:
     def pruner(every: int) -> jc.Compressor:
         return jc.magnitude_pruning(0.9, every=every)
 
-    four_bits = jc.weight_quantization(bits=4, granularity=jc.PerChannel(axis=-1))
+    four_bits = jc.weight_quantization(
+        bits=4, granularity=jc.PerChannel(axes=jc.Axes(outputs=-1))
+    )
     both = jc.chain(pruner(100), four_bits)
     return {
         "float": _block(task, steps),

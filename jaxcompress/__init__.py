@@ -13,6 +13,7 @@ from . import (
     teacher_cache,
     testing,
 )
+from ._axes import Axes
 from ._combine import chain, masked, partition
 from ._compressor import (
     Active,
@@ -55,6 +56,7 @@ from .program import (
     rewrite,
     sites,
     taps,
+    weight_axes,
 )
 from .prune import (
     lottery_ticket,
@@ -74,6 +76,8 @@ from .train import TrainState, train_step
 from .wrap import unwrap, wrap_optimizer
 
 __all__ = [
+    "Axes",
+    "weight_axes",
     "Active",
     "ArtifactError",
     "Aux",

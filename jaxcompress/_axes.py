@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which axis of a weight is its output, and which one is summed over."""
+"""Which axes of a weight are its outputs, which are summed over, which stack layers."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,87 +11,150 @@ import numpy as np
 from ._select import matches
 
 Axis = int | tuple[int, ...]
-AxisOrMap = Axis | Mapping[str, Axis] | None
 
 
-def output_axes(path: str, shape: Sequence[int], axis: AxisOrMap) -> tuple[int, ...]:
-    """The axes along which the outputs of a weight lie, as non-negative numbers.
+@dataclasses.dataclass(frozen=True)
+class Axes:
+    """The role of each axis of a weight.
 
-    Rank says little: ``(3, 64, 64)`` is a one-dimensional convolution, or three dense
-    layers stacked by ``nn.scan``. So only matrices have a default, by name: the last
-    axis of ``kernel`` and ``w``, the first of Equinox's ``weight``.
+    A technique picks the role it needs: scales per channel follow ``outputs``, groups and
+    N:M patterns lie along ``contraction``, and every stacked layer is treated on its own.
+    Name as few roles as determine the rest: an axis that is not named takes the missing
+    role, so ``Axes(outputs=-1)`` is enough for a Flax convolution.
 
-    Args:
-      path: path text of the leaf, for its name and for messages.
-      shape: shape of the leaf.
-      axis: None for the default, an axis, several axes, or ``{glob: axis}``.
+    Attributes:
+      outputs: axes along which the outputs lie.
+      contraction: axes that the product sums over.
+      layers: axes along which ``nn.scan`` or ``vmap`` stacks layers.
+
+    Example:
+      >>> import jaxcompress as jc
+      >>> int8 = jc.PerChannel(axes=jc.Axes(outputs=-1))
+      >>> int8.scale_shape("Conv_0/kernel", (3, 3, 16, 32))
+      (1, 1, 1, 32)
+    """
+
+    outputs: Axis | None = None
+    contraction: Axis | None = None
+    layers: Axis | None = None
+
+
+AxesLike = Axes | Mapping[str, Axes] | None
+"""``None`` reads the axes of a matrix from the name of the leaf. ``Axes`` holds for every
+leaf. A mapping goes from paths or globs to ``Axes``; ``weight_axes(fn, params, *args)``
+returns one."""
+
+
+def check_axes(axes: AxesLike) -> None:
+    """Refuse a value that does not describe axes.
 
     Raises:
-      ValueError: if the default is ambiguous or an axis is out of range.
+      TypeError: naming the value and how to write what was probably meant.
     """
-    chosen = _chosen(path, axis)
-    if chosen is None:
-        _needs_rank_two(path, shape, "the output axis")
-        return (0,) if path.rsplit("/", 1)[-1] == "weight" else (1,)
-    return _normalized(path, shape, chosen)
+    if axes is None or isinstance(axes, Axes):
+        return
+    if isinstance(axes, Mapping):
+        wrong = next((a for a in axes.values() if not isinstance(a, Axes)), None)
+        if wrong is None:
+            return
+        raise TypeError(
+            f"axes must map paths or globs to Axes, got {wrong!r}. Write "
+            "{'Conv_*/kernel': Axes(outputs=-1)}."
+        )
+    raise TypeError(
+        "axes must be None, Axes(...), {glob: Axes(...)} or weight_axes(fn, params, *args), "
+        f"got {axes!r}. To name output axes write Axes(outputs=...); to name the axes that "
+        "are summed over write Axes(contraction=...)."
+    )
 
 
-def contraction_axis(path: str, shape: Sequence[int], axis: AxisOrMap) -> int:
-    """The axis of a weight that is summed over, as a non-negative number.
+def output_axes(path: str, shape: Sequence[int], axes: AxesLike) -> tuple[int, ...]:
+    """The output axes of a weight and those that stack layers, ascending.
 
     Args:
-      path: path text of the leaf, for its name and for messages.
+      path: path text of the leaf.
       shape: shape of the leaf.
-      axis: None for the default (a matrix's axis that is not its output), an axis, or
-        ``{glob: axis}``.
+      axes: the roles of its axes.
 
     Raises:
-      ValueError: if the default is ambiguous, or it is not one axis, or out of range.
+      ValueError: if the roles cannot be told, overlap, or are out of range.
     """
-    axes = contraction_axes(path, shape, axis)
-    if len(axes) != 1:
-        raise ValueError(f"{path!r}: one contraction axis is needed, not {axes}.")
-    return axes[0]
+    roles = _resolve(path, shape, axes)
+    return tuple(sorted({*roles[0], *roles[2]}))
 
 
 def contraction_axes(
-    path: str, shape: Sequence[int], axis: AxisOrMap
+    path: str, shape: Sequence[int], axes: AxesLike
 ) -> tuple[int, ...]:
-    """All axes of a weight that are summed over, ascending, as non-negative numbers.
+    """The axes of a weight that the product sums over, ascending.
 
     Args:
-      path: path text of the leaf, for its name and for messages.
+      path: path text of the leaf.
       shape: shape of the leaf.
-      axis: None for the default (a matrix's axis that is not its output), an axis,
-        several axes, or ``{glob: axis}``.
+      axes: the roles of its axes.
 
     Raises:
-      ValueError: if the default is ambiguous or an axis is out of range.
+      ValueError: if the roles cannot be told, overlap, or are out of range.
     """
-    chosen = _chosen(path, axis)
-    if chosen is None:
-        _needs_rank_two(path, shape, "the contraction axis")
-        return (1 - output_axes(path, shape, None)[0],)
-    return _normalized(path, shape, chosen)
+    return _resolve(path, shape, axes)[1]
 
 
-def chosen_axes(path: str, shape: Sequence[int], axis: AxisOrMap) -> tuple[int, ...]:
-    """The axes that are named for a leaf, as non-negative numbers; none where none is.
+def layer_axes(path: str, shape: Sequence[int], axes: AxesLike) -> tuple[int, ...]:
+    """The axes of a leaf that stack layers, ascending; empty unless they are named.
 
     Raises:
       ValueError: if an axis is out of range.
     """
-    chosen = _chosen(path, axis)
-    return () if chosen is None else _normalized(path, shape, chosen)
+    roles = _look_up(path, axes)
+    layers = None if roles is None else roles.layers
+    return () if layers is None else normalize_axes(path, shape, layers)
 
 
-def _chosen(path: str, axis: AxisOrMap) -> Axis | None:
-    if isinstance(axis, Mapping):
-        return next((a for glob, a in axis.items() if matches(glob, path)), None)
-    return axis
+def _resolve(
+    path: str, shape: Sequence[int], axes: AxesLike
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Output, contraction and layer axes of one leaf."""
+    roles = _look_up(path, axes) or Axes()
+    layers = () if roles.layers is None else normalize_axes(path, shape, roles.layers)
+    rest = tuple(i for i in range(len(shape)) if i not in layers)
+    if roles.outputs is None and roles.contraction is None:
+        if len(rest) != 2:
+            raise ValueError(_cannot_tell(path, shape, axes))
+        outputs_first = path.rsplit("/", 1)[-1] == "weight"
+        outputs = rest[:1] if outputs_first else rest[1:]
+        return outputs, tuple(i for i in rest if i not in outputs), layers
+    named = [
+        None if role is None else normalize_axes(path, shape, role)
+        for role in (roles.outputs, roles.contraction)
+    ]
+    outputs, contraction = named
+    if contraction is None:
+        contraction = tuple(i for i in rest if i not in (outputs or ()))
+    if outputs is None:
+        outputs = tuple(i for i in rest if i not in contraction)
+    overlap = set(outputs) & set(contraction)
+    if overlap:
+        raise ValueError(
+            f"{path!r}: axis {min(overlap)} of {tuple(shape)} cannot be both an output "
+            f"and summed over, got {roles}."
+        )
+    return outputs, contraction, layers
 
 
-def _normalized(path: str, shape: Sequence[int], axis: Axis) -> tuple[int, ...]:
+def _look_up(path: str, axes: AxesLike) -> Axes | None:
+    if not isinstance(axes, Mapping):
+        return axes
+    if path in axes:  # a path stands for itself, whatever characters it has
+        return axes[path]
+    return next((a for glob, a in axes.items() if matches(glob, path)), None)
+
+
+def normalize_axes(path: str, shape: Sequence[int], axis: Axis) -> tuple[int, ...]:
+    """Axes of a leaf as ascending non-negative numbers.
+
+    Raises:
+      ValueError: if an axis is out of range.
+    """
     axes = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
     for a in axes:
         if not -len(shape) <= a < len(shape):
@@ -100,12 +164,14 @@ def _normalized(path: str, shape: Sequence[int], axis: Axis) -> tuple[int, ...]:
     return tuple(sorted({int(a) % len(shape) for a in axes}))
 
 
-def _needs_rank_two(path: str, shape: Sequence[int], what: str) -> None:
-    if len(shape) != 2:
-        raise ValueError(
-            f"{path!r} has shape {tuple(shape)}: {what} of a leaf of rank {len(shape)} "
-            "cannot be told from its rank. Pass axis=: for a Flax convolution the "
-            "outputs are axis -1 and the inputs axis -2; for layers stacked by nn.scan "
-            "add their axis, as in (0, -1). axis={'Conv_*/kernel': -1} names leaves; "
-            "jaxcompress.program.weight_axes reads all of them from the function."
-        )
+def _cannot_tell(path: str, shape: Sequence[int], axes: AxesLike) -> str:
+    reason = getattr(axes, "unknown", {}).get(path)
+    because = f" weight_axes could not read them: {reason}." if reason else ""
+    return (
+        f"{path!r} has shape {tuple(shape)}: its output and contraction axes cannot be "
+        f"told from its rank, {len(shape)}.{because} Pass "
+        "axes=jaxcompress.weight_axes(fn, params, *args), which reads them from the "
+        f"function, or name them: axes={{{path!r}: Axes(outputs=...)}}. A Flax convolution "
+        "has outputs=-1, an Equinox convolution outputs=0; for layers stacked by nn.scan "
+        "add layers=0."
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._axes import AxisOrMap, contraction_axes
+from .._axes import AxesLike, contraction_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Matrices:
 
 
 def matrices(
-    path: str, shape: Sequence[int], stats: Any, axis: AxisOrMap = None
+    path: str, shape: Sequence[int], stats: Any, axes: AxesLike = None
 ) -> Matrices:
     """Read the layout of a weight from its statistics.
 
@@ -81,8 +81,8 @@ def matrices(
       stats: its ``program.statistics.Gram``, with ``count`` of shape ``([layers])`` and
         ``gram`` of shape ``([layers,] [groups,] features, features)``. Axes of layers lead among
         those that are not summed over; groups come next, or split the outputs.
-      axis: contraction axes; None for the default of a matrix, an axis, several axes, or
-        ``{glob: axes}``, such as ``program.weight_axes(...).contraction``.
+      axes: which axes of the weight are summed over: None for the default of a matrix,
+        ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
 
     Raises:
       ValueError: if the default is ambiguous, or the statistics do not fit the axes.
@@ -91,12 +91,12 @@ def matrices(
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
       >>> convolution = jnp.ones((3, 3, 2, 8))  # 2 groups of 4 outputs
       >>> stats = jc.program.statistics.Gram(jnp.uint32(1), jnp.ones((2, 18, 18)))
-      >>> layout = matrices("kernel", convolution.shape, stats, axis=(0, 1, 2))
+      >>> layout = matrices("kernel", convolution.shape, stats, jc.Axes(outputs=-1))
       >>> layout.split(convolution).shape
       (2, 18, 4)
     """
     shape = tuple(shape)
-    inside = contraction_axes(path, shape, axis)
+    inside = contraction_axes(path, shape, axes)
     rest = tuple(i for i in range(len(shape)) if i not in inside)
     features = math.prod(shape[i] for i in inside)
     layers = stats.count.ndim
@@ -117,20 +117,20 @@ def matrices(
 
 
 def matrix_problems(
-    weights: Mapping[str, jax.Array], stats: Mapping[str, Any], axis: AxisOrMap = None
+    weights: Mapping[str, jax.Array], stats: Mapping[str, Any], axes: AxesLike = None
 ) -> tuple[dict[str, Matrices], dict[str, tuple[jax.Array, jax.Array]]]:
     """Weights and second moments as matrices, for ``batched``.
 
     Args:
       weights: by path.
       stats: of each its ``program.statistics.Gram``.
-      axis: see ``matrices``.
+      axes: see ``matrices``.
 
     Returns:
       By path, the layouts; and pairs of float32 ``(batch, features, outputs)`` and
       ``(batch, features, features)``.
     """
-    layouts = {p: matrices(p, w.shape, stats[p], axis) for p, w in weights.items()}
+    layouts = {p: matrices(p, w.shape, stats[p], axes) for p, w in weights.items()}
     problems = {
         p: (
             layouts[p].split(w.astype(jnp.float32)),
@@ -188,8 +188,8 @@ def _check(path: str, shape: tuple[int, ...], inside: Any, stats: Any) -> None:
         raise ValueError(
             f"{path!r} has shape {shape} and {features} weights along its contraction "
             f"axes {inside}, but its statistics are of {stats.gram.shape[-1]} features. "
-            "Name all axes that are summed over with axis=; "
-            "jaxcompress.program.weight_axes(...).contraction reads them."
+            "Name all axes that are summed over with axes=; "
+            "jaxcompress.weight_axes(fn, params, *args) reads them."
         )
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Block formats by name: MX and NVFP4."""
+"""Block formats for weights: MX and NVFP4."""
 
 from __future__ import annotations
 
-from .._axes import AxisOrMap
+from .._axes import AxesLike
 from .._compressor import Compressor
 from .._select import Where, is_weight
 from ..formats import E2M1, Format
@@ -14,17 +14,17 @@ from .scales._block import power_of_two, two_level
 
 
 def mx_quantization(
-    fmt: Format = E2M1, *, axis: AxisOrMap = None, where: Where = is_weight
+    fmt: Format = E2M1, *, axes: AxesLike = None, where: Where = is_weight
 ) -> Compressor:
-    """Quantize weights to a Microscaling format: blocks of 32 that share an exponent.
+    """Quantize weights to a Microscaling (MX) format: blocks of 32 share an exponent.
 
-    MXFP4 with ``E2M1`` (4.25 bits a weight), MXFP6 with ``E2M3`` or ``E3M2``, MXFP8 with
-    ``E4M3`` or ``E5M2``, MXINT8 with ``Int(8)``. Gradients pass straight through.
+    Use ``E2M1`` for MXFP4 (4.25 bits per weight), ``E2M3`` or ``E3M2`` for MXFP6, ``E4M3``
+    or ``E5M2`` for MXFP8, and ``Int(8)`` for MXINT8. Gradients pass straight through.
 
     Args:
-      fmt: of the elements.
-      axis: that products sum over; see ``PerGroup``.
-      where: which leaves.
+      fmt: format of the elements.
+      axes: which axes products sum over; see ``PerGroup``.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -38,7 +38,7 @@ def mx_quantization(
     """
     return weight_quantization(
         fmt=fmt,
-        granularity=PerGroup(32, axis),
+        granularity=PerGroup(32, axes),
         scale=power_of_two,
         gradient=pass_through,
         where=where,
@@ -46,13 +46,13 @@ def mx_quantization(
 
 
 def nvfp4_quantization(
-    *, axis: AxisOrMap = None, where: Where = is_weight
+    *, axes: AxesLike = None, where: Where = is_weight
 ) -> Compressor:
-    """Quantize weights to NVFP4: blocks of 16, each with an E4M3 scale (4.5 bits).
+    """Quantize weights to NVFP4: blocks of 16 share an E4M3 scale (4.5 bits per weight).
 
     Args:
-      axis: that products sum over; see ``PerGroup``.
-      where: which leaves.
+      axes: which axes products sum over; see ``PerGroup``.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -65,7 +65,7 @@ def nvfp4_quantization(
     """
     return weight_quantization(
         fmt=E2M1,
-        granularity=PerGroup(16, axis),
+        granularity=PerGroup(16, axes),
         scale=two_level,
         gradient=pass_through,
         where=where,

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, cast
 
-from .._axes import AxisOrMap, chosen_axes, contraction_axis, output_axes
+from .._axes import AxesLike, check_axes, contraction_axes, layer_axes, output_axes
 
 
 class Granularity(Protocol):
@@ -20,24 +21,28 @@ class Granularity(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class PerTensor:
-    """One scale for the whole leaf, or for each layer of a stack.
+    """One scale for the whole leaf, or one for each layer of a stack.
 
     Attributes:
-      layers: the axis along which ``nn.scan`` or ``vmap`` stacks layers (several axes, or
-        ``{glob: axis}``), each with a scale of its own; None: there is none.
+      axes: which axes stack layers (``Axes(layers=0)``, ``{glob: Axes(...)}`` or
+        ``weight_axes(fn, params, x)``). Each layer then has its own scale. With None the
+        whole leaf shares one.
 
     Example:
       >>> import jaxcompress as jc
-      >>> jc.PerTensor(layers=0).scale_shape("layers/kernel", (12, 64, 64))
+      >>> jc.PerTensor(axes=jc.Axes(layers=0)).scale_shape("layers/kernel", (12, 64, 64))
       (12, 1, 1)
     """
 
-    layers: AxisOrMap = None
+    axes: AxesLike = None
+
+    def __post_init__(self) -> None:
+        check_axes(self.axes)
 
     def scale_shape(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
-        """1 along every axis that is not one of layers."""
-        kept = chosen_axes(path, shape, self.layers)
-        return tuple(n if i in kept else 1 for i, n in enumerate(shape))
+        """The layer dimensions, 1 elsewhere."""
+        layers = layer_axes(path, shape, self.axes)
+        return tuple(n if i in layers else 1 for i, n in enumerate(shape))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,55 +50,86 @@ class PerChannel:
     """One scale for each output channel.
 
     Attributes:
-      axis: output axis; None for the default of a matrix, an axis, several axes (with
-        the axis along which ``nn.scan`` stacks layers), or ``{glob: axis}``, which
-        ``jaxcompress.program.weight_axes`` reads from the function.
+      axes: where the outputs of each leaf lie: None for the default of a matrix,
+        ``Axes(outputs=-1)``, ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
 
     Example:
       >>> import jaxcompress as jc
       >>> jc.PerChannel().scale_shape("Dense_0/kernel", (784, 300))
       (1, 300)
-      >>> jc.PerChannel(axis=-1).scale_shape("Conv_0/kernel", (3, 3, 16, 32))
+      >>> convolution = jc.PerChannel(axes=jc.Axes(outputs=-1))
+      >>> convolution.scale_shape("Conv_0/kernel", (3, 3, 16, 32))
       (1, 1, 1, 32)
     """
 
-    axis: AxisOrMap = None
+    axes: AxesLike = None
+
+    def __post_init__(self) -> None:
+        check_axes(self.axes)
 
     def scale_shape(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
-        """The output dimensions, 1 elsewhere."""
-        kept = output_axes(path, shape, self.axis)
-        return tuple(n if i in kept else 1 for i, n in enumerate(shape))
+        """The output and layer dimensions, 1 elsewhere."""
+        outputs = output_axes(path, shape, self.axes)
+        return tuple(n if i in outputs else 1 for i, n in enumerate(shape))
 
 
 @dataclasses.dataclass(frozen=True)
 class PerGroup:
-    """One scale for each ``size`` consecutive weights along the contraction axis.
+    """One scale for each ``size`` consecutive weights that are summed together.
+
+    Several contraction axes (an attention output projection sums over heads and head
+    features) are read as one long axis in their order. A group stays within the last of
+    them if it fits there, else it spans whole slices of it.
 
     Attributes:
       size: weights in a group.
-      axis: contraction axis; None for the default of a matrix, an axis, or
-        ``{glob: axis}``.
+      axes: which axes of each leaf are summed over: None for the default of a matrix,
+        ``Axes(contraction=0)``, ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
 
     Example:
       >>> import jaxcompress as jc
       >>> jc.PerGroup(64).scale_shape("Dense_0/kernel", (256, 300))
       (4, 300)
+      >>> heads = jc.PerGroup(64, axes=jc.Axes(contraction=(0, 1)))
+      >>> heads.scale_shape("attention/out/kernel", (8, 32, 256))  # two heads a group
+      (4, 1, 256)
     """
 
     size: int
-    axis: AxisOrMap = None
+    axes: AxesLike = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
-            raise ValueError(f"PerGroup({self.size}): a group has 1 or more weights.")
+            raise ValueError(
+                f"PerGroup takes a group size of 1 or more weights, got {self.size}."
+            )
+        check_axes(self.axes)
 
     def scale_shape(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
-        """The leaf's shape, with groups in place of weights along the axis."""
-        axis = contraction_axis(path, shape, self.axis)
-        if shape[axis] % self.size:
-            raise ValueError(
-                f"{path!r}: axis {axis} of {tuple(shape)} is no multiple of the group "
-                f"size {self.size}. Take a divisor of {shape[axis]}, or leave this leaf "
-                "to another compressor with `where=` or `partition`."
-            )
-        return tuple(n // self.size if i == axis else n for i, n in enumerate(shape))
+        """The leaf's shape, with the number of groups along the contraction axes."""
+        axes = contraction_axes(path, shape, self.axes)
+        groups, left = list(shape), self.size
+        for axis in reversed(axes):
+            tile = math.gcd(left, shape[axis])
+            groups[axis], left = shape[axis] // tile, left // tile
+            if tile != shape[axis]:
+                break
+        if left != 1:
+            raise ValueError(self._misfit(path, shape, axes))
+        return tuple(groups)
+
+    def _misfit(self, path: str, shape: Sequence[int], axes: tuple[int, ...]) -> str:
+        lengths = [shape[axis] for axis in axes]
+        where = f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
+        return (
+            f"{path!r}: the group size must divide {where} of {tuple(shape)}, of length "
+            f"{' x '.join(map(str, lengths))}, got {self.size}. Use a divisor, or give "
+            "this leaf to another compressor with `where=` or `partition`."
+        )
+
+
+def with_axes(granularity: Granularity, axes: AxesLike) -> Granularity:
+    """The granularity with ``axes`` filled in, unless it has its own or takes none."""
+    if axes is None or getattr(granularity, "axes", axes) is not None:
+        return granularity
+    return cast(Granularity, dataclasses.replace(cast(Any, granularity), axes=axes))

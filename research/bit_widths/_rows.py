@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jaxcompress as jc
@@ -12,9 +12,10 @@ from jaxcompress import formats, quantize
 from jaxcompress.formats import Format, Int
 from jaxcompress.program import ActivationQuantizer
 
-Axes = Mapping[str, tuple[int, ...]]  # contraction axes by path
+Axes = jc.program.WeightAxes
 Make = Callable[[Axes], jc.Compressor]
-CHANNELS = jc.PerChannel(axis=-1)  # of convolutions and dense layers alike
+# Convolutions and dense layers alike.
+CHANNELS = jc.PerChannel(axes=jc.Axes(outputs=-1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +78,7 @@ def _weights(fmt: Format, **options: Any) -> Make:
 
 
 def _gptq(bits: int, scale: quantize.scales.Scale) -> Make:
-    return lambda axes: quantize.gptq_quantization(bits, axis=axes, scale=scale)
+    return lambda axes: quantize.gptq_quantization(bits, axes=axes, scale=scale)
 
 
 def after_training() -> list[Row]:

@@ -19,7 +19,7 @@ from .. import common
 from ..data import Split
 from ._config import Config
 from ._qwix import forward_of
-from ._rows import Axes, Row
+from ._rows import Row
 
 Params = Any
 Ranges = dict[str, Any]
@@ -42,8 +42,7 @@ class Runs:
         if len(train) < config.batch_size:
             raise common.RunError(f"no batch of {config.batch_size} in the data.")
         shapes = jax.eval_shape(model.init, jax.random.key(0), train.x[:1])["params"]
-        known = jc.program.weight_axes(self._plain, shapes, train.x[:1])
-        self._axes: Axes = known.contraction
+        self._axes = jc.weight_axes(self._plain, shapes, train.x[:1])
         self._programs: dict[Any, Any] = {}
 
     def trained(self, seed: int) -> Params:

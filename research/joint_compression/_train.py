@@ -20,7 +20,7 @@ from .. import common
 from ._config import Config
 
 Params = Any
-CHANNELS = jc.PerChannel(axis=-1)
+CHANNELS = jc.PerChannel(axes=jc.Axes(outputs=-1))
 # How scales start, and what becomes of them. A learned one has one start: that of its
 # paper counts pruned weights too, the other does not mind zeros. It is searched for once,
 # since in a step it would be searched for again and again.

@@ -87,30 +87,64 @@ def test_codes_that_cannot_be_packed_are_refused(codes, bits, message):
 
 W = jax.random.normal(jax.random.key(0), (3, 8, 13))
 WAYS = {
-    "int4": (jc.weight_quantization(bits=4, granularity=jc.PerChannel((0, -1))), 4),
-    "int3": (jc.weight_quantization(bits=3, granularity=jc.PerChannel((0, -1))), 4),
-    "int2": (jc.weight_quantization(bits=2, granularity=jc.PerTensor(0)), 2),
-    "wide": (
-        jc.weight_quantization(fmt=Int(4, narrow=False), granularity=jc.PerTensor(0)),
+    "int4": (
+        jc.weight_quantization(
+            bits=4, granularity=jc.PerChannel(axes=jc.Axes(outputs=(0, -1)))
+        ),
         4,
     ),
-    "signs": (jc.weight_quantization(bits=1, granularity=jc.PerTensor(0)), 1),
+    "int3": (
+        jc.weight_quantization(
+            bits=3, granularity=jc.PerChannel(axes=jc.Axes(outputs=(0, -1)))
+        ),
+        4,
+    ),
+    "int2": (
+        jc.weight_quantization(
+            bits=2, granularity=jc.PerTensor(axes=jc.Axes(layers=0))
+        ),
+        2,
+    ),
+    "wide": (
+        jc.weight_quantization(
+            fmt=Int(4, narrow=False), granularity=jc.PerTensor(axes=jc.Axes(layers=0))
+        ),
+        4,
+    ),
+    "signs": (
+        jc.weight_quantization(
+            bits=1, granularity=jc.PerTensor(axes=jc.Axes(layers=0))
+        ),
+        1,
+    ),
     "uint4": (
-        jc.weight_quantization(bits=4, symmetric=False, granularity=jc.PerTensor(0)),
+        jc.weight_quantization(
+            bits=4, symmetric=False, granularity=jc.PerTensor(axes=jc.Axes(layers=0))
+        ),
         4,
     ),
     "uint1": (
-        jc.weight_quantization(bits=1, symmetric=False, granularity=jc.PerTensor(0)),
+        jc.weight_quantization(
+            bits=1, symmetric=False, granularity=jc.PerTensor(axes=jc.Axes(layers=0))
+        ),
         1,
     ),
     "e2m1": (
-        jc.weight_quantization(fmt=formats.E2M1, granularity=jc.PerGroup(4, 1)),
+        jc.weight_quantization(
+            fmt=formats.E2M1, granularity=jc.PerGroup(4, axes=jc.Axes(contraction=1))
+        ),
         4,
     ),
-    "nf4": (jc.weight_quantization(fmt=formats.NF4, granularity=jc.PerTensor(0)), 4),
+    "nf4": (
+        jc.weight_quantization(
+            fmt=formats.NF4, granularity=jc.PerTensor(axes=jc.Axes(layers=0))
+        ),
+        4,
+    ),
     "three": (
         jc.weight_quantization(
-            fmt=formats.Levels((-1, 0, 1)), granularity=jc.PerTensor(0)
+            fmt=formats.Levels((-1, 0, 1)),
+            granularity=jc.PerTensor(axes=jc.Axes(layers=0)),
         ),
         2,
     ),

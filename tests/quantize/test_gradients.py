@@ -183,7 +183,7 @@ def test_soft_has_the_slope_of_the_levels_of_any_format():
 def test_soft_near_zero_sharpness_is_the_identity():
     to_x, _, _ = with_scale(np.array([-2.2, 0.4, 3.9], np.float32), Int(4), soft(1e-2))
     np.testing.assert_allclose(to_x, 1, atol=1e-3)
-    with pytest.raises(ValueError, match="sharpness=0"):
+    with pytest.raises(ValueError, match="sharpness must be positive, got 0"):
         soft(0)
 
 

@@ -72,8 +72,14 @@ def test_nothing_selected():
         (jc.PerChannel(axes=jc.Axes(outputs=-3)), "there is no axis -3"),
         (jc.PerTensor(axes=jc.Axes(layers=2)), "there is no axis 2"),
         (jc.PerGroup(2, axes=jc.Axes(contraction=7)), "there is no axis 7"),
-        (jc.PerGroup(3), "no multiple of the group size 3. Take a divisor of 2"),
-        (jc.PerGroup(64), "no multiple of the group size 64. Take a divisor of 2"),
+        (
+            jc.PerGroup(3),
+            "must divide axis 0 of .2, 2., of length 2, got 3. Use a divisor",
+        ),
+        (
+            jc.PerGroup(64),
+            "must divide axis 0 of .2, 2., of length 2, got 64. Use a divisor",
+        ),
     ],
 )
 def test_granularities_that_do_not_fit(granularity, message):

@@ -79,13 +79,17 @@ def test_unsigned_codes_never_wrap():
 
 def test_per_channel_axes_follow_the_framework_and_are_never_guessed():
     assert jc.PerChannel().scale_shape("layers/0/weight", (10, 4)) == (10, 1)
-    assert jc.PerChannel(axis=(0, -1)).scale_shape("w", (3, 4, 5)) == (3, 1, 5)
+    assert jc.PerChannel(axes=jc.Axes(outputs=(0, -1))).scale_shape("w", (3, 4, 5)) == (
+        3,
+        1,
+        5,
+    )
     conv = {"Conv_0": {"kernel": jnp.ones((3, 3, 2, 4))}}
     with pytest.raises(ValueError) as error:
         jc.weight_quantization(bits=8).init(conv)
     assert "'Conv_0/kernel' has shape (3, 3, 2, 4)" in str(error.value)
-    assert "Pass axis=" in str(error.value)
-    named = jc.PerChannel(axis={"Conv_*/kernel": -1})
+    assert "Pass axes=" in str(error.value)
+    named = jc.PerChannel(axes={"Conv_*/kernel": jc.Axes(outputs=-1)})
     q = jc.compress(jc.weight_quantization(bits=8, granularity=named), conv)
     assert q["Conv_0"]["kernel"].scale.shape == (1, 1, 1, 4)
 
@@ -93,8 +97,14 @@ def test_per_channel_axes_follow_the_framework_and_are_never_guessed():
 @pytest.mark.parametrize(
     ("granularity", "message"),
     [
-        (jc.PerChannel(axis=5), "'kernel' has shape .10, 4.: there is no axis 5"),
-        (jc.PerGroup(3), "axis 0 of .10, 4. is no multiple of the group size 3"),
+        (
+            jc.PerChannel(axes=jc.Axes(outputs=5)),
+            "'kernel' has shape .10, 4.: there is no axis 5",
+        ),
+        (
+            jc.PerGroup(3),
+            "group size must divide axis 0 of .10, 4., of length 10, got 3",
+        ),
     ],
 )
 def test_bad_granularities_are_refused_by_name(granularity, message):

@@ -92,7 +92,7 @@ def test_what_is_not_finite_is_named(spoiled):
 def test_other_thresholds_are_refused():
     for make in (trained_ternary, mean_above):
         for threshold in (-0.1, 1.0, float("nan")):
-            with pytest.raises(ValueError, match="is not in"):
+            with pytest.raises(ValueError, match=r"threshold must be in \[0, 1\)"):
                 make(threshold)
 
 

@@ -24,10 +24,10 @@ SYMMETRIC = [
 SHAPE = (3, 8, 6)
 GRANULARITIES = {
     "tensor": jc.PerTensor(),
-    "layers": jc.PerTensor(layers=0),
-    "channel": jc.PerChannel(axis=(0, -1)),
-    "group": jc.PerGroup(4, axis=1),
-    "single": jc.PerGroup(1, axis=1),
+    "layers": jc.PerTensor(axes=jc.Axes(layers=0)),
+    "channel": jc.PerChannel(axes=jc.Axes(outputs=(0, -1))),
+    "group": jc.PerGroup(4, axes=jc.Axes(contraction=1)),
+    "single": jc.PerGroup(1, axes=jc.Axes(contraction=1)),
 }
 ANY_SCALE = {
     "absmax": q.scales.absmax,

@@ -1,45 +1,64 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The axes of each weight that are summed over: read from its products, not guessed."""
+"""The role of each axis of every weight, read from the products that it feeds."""
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+from ..._axes import Axes
 from ..trace._analyze import analyze
 from ._find import find
 from ._layout import Layout, layout
+from ._table import table
 
 
-class WeightAxes(NamedTuple):
-    """The axes of the weights of a function, by path.
+class WeightAxes(Mapping[str, Axes]):
+    """The axes of the weights of a function, by path. Pass it on as ``axes=``.
 
     Attributes:
-      outputs: all axes that are not summed over: those of the outputs, and those along
-        which layers are stacked; for ``PerChannel(axis=axes.outputs)``.
-      contraction: the axes that are summed over; for ``PerGroup(64, axis=...)`` and
-        ``NOfM(2, 4, axis=...)``, where it is one axis.
-      unknown: leaves whose axes could not be read, or that are used in two ways; and why.
+      unknown: the leaves whose axes could not be read, or that are used in two ways, each
+        with the reason.
     """
 
-    outputs: Mapping[str, tuple[int, ...]]
-    contraction: Mapping[str, tuple[int, ...]]
-    unknown: Mapping[str, str]
+    def __init__(self, axes: Mapping[str, Axes], unknown: Mapping[str, str]):
+        self._axes = dict(axes)
+        self.unknown = dict(unknown)
+
+    def __getitem__(self, path: str) -> Axes:
+        return self._axes[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._axes)
+
+    def __len__(self) -> int:
+        return len(self._axes)
+
+    def __repr__(self) -> str:
+        rows = [
+            (path, str(a.outputs), str(a.contraction), str(a.layers or "-"))
+            for path, a in self.items()
+        ]
+        lines = table([("leaf", "outputs", "contraction", "layers"), *rows])
+        return "\n".join(
+            [lines, *(f"{path}: unknown, {why}" for path, why in self.unknown.items())]
+        )
 
 
 def weight_axes(
     fn: Callable[..., Any], params: Any, *args: Any, inline_custom: bool = False
 ) -> WeightAxes:
-    """Read from a function which axes of its weights are summed over.
+    """Read from a function which axes of its weights are outputs and which are summed.
 
     Rank does not tell: ``(3, 64, 64)`` is a one-dimensional convolution, or three dense
-    layers in a scan. The products that a leaf feeds do.
+    layers in a scan. The products that a leaf feeds do. Everything that takes ``axes=``
+    takes the result: scales per channel follow the outputs, groups and N:M patterns lie
+    along the contraction, stacked layers are treated one by one.
 
     Args:
       fn: ``(params, *args) -> out``; see ``sites``.
       params: a tree of arrays or shapes.
-      *args: trees likewise.
+      *args: trees of arrays or shapes.
       inline_custom: look into functions with derivative rules of their own.
 
     Example:
@@ -47,10 +66,10 @@ def weight_axes(
       >>> params = {"kernel": jnp.ones((4, 2, 3))}  # inputs, heads, features
       >>> def fn(params, x):
       ...     return jnp.einsum("bi,ihf->bhf", x, params["kernel"])
-      >>> axes = jc.program.weight_axes(fn, params, jnp.ones((8, 4)))
-      >>> axes.outputs, axes.contraction
-      ({'kernel': (1, 2)}, {'kernel': (0,)})
-      >>> int8 = jc.weight_quantization(bits=8, granularity=jc.PerChannel(axes.outputs))
+      >>> axes = jc.weight_axes(fn, params, jnp.ones((8, 4)))
+      >>> axes["kernel"]
+      Axes(outputs=(1, 2), contraction=(0,), layers=())
+      >>> int8 = jc.weight_quantization(bits=8, granularity=jc.PerChannel(axes=axes))
       >>> jc.compress(int8, params)["kernel"].scale.shape
       (1, 2, 3)
     """
@@ -58,25 +77,24 @@ def weight_axes(
     found = find(program)
     found.warn("weight_axes")
     shapes = dict(zip(program.paths, program.leaves, strict=True))
-    inside: dict[str, tuple[int, ...]] = {}
+    roles: dict[str, Axes] = {}
     unknown: dict[str, str] = {}
     for node, site in found.sites.items():
         if site.leaf is None or site.primitive == "gather":
             continue
-        known = layout(node, site, shapes[site.leaf].shape)
-        if not isinstance(known, Layout):
-            unknown[site.leaf] = known
-        elif inside.setdefault(site.leaf, known.inside) != known.inside:
+        product = layout(node, site, shapes[site.leaf].shape)
+        if not isinstance(product, Layout):
+            unknown[site.leaf] = product
+            continue
+        outside = {*product.inside, *product.layers}
+        rank = len(shapes[site.leaf].shape)
+        axes = Axes(
+            outputs=tuple(i for i in range(rank) if i not in outside),
+            contraction=product.inside,
+            layers=tuple(product.layers),
+        )
+        if roles.setdefault(site.leaf, axes) != axes:
             unknown[site.leaf] = (
                 f"{site.name!r} sums over other axes than its first use"
             )
-    kept = {path: axes for path, axes in inside.items() if path not in unknown}
-    # A path stands for itself, whatever is in it, where globs are taken.
-    outputs = {
-        glob.escape(path): tuple(
-            i for i in range(len(shapes[path].shape)) if i not in axes
-        )
-        for path, axes in kept.items()
-    }
-    contraction = {glob.escape(path): axes for path, axes in kept.items()}
-    return WeightAxes(outputs, contraction, unknown)
+    return WeightAxes({p: a for p, a in roles.items() if p not in unknown}, unknown)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._axes import AxisOrMap, output_axes
+from ..._axes import AxesLike, check_axes, output_axes
 from ...numerics import expand_tiles, reduce_tiles, smallest
 from ._protocol import check_fits
 
@@ -110,8 +110,9 @@ class Slices:
     of the last layer is a class: leave that layer out.
 
     Attributes:
-      axis: the axis that is indexed: None for the output axis of a matrix, an axis,
-        several (a slice for each combination, as for stacked layers) or ``{glob: axis}``.
+      axes: which axes are indexed: the outputs of each leaf, and its stacked layers.
+        None for the default of a matrix, ``Axes(outputs=-1)``, ``{glob: Axes(...)}`` or
+        ``weight_axes(fn, params, x)``.
 
     Raises:
       ValueError: when called, if the default axis is ambiguous or out of range, or the
@@ -128,11 +129,14 @@ class Slices:
       [[0.0, -3.0, 2.0], [0.0, 0.10000000149011612, 2.0]]
     """
 
-    axis: AxisOrMap = None
+    axes: AxesLike = None
+
+    def __post_init__(self) -> None:
+        check_axes(self.axes)
 
     def extents(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
         """Extent of a slice along each axis of a leaf: 1 where it is indexed."""
-        indexed = output_axes(path, shape, self.axis)
+        indexed = output_axes(path, shape, self.axes)
         return tuple(1 if a in indexed else max(1, n) for a, n in enumerate(shape))
 
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
@@ -156,8 +160,9 @@ class PerOutput:
     Every output keeps at least one weight.
 
     Attributes:
-      axis: the output axes: None for the default of a matrix, an axis, several, or
-        ``{glob: axis}``. Weights are compared along all others.
+      axes: where the outputs of each leaf lie: None for the default of a matrix,
+        ``Axes(outputs=-1)``, ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
+        Weights are compared along all other axes.
 
     Raises:
       ValueError: when called, if the default axis is ambiguous or out of range, or every
@@ -174,11 +179,14 @@ class PerOutput:
       [[0.0, -30.0], [2.0, 0.0]]
     """
 
-    axis: AxisOrMap = None
+    axes: AxesLike = None
+
+    def __post_init__(self) -> None:
+        check_axes(self.axes)
 
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
         """Why a leaf cannot be pruned so, or None if it can."""
-        outputs = output_axes(path, shape, self.axis)
+        outputs = output_axes(path, shape, self.axes)
         each = math.prod(n for a, n in enumerate(shape) if a not in outputs)
         if each < 2 or 0 in shape:
             return f"an output of {tuple(shape)} has no two weights to choose from."
@@ -187,7 +195,7 @@ class PerOutput:
     def __call__(self, path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
         """Prune ``count / outputs`` weights from each output, rounded."""
         check_fits(self, path, scores)
-        axes = output_axes(path, scores.shape, self.axis)
+        axes = output_axes(path, scores.shape, self.axes)
         outputs = math.prod(scores.shape[a] for a in axes)
         each = scores.size // outputs
         number = jnp.minimum(_rounded(count, outputs), each - 1)

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from ..._axes import Axis, output_axes
+from ..._axes import Axis, normalize_axes
 from ..._select import closest, map_with_path, paths_and_leaves
 from ._protocol import NOfM
 
@@ -112,7 +112,7 @@ def permute(params: PyTree, permutation: jax.Array, axes: Mapping[str, Axis]) ->
     def reorder(path: str, leaf: Any) -> Any:
         if path not in axes:
             return leaf
-        for axis in output_axes(path, leaf.shape, axes[path]):
+        for axis in normalize_axes(path, leaf.shape, axes[path]):
             leaf = jnp.take(leaf, permutation, axis=axis, mode="clip")
         return leaf
 
@@ -134,7 +134,7 @@ def permuted_for(
     pattern: those whose groups change. The others follow.
 
     Args:
-      pattern: ``NOfM``; its ``axis`` has to tell the contraction axis of every leaf of
+      pattern: ``NOfM``; its ``axes`` must tell the contraction axis of every leaf of
         rank 2 or more in ``axes``.
       params: a parameter tree.
       axes: coupled axes, see ``permute``.
@@ -167,7 +167,7 @@ def permuted_for(
     for path, leaf in zip(*paths_and_leaves(ranked)[:2], strict=True):
         if path in axes and leaf.ndim >= 2:
             summed = pattern.along(path, leaf.shape)
-            if output_axes(path, leaf.shape, axes[path]) == (summed,):
+            if normalize_axes(path, leaf.shape, axes[path]) == (summed,):
                 score = jnp.abs(leaf) if scores is None else leaf
                 first = jnp.moveaxis(score, summed, 0)
                 consumers.append(first.reshape(len(first), -1).astype(jnp.float32))
@@ -175,7 +175,7 @@ def permuted_for(
         raise ValueError(
             f"none of {sorted(axes)} is summed over along its axis: the order of their "
             "channels changes no group. Add the leaves that consume the channels, or "
-            "name their contraction axes in the pattern's axis=."
+            "name their contraction axes in the pattern's axes=."
         )
     together = jnp.concatenate(consumers, axis=1)
     found = search_permutation(together, pattern.n, pattern.m, key=key, rounds=rounds)
@@ -275,7 +275,9 @@ def _coupled(
                 f"there is no leaf {path!r}; closest: {near}. Paths are whole, no globs."
             )
     for path, leaf in zip(paths, leaves, strict=True):
-        for axis in output_axes(path, leaf.shape, axes[path]) if path in axes else ():
+        for axis in (
+            normalize_axes(path, leaf.shape, axes[path]) if path in axes else ()
+        ):
             length = leaf.shape[axis] if length is None else length
             if leaf.shape[axis] != length:
                 raise ValueError(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from ..._axes import AxisOrMap, contraction_axes
+from ..._axes import AxesLike, check_axes, contraction_axes
 from ...numerics import smallest
 
 Pattern = Callable[[str, jax.Array, jax.Array], jax.Array]
@@ -60,9 +60,9 @@ class NOfM:
     Attributes:
       n: weights kept in a group.
       m: weights in a group.
-      axis: contraction axis; None for the default of a matrix, an axis, several, or
-        ``{glob: axis}``, such as ``program.weight_axes(fn, params, x).contraction``. Of
-        several, groups lie along the last: the input channels of a Flax convolution.
+      axes: which axes of each leaf are summed over: None for the default of a matrix,
+        ``Axes(contraction=0)``, ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
+        Of several, groups lie along the last: the input channels of a Flax convolution.
 
     References:
       Zhou et al., 2021, https://arxiv.org/abs/2102.04010
@@ -77,11 +77,12 @@ class NOfM:
 
     n: int
     m: int
-    axis: AxisOrMap = None
+    axes: AxesLike = None
 
     def __post_init__(self) -> None:
         if not 0 < self.n < self.m:
-            raise ValueError(f"NOfM keeps n of m weights: 0 < n < m, not {self}.")
+            raise ValueError(f"NOfM needs 0 < n < m, got NOfM({self.n}, {self.m}).")
+        check_axes(self.axes)
 
     @property
     def max_sparsity(self) -> float:
@@ -94,7 +95,7 @@ class NOfM:
         Raises:
           ValueError: if the default is ambiguous or an axis is out of range.
         """
-        return contraction_axes(path, shape, self.axis)[-1]
+        return contraction_axes(path, shape, self.axes)[-1]
 
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
         """Why a leaf cannot be pruned so, or None if it can."""

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from ..._axes import AxisOrMap
+from ..._axes import AxesLike
 from ..._combine import masked
 from ..._compressor import Compressor
 from ..._select import Where, is_weight
@@ -30,7 +30,7 @@ def obs_pruning(
     *,
     budget: Budget = uniform,
     pattern: Pattern | None = None,
-    axis: AxisOrMap = None,
+    axes: AxesLike = None,
     damping: float = 0.01,
     batch_size: int = 16,
     where: Where = is_weight,
@@ -48,8 +48,8 @@ def obs_pruning(
       pattern: None removes weights one by one and is exact, for up to some thousand
         features. A pattern, such as ``NOfM(2, 4)``, chooses all at once by the scores;
         what is kept is then refitted, exactly.
-      axis: contraction axes; None for the default of a matrix, an axis, several axes, or
-        ``{glob: axes}``: ``program.weight_axes(fn, params, x).contraction``.
+      axes: which axes of each leaf are summed over: None for the default of a matrix,
+        ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
       damping: share of its mean that is added to the diagonal of ``X^T X``.
       batch_size: outputs worked on at once; each takes a matrix like ``X^T X``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
@@ -83,7 +83,7 @@ def obs_pruning(
     def solve(
         weights: ByPath, stats: dict[str, Any], sparsity: jax.Array
     ) -> tuple[ByPath, ByPath]:
-        layouts, problems = matrix_problems(weights, stats, axis)
+        layouts, problems = matrix_problems(weights, stats, axes)
         found = batched(lambda w, h: obs_scores(w, h, damping), problems)
         scores = {p: layouts[p].join(score) for p, score in found.items()}
         if pattern is not None:
@@ -105,7 +105,7 @@ def sparsegpt_pruning(
     *,
     pattern: NOfM | None = None,
     block: int = 128,
-    axis: AxisOrMap = None,
+    axes: AxesLike = None,
     damping: float = 0.01,
     quantize: Callable[[jax.Array], RowGrid] | None = None,
     where: Where = is_weight,
@@ -118,10 +118,10 @@ def sparsegpt_pruning(
     Args:
       sparsity: fraction of the selected weights to prune, the same in each leaf, in
         [0, 1), or a schedule of it over the number of updates that are given statistics.
-      pattern: ``NOfM(n, m)``, along the features of ``axis``; its own axis is not looked
-        at. The sparsity is then ``1 - n / m``.
+      pattern: ``NOfM(n, m)``, along the features of ``axes``; its own axes are
+        ignored. The sparsity is then ``1 - n / m``.
       block: features whose masks are chosen together.
-      axis: contraction axes; see ``obs_pruning``.
+      axes: which axes are summed over; see ``obs_pruning``.
       damping: share of its mean that is added to the diagonal of ``X^T X``.
       quantize: joint quantization: ``row_grid(Int(4))``, or any function of the weights
         ``(features, outputs)`` to one that rounds a row of them.
@@ -157,7 +157,7 @@ def sparsegpt_pruning(
     def solve(
         weights: ByPath, stats: dict[str, Any], sparsity: jax.Array
     ) -> tuple[ByPath, ByPath]:
-        layouts, problems = matrix_problems(weights, stats, axis)
+        layouts, problems = matrix_problems(weights, stats, axes)
 
         def one(w: jax.Array, h: jax.Array) -> Any:
             grid = None if quantize is None else quantize(w)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activation-aware weight quantization: links rescaled by how much channels are read."""
+"""Activation-aware weight quantization (AWQ): rescale links by activation magnitude."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..._axes import AxisOrMap
+from ..._axes import Axes, AxesLike
 from ..._compressor import Compressor
 from ...formats import Format
 from ...layerwise import STATS, Matrices, matrices
@@ -23,7 +23,7 @@ from ..scales._stateful import AnyScale, as_stateful
 from ._compressors import move_given
 from ._links import Bound, ByPath, Link, by_channel, rescale, spread, unless_dead
 
-Round = Callable[[str, jax.Array], jax.Array]
+FakeQuant = Callable[[str, jax.Array], jax.Array]
 Leaves = Mapping[str, jax.Array]
 
 
@@ -34,38 +34,41 @@ def awq(
     granularity: Granularity,
     scale: AnyScale = absmax,
     grid: int = 20,
-    axis: AxisOrMap = None,
+    axes: AxesLike = None,
 ) -> Compressor:
-    """Rescale links so that rounding the weights changes what layers give least.
+    """Rescale links (AWQ) so that weight rounding changes layer outputs least.
 
-    For each link ``s = rms(x)**alpha`` of the inputs ``x`` of its channels, divided by the
-    square root of its largest times its smallest. ``alpha`` is the one of a grid from 0 to
-    1 with the least ``tr(dW^T G dW)``, summed over the consumers, where
-    ``dW = Q(W s) / s - W`` and ``G = x^T x``. Zero is among them: by this measure rounding
-    is never worse than without. The function stays the same; the weights are rounded by
-    the quantizer that follows, which has to have the same format, granularity and scale.
+    Use it before 3 or 4 bit weight quantization. The function stays the same. The
+    quantizer that follows rounds the weights; it must have the same format, granularity
+    and scale.
 
-    Every update that is given ``stats=`` moves the parameters, so give it once; all others
-    leave them as they are. Links are searched in order, each by what the ones before have
-    made of its leaves. The statistics do not fit the moved parameters: before a quantizer
-    that needs some itself (GPTQ), compress with this first and observe again. A channel
-    that is never read is left alone, and zeros stay zeros.
+    For each link ``s = rms(x)**alpha``, where ``x`` are the inputs of its channels. ``s``
+    is then divided by the square root of its largest times its smallest value. A grid
+    search over ``alpha`` in [0, 1] minimizes ``tr(dW^T G dW)``, summed over the consumers,
+    where ``dW = Q(W s) / s - W`` and ``G = x^T x``. The grid contains ``alpha = 0``, so by
+    this measure the result is never worse than rounding without AWQ.
+
+    Every update with ``stats=`` moves the parameters, so pass it once; all other updates
+    leave them unchanged. Links are searched in order; each search sees the weights as
+    rescaled by the links before. The statistics do not fit the moved parameters: if the
+    quantizer needs statistics, too (GPTQ), compress with AWQ first and observe again. A
+    channel without input is left alone, and zeros stay zeros.
 
     Args:
-      links: which channels; all consumers of a link share ``s``.
-      fmt: the format of the quantizer that follows.
+      links: which channels to rescale; all consumers of a link share ``s``.
+      fmt: format of the quantizer that follows.
       granularity: its granularity.
-      scale: its scales; those with a state are chosen anew for each candidate.
-      grid: steps of alpha; ``grid + 1`` are tried.
-      axis: the consumers' contraction axes: None where they are the axes of the link,
-        but for those of stacked layers; axes, or ``{glob: axes}`` such as
-        ``program.weight_axes(...).contraction``. A convolution needs it.
+      scale: its scales; scales with a state are recomputed for each candidate.
+      grid: number of steps of ``alpha``; ``grid + 1`` values are tried.
+      axes: which axes of the consumers are summed over. None takes the axes of the link,
+        without those of stacked layers. A convolution needs ``{glob: Axes(...)}`` or
+        ``weight_axes(fn, params, x)``.
 
     Raises:
-      TypeError: if ``scale`` chooses no scales.
+      TypeError: if ``scale`` is not a scale.
       ValueError: if ``grid`` is not positive; in ``init``, if a link does not fit the
-        parameters, or the granularity a consumer; in ``update``, if a consumer has no
-        statistics or its axes do not fit them.
+        parameters or the granularity does not fit a consumer; in ``update``, if a consumer
+        has no statistics or its axes do not fit them.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -90,13 +93,13 @@ def awq(
       Lin et al., 2023, https://arxiv.org/abs/2306.00978
     """
     if grid < 1:
-        raise ValueError(f"grid={grid}: one step is the least.")
+        raise ValueError(f"grid must be at least 1 step, got {grid}.")
 
-    chosen = as_stateful(scale)
+    quantizer_scale = as_stateful(scale)
 
-    def rounded(path: str, x: jax.Array) -> jax.Array:
+    def fake(path: str, x: jax.Array) -> jax.Array:
         shape = granularity.scale_shape(path, x.shape)
-        return fake_quant(x, fmt, scale_shape=shape, scale=chosen)
+        return fake_quant(x, fmt, scale_shape=shape, scale=quantizer_scale)
 
     def check(bound: list[Bound], leaves: ByPath) -> None:
         for link in bound:
@@ -111,12 +114,14 @@ def awq(
         scales: list[jax.Array] = []
         for link in bound:
             layouts = {
-                p: _layout(p, leaves[p].shape, stats[p], axes, axis)
-                for p, axes in link.consumers.items()
+                p: _layout(p, leaves[p].shape, stats[p], channels, axes)
+                for p, channels in link.consumers.items()
             }
-            now = rescale({p: wide[p] for p in layouts}, bound[: len(scales)], scales)
+            current = rescale(
+                {p: wide[p] for p in layouts}, bound[: len(scales)], scales
+            )
             grams = {p: stats[p].gram for p in layouts}
-            scales.append(_search(link, layouts, rounded, grid, now, grams))
+            scales.append(_search(link, layouts, fake, grid, current, grams))
         return rescale(leaves, bound, scales)
 
     return move_given(links, move, STATS, what="nothing is rescaled", check=check)
@@ -125,63 +130,63 @@ def awq(
 def _search(
     link: Bound,
     layouts: Mapping[str, Matrices],
-    rounded: Round,
+    fake: FakeQuant,
     grid: int,
     weights: Leaves,
     stats: Leaves,
 ) -> jax.Array:
-    """The best scales of one link, ``dims``."""
-    # (batch, features, features): layers and groups are rows of a batch.
+    """Return the best scales of one link, ``dims``."""
+    # (batch, features, features): stacked layers and groups form the batch.
     grams = {p: g.reshape(-1, *g.shape[-2:]) for p, g in stats.items()}
     rms = _rms(link, layouts, grams)
 
     def loss(alpha: jax.Array) -> jax.Array:
         total, s = jnp.zeros(()), _scales(rms, alpha)
         for path, w in weights.items():
-            along = spread(s, w.shape, link.consumers[path])
-            change = layouts[path].split(rounded(path, w * along) / along - w)
-            shaped = jnp.matmul(grams[path], change, precision=EXACT)
-            total += jnp.sum(change * shaped)
+            spread_s = spread(s, w.shape, link.consumers[path])
+            error = layouts[path].split(fake(path, w * spread_s) / spread_s - w)
+            weighted = jnp.matmul(grams[path], error, precision=EXACT)
+            total += jnp.sum(error * weighted)
         return total
 
     alphas = jnp.linspace(0, 1, grid + 1)
-    losses = lax.map(
-        loss, alphas
-    )  # one after another: each needs copies of the weights
+    # One candidate after another: each needs copies of the weights.
+    losses = lax.map(loss, alphas)
     best = jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
     return _scales(rms, alphas[best])
 
 
 def _rms(link: Bound, layouts: Mapping[str, Matrices], grams: Leaves) -> jax.Array:
-    """How much each channel is read, ``dims``; up to a factor of all."""
+    """Return the RMS input of each channel, ``dims``, up to a common factor."""
     total = jnp.zeros(link.dims)
     for path, axes in link.consumers.items():
-        known = layouts[path]
+        layout = layouts[path]
         squares = jnp.diagonal(grams[path], axis1=-2, axis2=-1)[:, :, None]
-        outputs = math.prod(known.shape) // (known.batch * known.features)
-        whole = jnp.broadcast_to(squares, (*squares.shape[:2], outputs))
-        total += jnp.mean(by_channel(known.join(whole), link.dims, axes), axis=-1)
+        outputs = math.prod(layout.shape) // (layout.batch * layout.features)
+        per_weight = jnp.broadcast_to(squares, (*squares.shape[:2], outputs))
+        total += jnp.mean(by_channel(layout.join(per_weight), link.dims, axes), axis=-1)
     return jnp.sqrt(total)
 
 
 def _scales(rms: jax.Array, alpha: jax.Array) -> jax.Array:
-    live = rms > 0
-    s = jnp.where(live, rms, 1) ** alpha
-    largest = jnp.max(s, where=live, initial=0)
-    smallest = jnp.min(s, where=live, initial=jnp.inf)
-    return jnp.where(live, unless_dead(s / jnp.sqrt(largest * smallest)), 1)
+    is_live = rms > 0
+    s = jnp.where(is_live, rms, 1) ** alpha
+    largest = jnp.max(s, where=is_live, initial=0)
+    smallest = jnp.min(s, where=is_live, initial=jnp.inf)
+    return jnp.where(is_live, unless_dead(s / jnp.sqrt(largest * smallest)), 1)
 
 
 def _layout(
     path: str,
     shape: tuple[int, ...],
     stats: Any,
-    axes: tuple[int, ...],
-    given: AxisOrMap,
+    channels: tuple[int, ...],
+    axes: AxesLike,
 ) -> Matrices:
-    """The layout of a consumer, which is summed over along the axes of its link."""
-    if given is None:
-        own = tuple(sorted(axes))[stats.count.ndim :]  # axes of stacked layers lead
-        if math.prod(shape[a] for a in own) == stats.gram.shape[-1]:
-            given = own
-    return matrices(path, shape, stats, given)
+    """Return the layout of a consumer; without ``axes`` the link's axes are summed over."""
+    if axes is None:
+        stacked = stats.count.ndim  # the axes of stacked layers come first
+        contraction = tuple(sorted(channels))[stacked:]
+        if math.prod(shape[a] for a in contraction) == stats.gram.shape[-1]:
+            axes = Axes(contraction=contraction)
+    return matrices(path, shape, stats, axes)

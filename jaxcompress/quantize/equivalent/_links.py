@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Links: channels that some leaves produce and others consume, and can be rescaled."""
+"""Links: channels that some leaves produce and other leaves consume."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._axes import Axis, output_axes
+from ..._axes import Axis, normalize_axes
 from ..._compressor import PyTree
 from ..._select import closest, paths_and_leaves
 
@@ -20,33 +20,38 @@ ByPath = dict[str, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """Channels between layers: who produces them, and who reads them.
+    """Name the leaves that produce a set of channels and those that consume it.
 
-    Dividing the producers by ``s`` along their axes and multiplying the consumers by it
-    along theirs leaves the function as it is, if these are *all* leaves that write to the
-    channels and all that read them, and what lies between is linear in each channel or
-    positively homogeneous: ReLU, leaky ReLU, pooling, dropout, reshapes, the product with
-    a gate, attention between values and outputs. A GELU, a sigmoid or a normalization
-    between is not; and where channels are added to others (a residual sum), everything
-    else that writes to or reads from the sum belongs to the link. ``verify_links`` tells.
+    Equalization, SmoothQuant and AWQ divide the producers by ``s`` along their axes and
+    multiply the consumers by ``s`` along theirs. This leaves the function unchanged if two
+    things hold:
 
-    An axis is an int, or several for channels along several axes: ``(1, 2)`` for heads and
-    their features; ``(0, -1)`` for layers stacked by ``nn.scan`` and their features.
-    Producers have as many channels each. Consumers may have a multiple of them:
+    - The link names *all* leaves that write to the channels and all that read them. If
+      channels are added to others (a residual sum), everything else that writes to or
+      reads from the sum belongs to the link, too.
+    - The operations in between are linear in each channel or positively homogeneous: ReLU,
+      leaky ReLU, pooling, dropout, reshapes, the product with a gate, attention between
+      values and outputs. A GELU, a sigmoid or a normalization is not.
+
+    ``verify_links`` checks both.
+
+    An axis is an int, or a tuple if the channels span several axes: ``(1, 2)`` for heads
+    and their features; ``(0, -1)`` for layers stacked by ``nn.scan`` and their features.
+    All producers have the same number of channels. Consumers may have a multiple of it:
 
     - along the last (or only) of their axes ``k * n``, read as ``(k, n)``: a dense layer
       after a convolution whose NHWC output was flattened;
-    - along an axis before, each one ``k`` times in a row: heads of values that are shared
-      by ``k`` heads of queries.
+    - along an earlier axis, each channel ``k`` times in a row: value heads that are shared
+      by ``k`` query heads.
 
     Attributes:
       producers: ``{path: axis}``: the kernel's output axis, its bias, and the scale and
-        bias of a norm that comes last. Whole paths, no globs.
-      consumers: ``{path: axis}``: the axis of the kernel that is summed over. A depthwise
+        bias of a norm that comes last. Full paths, no globs.
+      consumers: ``{path: axis}``: the contraction axis of the kernel. A depthwise
         convolution consumes along its output axis, and produces along it in the next link.
 
     Raises:
-      ValueError: if one side is empty.
+      ValueError: if one side is empty or not a mapping.
 
     Example:
       >>> import jaxcompress as jc
@@ -66,8 +71,8 @@ class Link:
             axes = getattr(self, side)
             if not isinstance(axes, Mapping) or not axes:
                 raise ValueError(
-                    f"a link has {side}: give {{path: axis}} with one leaf or more, not "
-                    f"{axes!r}. What nothing else makes up for cannot be rescaled."
+                    f"{side} of a Link must be {{path: axis}} with at least one leaf, "
+                    f"got {axes!r}."
                 )
 
     def __str__(self) -> str:
@@ -76,12 +81,12 @@ class Link:
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """A link whose leaves were found.
+    """A link resolved against the parameters.
 
     Attributes:
-      name: the link, in words.
-      dims: how many channels there are, along each of their axes.
-      producers: by path, the axes of the channels, in the order of ``dims``, from 0.
+      name: the link as text.
+      dims: number of channels along each of their axes.
+      producers: ``{path: axes of the channels}``, in the order of ``dims``, from 0.
       consumers: likewise.
     """
 
@@ -92,73 +97,74 @@ class Bound:
 
 
 def bind(links: Sequence[Link], params: PyTree) -> list[Bound]:
-    """Find the leaves of links.
+    """Resolve links against the parameters.
 
     Raises:
-      TypeError: if it is no sequence of links, or a leaf is not of floats.
-      ValueError: for a path that is not there (naming the closest), an axis out of range,
-        sizes that do not fit, and where two links rescale the same channels of a leaf.
+      TypeError: if ``links`` is not a sequence of links, or a leaf is not floating-point.
+      ValueError: if a path does not exist (the closest is named), an axis is out of range,
+        sizes do not match, or two links rescale the same channels of a leaf.
     """
     paths, leaves, _ = paths_and_leaves(params)
-    known = dict(zip(paths, leaves, strict=True))
-    bound = [_bind(link, known) for link in checked(links)]
+    by_path = dict(zip(paths, leaves, strict=True))
+    bound = [_bind(link, by_path) for link in checked(links)]
     for side in ("producers", "consumers"):
-        taken: dict[tuple[str, int], int] = {}
+        link_of_axis: dict[tuple[str, int], int] = {}
         for i, link in enumerate(bound):
             for path, axes in getattr(link, side).items():
-                first = taken.setdefault((path, axes[-1]), i)
+                first = link_of_axis.setdefault((path, axes[-1]), i)
                 if first != i:
                     raise ValueError(
                         f"{path!r} is among the {side} of two links along axis "
-                        f"{axes[-1]}, {bound[first].name} and {link.name}. Channels are "
-                        "rescaled at once for all that write to them and read them: make "
-                        "one link of the two."
+                        f"{axes[-1]}, {bound[first].name} and {link.name}. All leaves that "
+                        "write to or read the same channels must be in one link: merge the "
+                        "two."
                     )
     return bound
 
 
 def checked(links: Sequence[Link]) -> tuple[Link, ...]:
-    """Links as a tuple.
+    """Return links as a tuple.
 
     Raises:
-      TypeError: for anything else.
-      ValueError: if there are none.
+      TypeError: if ``links`` is not a sequence of ``Link``.
+      ValueError: if it is empty.
     """
     if isinstance(links, Link):
-        raise TypeError("links is one Link; give a sequence of them: [link].")
+        raise TypeError("links must be a sequence of Link, got one Link; pass [link].")
     links = tuple(links)
     for link in links:
         if not isinstance(link, Link):
             raise TypeError(
-                f"links holds a {type(link).__name__}, not a Link: {link!r}."
+                f"links must be a sequence of Link, got a {type(link).__name__} in it: "
+                f"{link!r}."
             )
     if not links:
-        raise ValueError("there are no links: nothing would be rescaled.")
+        raise ValueError("links must not be empty: nothing would be rescaled.")
     return links
 
 
 def channel_axes(path: str, shape: Sequence[int], axis: Axis) -> tuple[int, ...]:
-    """Axes of a leaf counted from 0, in the order given.
+    """Normalize axes of a leaf to count from 0, in the given order.
 
     Raises:
-      ValueError: for an axis out of range, the same one twice, or none.
+      ValueError: if an axis is out of range or repeated, or there are none.
     """
-    chosen = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
-    axes = tuple(output_axes(path, shape, a)[0] for a in chosen)
+    requested = (axis,) if isinstance(axis, int | np.integer) else tuple(axis)
+    axes = tuple(normalize_axes(path, shape, a)[0] for a in requested)
     if not axes or len(set(axes)) < len(axes):
         raise ValueError(
-            f"{path!r}: {chosen} is neither an axis nor several different."
+            f"{path!r}: axis must be one axis or several distinct ones, got {requested}."
         )
     return axes
 
 
 def spread(values: jax.Array, shape: Sequence[int], axes: tuple[int, ...]) -> jax.Array:
-    """Values of channels along the axes of a leaf; 1 long along the others.
+    """Lay out per-channel values along the axes of a leaf; other axes get length 1.
 
     Args:
-      values: one for each channel, of the shape ``dims``.
-      shape: of the leaf, whose axes are multiples of ``dims`` as ``Link`` says.
-      axes: of the leaf, from 0, in the order of ``dims``.
+      values: one value per channel, of the shape ``dims``.
+      shape: shape of the leaf; its axes are multiples of ``dims``, as in ``Link``.
+      axes: axes of the leaf, from 0, in the order of ``dims``.
 
     Example:
       >>> import jax.numpy as jnp
@@ -182,7 +188,7 @@ def spread(values: jax.Array, shape: Sequence[int], axes: tuple[int, ...]) -> ja
 def by_channel(
     leaf: jax.Array, dims: tuple[int, ...], axes: tuple[int, ...]
 ) -> jax.Array:
-    """A leaf as ``(*dims, values)``: all that belongs to one channel along the last axis.
+    """Reshape a leaf to ``(*dims, values)``: one channel's values along the last axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -205,12 +211,12 @@ def rescale(
     """Divide producers by the scales and multiply consumers, rounding each leaf once.
 
     Args:
-      leaves: by path.
-      links: those that are rescaled.
-      scales: of each, positive floats of the shape ``dims``.
+      leaves: leaves by path.
+      links: the links to rescale.
+      scales: scales of each link, positive floats of the shape ``dims``.
     """
 
-    def one(path: str, leaf: jax.Array) -> jax.Array:
+    def rescale_leaf(path: str, leaf: jax.Array) -> jax.Array:
         wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
         for link, s in zip(links, scales, strict=True):
             if path in link.producers:
@@ -220,48 +226,48 @@ def rescale(
         return wide.astype(leaf.dtype)
 
     touched = {p for link in links for p in (*link.producers, *link.consumers)}
-    return {p: one(p, x) if p in touched else x for p, x in leaves.items()}
+    return {p: rescale_leaf(p, x) if p in touched else x for p, x in leaves.items()}
 
 
 def unless_dead(scales: jax.Array) -> jax.Array:
-    """Scales, with 1 for what is zero, infinite or NaN: channels that carry nothing."""
+    """Replace scales that are zero, infinite or NaN (dead channels) with 1."""
     return jnp.where((scales > 0) & jnp.isfinite(scales), scales, 1)
 
 
-def _bind(link: Link, known: Mapping[str, Any]) -> Bound:
+def _bind(link: Link, leaves: Mapping[str, Any]) -> Bound:
     name = str(link)
-    producers = {p: _axes(p, known, a) for p, a in link.producers.items()}
-    consumers = {p: _axes(p, known, a) for p, a in link.consumers.items()}
+    producers = {p: _axes(p, leaves, a) for p, a in link.producers.items()}
+    consumers = {p: _axes(p, leaves, a) for p, a in link.consumers.items()}
     first = next(iter(producers))
-    dims = tuple(known[first].shape[a] for a in producers[first])
+    dims = tuple(leaves[first].shape[a] for a in producers[first])
     for path, axes in (*producers.items(), *consumers.items()):
-        shape = known[path].shape
+        shape = leaves[path].shape
         sizes = tuple(shape[a] for a in axes)
         if sizes == dims:
             continue
         fits = len(sizes) == len(dims) and not any(
-            n == 0 or have % n for have, n in zip(sizes, dims, strict=True)
+            n == 0 or size % n for size, n in zip(sizes, dims, strict=True)
         )
         if path in producers or not fits:
             raise ValueError(
                 f"{name}: {first!r} has {_product(dims)} channels along its axes "
-                f"{producers[first]}, and {path!r} of shape {tuple(shape)} has "
-                f"{_product(sizes)} along {axes}. Producers have as many each, consumers "
-                "as many or a multiple; is it the right axis?"
+                f"{producers[first]}, but {path!r} of shape {tuple(shape)} has "
+                f"{_product(sizes)} along {axes}. Producers must have the same number, "
+                "consumers the same number or a multiple. Check the axes of the link."
             )
     return Bound(name, dims, producers, consumers)
 
 
-def _axes(path: str, known: Mapping[str, Any], axis: Axis) -> tuple[int, ...]:
-    if path not in known:
-        near = ", ".join(repr(p) for p in closest(path, list(known)))
+def _axes(path: str, leaves: Mapping[str, Any], axis: Axis) -> tuple[int, ...]:
+    if path not in leaves:
+        near = ", ".join(repr(p) for p in closest(path, list(leaves)))
         raise ValueError(
-            f"there is no leaf {path!r}; closest: {near}. Paths are whole, no globs."
+            f"no leaf {path!r}; closest: {near}. Links need full paths, no globs."
         )
-    leaf = known[path]
+    leaf = leaves[path]
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         raise TypeError(
-            f"{path!r} has dtype {leaf.dtype}; only floating-point leaves can be rescaled."
+            f"leaves of a link must be floating-point, {path!r} has dtype {leaf.dtype}."
         )
     return channel_axes(path, leaf.shape, axis)
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._axes import AxisOrMap, contraction_axes
+from ..._axes import AxesLike, contraction_axes
 from ..._compressor import PyTree
 from ..._select import Where, is_weight, matches, paths_and_leaves, select
 from ...layerwise import Evidence
@@ -28,7 +28,7 @@ def bias_correction(
     quantized: PyTree,
     stats: PyTree,
     *,
-    axis: AxisOrMap = None,
+    axes: AxesLike = None,
     biases: Mapping[str, str] | None = None,
     where: Where = is_weight,
 ) -> PyTree:
@@ -43,8 +43,8 @@ def bias_correction(
         gives). Its biases are arrays.
       stats: ``observe(fn, params, batches, program.statistics.moments())``: at every selected weight
         the ``mean`` of its input, which broadcasts against the weight.
-      axis: contraction axes; None for the default of a matrix, an axis, several axes, or
-        ``{glob: axes}``: ``program.weight_axes(fn, params, x).contraction``.
+      axes: which axes of each leaf are summed over: None for the default of a matrix,
+        ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
       biases: ``{glob of a weight: path of its bias}`` where it is not ``bias`` (or ``b``)
         beside the weight.
       where: which weights: a glob, ``(path, leaf) -> bool`` or a bool tree.
@@ -83,7 +83,7 @@ def bias_correction(
     for path, w in zip(paths, weights, strict=True):
         bias = _bias_of(path, nodes, biases or {})
         error = (dense(nodes[path]).astype(jnp.float32) - w) * means[path].mean
-        shift = jnp.sum(error, axis=contraction_axes(path, w.shape, axis))
+        shift = jnp.sum(error, axis=contraction_axes(path, w.shape, axes))
         new[bias] = _shifted(path, bias, new[bias], shift)
     return whole.unflatten([new[path] for path in all_paths])
 
@@ -115,7 +115,7 @@ def _shifted(path: str, name: str, bias: Any, shift: jax.Array) -> jax.Array:
         raise ValueError(
             f"{name!r} has shape {bias.shape}, and {path!r} has outputs of shape "
             f"{shift.shape}: a bias has one element for each. Name the axes that are "
-            "summed over with axis=; jaxcompress.program.weight_axes(...).contraction "
+            "summed over with axes=; jaxcompress.weight_axes(fn, params, *args) "
             "reads them."
         )
     return (bias.astype(jnp.float32) - shift.reshape(bias.shape)).astype(bias.dtype)

@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
 
 import jax
 
-from ..._axes import AxisOrMap, contraction_axes
+from ..._axes import AxesLike
 from ..._combine import masked
 from ..._compressor import Compressor
 from ..._select import Where, is_weight
 from ...formats import Format, Int
-from .._granularity import Granularity
+from .._granularity import Granularity, PerChannel, with_axes
 from ..scales._fixed import fixed
 from ..scales._following import Scale, absmax
 from ._adaround import adaround
@@ -32,7 +30,7 @@ def gptq_quantization(
     static_groups: bool = False,
     damping: float = 0.01,
     block: int = 128,
-    axis: AxisOrMap = None,
+    axes: AxesLike = None,
     keep_zeros: bool = True,
     where: Where = is_weight,
 ) -> Compressor:
@@ -54,8 +52,8 @@ def gptq_quantization(
       static_groups: choose scales of groups before.
       damping: share of its mean that is added to the diagonal of ``X^T X``.
       block: features whose error is spread over the others by one product.
-      axis: contraction axes; None for the default of a matrix, an axis, several axes, or
-        ``{glob: axes}``: ``program.weight_axes(fn, params, x).contraction``.
+      axes: which axes of each leaf are summed over: None for the default of a matrix,
+        ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
       keep_zeros: whether weights that are zero stay zero.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
@@ -99,9 +97,9 @@ def gptq_quantization(
         return new, (scales, zero_point)
 
     chosen = Int(bits, symmetric) if fmt is None else fmt
-    shared = _PerOutput(axis) if granularity is None else granularity
+    shared = with_axes(granularity or PerChannel(), axes)
     compressor = layerwise_quantization(
-        chosen, granularity=shared, solve=solve, scale=scale, axis=axis,
+        chosen, granularity=shared, solve=solve, scale=scale, axes=axes,
         keep_zeros=keep_zeros,
     )  # fmt: skip
     return masked(compressor, where)
@@ -117,7 +115,7 @@ def adaround_quantization(
     learning_rate: float = 1e-2,
     regularization: float = 10.0,
     warm_up: float = 0.2,
-    axis: AxisOrMap = None,
+    axes: AxesLike = None,
     keep_zeros: bool = True,
     where: Where = is_weight,
 ) -> Compressor:
@@ -136,7 +134,7 @@ def adaround_quantization(
       learning_rate: of Adam.
       regularization: what an undecided weight costs; see ``adaround``.
       warm_up: share of the steps before that.
-      axis: contraction axes; see ``gptq_quantization``.
+      axes: which axes are summed over; see ``gptq_quantization``.
       keep_zeros: whether weights that are zero stay zero.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
@@ -174,20 +172,9 @@ def adaround_quantization(
         return new, (scales, zero_point)
 
     fmt = Int(bits, symmetric)
-    shared = _PerOutput(axis) if granularity is None else granularity
+    shared = with_axes(granularity or PerChannel(), axes)
     compressor = layerwise_quantization(
-        fmt, granularity=shared, solve=solve, scale=scale, axis=axis,
+        fmt, granularity=shared, solve=solve, scale=scale, axes=axes,
         keep_zeros=keep_zeros,
     )  # fmt: skip
     return masked(compressor, where)
-
-
-@dataclasses.dataclass(frozen=True)
-class _PerOutput:
-    """One scale for each output of each layer: whatever is not summed over."""
-
-    axis: AxisOrMap
-
-    def scale_shape(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
-        inside = contraction_axes(path, shape, self.axis)
-        return tuple(1 if i in inside else n for i, n in enumerate(shape))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from ..._axes import AxisOrMap
+from ..._axes import AxesLike
 from ..._compressor import Compressor, PyTree
 from ..._select import paths_and_leaves
 from ...formats import Format
@@ -49,7 +49,7 @@ def layerwise_quantization(
     granularity: Granularity,
     solve: Solve,
     scale: Scale = absmax,
-    axis: AxisOrMap = None,
+    axes: AxesLike = None,
     keep_zeros: bool = True,
 ) -> Compressor:
     """Round weights to a grid in the updates that are given statistics, by any solver.
@@ -64,8 +64,8 @@ def layerwise_quantization(
       granularity: which weights share a scale.
       solve: of one matrix.
       scale: how far apart the levels lie.
-      axis: contraction axes; None for the default of a matrix, an axis, several axes, or
-        ``{glob: axes}``: ``program.weight_axes(fn, params, x).contraction``.
+      axes: which axes of each leaf are summed over: None for the default of a matrix,
+        ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
       keep_zeros: whether weights that are zero when they are rounded stay zero.
 
     Raises:
@@ -112,7 +112,7 @@ def layerwise_quantization(
         _refuse_not_finite("the statistics", {p: s.gram for p, s in given.items()})
         weights = dict(zip(paths, leaves, strict=True))
         grids = {p: choose(p, w) for p, w in weights.items()}
-        moved, grids = _solved(solve, weights, given, grids, scale, axis, keep_zeros)
+        moved, grids = _solved(solve, weights, given, grids, scale, axes, keep_zeros)
         _refuse_not_finite("what was solved for", moved)
         new = treedef.unflatten([moved[p].astype(w.dtype) for p, w in weights.items()])
         return new, _state(state.count + 1, treedef, [grids[p] for p in paths])
@@ -152,11 +152,11 @@ def _solved(
     stats: dict[str, Any],
     grids: dict[str, Grid],
     scale: Scale,
-    axis: AxisOrMap,
+    axes: AxesLike,
     keep_zeros: bool,
 ) -> tuple[dict[str, jax.Array], dict[str, Grid]]:
     """Solve for all weights, with one call for matrices of the same shapes."""
-    layouts, matrices = matrix_problems(weights, stats, axis)
+    layouts, matrices = matrix_problems(weights, stats, axes)
     tiles = {p: layouts[p].of_tiles(grids[p][0].shape) for p in weights}
 
     def problem(path: str) -> tuple[Any, ...]:

@@ -47,7 +47,9 @@ IMAGES = normal(4, 8, 8, 3)
 def test_the_gradient_is_that_of_the_network_quantized_by_hand(kind):
     model = Cnn()
     params = initialized(model, IMAGES)
-    weights = jc.weight_quantization(bits=4, granularity=jc.PerChannel(axis=-1))
+    weights = jc.weight_quantization(
+        bits=4, granularity=jc.PerChannel(axes=jc.Axes(outputs=-1))
+    )
     ranges = dynamic() if kind == "dynamic" else minmax()
     quantized = jc.quantize_activations(
         model.apply, operands_only(ActivationQuantizer(FMT, ranges))

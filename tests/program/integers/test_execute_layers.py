@@ -29,11 +29,11 @@ TRANSFORMER = filled(
     jax.eval_shape(lambda: Transformer().init(jax.random.key(0), TOKENS))
 )
 AXES = jc.PerChannel(
-    axis={
-        "*/embedding": 0,
-        "*/out/kernel": (0, -1),
-        "*/attention/*/kernel": (0, -2, -1),
-        "*/kernel": (0, -1),
+    axes={
+        "*/embedding": jc.Axes(outputs=0),
+        "*/out/kernel": jc.Axes(outputs=(0, -1)),
+        "*/attention/*/kernel": jc.Axes(outputs=(0, -2, -1)),
+        "*/kernel": jc.Axes(outputs=(0, -1)),
     }
 )
 
@@ -110,7 +110,7 @@ STACK = {"kernel": normal(3, 16, 16, scale=0.3)}
 
 
 def test_a_scan_has_integer_products_and_neither_float_ones_nor_dense_weights():
-    how = jc.PerChannel(axis=(0, -1))
+    how = jc.PerChannel(axes=jc.Axes(outputs=(0, -1)))
     packed = jc.compress(jc.weight_quantization(bits=8, granularity=how), STACK)
     run = jc.execute(stacked, pays=always).run
     assert products(stacked, STACK, X) == {("f32", "f32", "f32")}
@@ -162,7 +162,7 @@ def in_every_control_flow(params, x):
 
 def test_products_in_branches_and_in_loops_of_any_kind_run_on_integers():
     params = {"kernel": STACK["kernel"][0], "stack": STACK["kernel"][1:]}
-    axes = jc.PerChannel(axis=(0, -1)), jc.PerChannel()
+    axes = jc.PerChannel(axes=jc.Axes(outputs=(0, -1))), jc.PerChannel()
     packed = {
         name: jc.compress(
             jc.weight_quantization(bits=8, granularity=how), {"kernel": params[name]}

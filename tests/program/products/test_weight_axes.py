@@ -34,7 +34,7 @@ def network():
 def test_convolutions_attention_and_stacked_layers_are_read():
     axes = weight_axes(*network())
     attention = "ScanBlock_0/MultiHeadDotProductAttention_0"
-    assert axes.contraction == {
+    assert {path: a.contraction for path, a in axes.items()} == {
         "Conv_0/kernel": (0, 1, 2),
         f"{attention}/query/kernel": (1,),
         f"{attention}/key/kernel": (1,),
@@ -42,14 +42,15 @@ def test_convolutions_attention_and_stacked_layers_are_read():
         f"{attention}/out/kernel": (1, 2),
         "Dense_0/kernel": (0,),
     }
-    assert axes.outputs[f"{attention}/query/kernel"] == (0, 2, 3)
-    assert axes.outputs["Conv_0/kernel"] == (3,) and not axes.unknown
+    assert axes[f"{attention}/query/kernel"] == jc.Axes((2, 3), (1,), (0,))
+    assert axes["Conv_0/kernel"] == jc.Axes((3,), (0, 1, 2), ())
+    assert not axes.unknown
 
 
 def test_every_kernel_gets_its_scales_from_them():
     fn, params, x = network()
     axes = weight_axes(fn, params, x)
-    int8 = jc.weight_quantization(bits=8, granularity=jc.PerChannel(axes.outputs))
+    int8 = jc.weight_quantization(bits=8, granularity=jc.PerChannel(axes=axes))
     packed = jc.compress(int8, params)
     attention = packed["ScanBlock_0"]["MultiHeadDotProductAttention_0"]
     assert attention["out"]["kernel"].scale.shape == (3, 1, 1, 8)
@@ -66,7 +67,7 @@ def test_a_leaf_that_is_used_in_two_ways_is_left_out_and_said():
         {"w": jnp.ones((4, 3)), "u": jnp.ones((4, 2))},
         jnp.ones((2, 4)),
     )
-    assert axes.contraction == {"u": (0,)}
+    assert dict(axes) == {"u": jc.Axes((1,), (0,), ())}
     assert axes.unknown == {"w": "'w#1' sums over other axes than its first use"}
 
 
@@ -75,13 +76,13 @@ def test_what_cannot_be_followed_is_left_out_and_said():
         return jnp.einsum("bij,ij->bj", x, p["w"].reshape(3, 4))
 
     axes = weight_axes(fn, {"w": jnp.ones(12)}, jnp.ones((2, 3, 4)))
-    assert not axes.outputs and "mixes its axes" in axes.unknown["w"]
+    assert not axes and "mixes its axes" in axes.unknown["w"]
 
 
 def test_paths_are_no_globs():
     params = {"a[0]": jnp.ones((2, 3))}
     axes = weight_axes(lambda p, x: x @ p["a[0]"], params, jnp.ones((1, 2)))
-    granularity = jc.PerChannel(axes.outputs)
+    granularity = jc.PerChannel(axes=axes)
     assert granularity.scale_shape("a[0]", (2, 3)) == (1, 3)
 
 

@@ -32,15 +32,20 @@ GROUPS = [
     (Blocks((..., 4, 4)), "kernel", (2, 3, 5, 8), (1, 1, 4, 4)),
     (Blocks((4, ..., None)), "kernel", (6, 1, 3, 2), (4, 1, 1, 2)),
     (Slices(), "layers/0/weight", (6, 5), (1, 5)),
-    (Slices({"Conv*": -1}), "Conv_0/kernel", (3, 3, 2, 5), (3, 3, 2, 1)),
-    (Slices((0, -1)), "stack", (2, 4, 3), (1, 4, 1)),
+    (
+        Slices(axes={"Conv*": jc.Axes(outputs=-1)}),
+        "Conv_0/kernel",
+        (3, 3, 2, 5),
+        (3, 3, 2, 1),
+    ),
+    (Slices(axes=jc.Axes(outputs=(0, -1))), "stack", (2, 4, 3), (1, 4, 1)),
 ]
 # pattern, path, shape, output axes
 OUTPUTS = [
     (PerOutput(), "kernel", (7, 5), (1,)),
     (PerOutput(), "weight", (4, 6), (0,)),
-    (PerOutput(-1), "kernel", (3, 1, 2, 4), (3,)),
-    (PerOutput((0, -1)), "stack", (2, 5, 3), (0, 2)),
+    (PerOutput(axes=jc.Axes(outputs=-1)), "kernel", (3, 1, 2, 4), (3,)),
+    (PerOutput(axes=jc.Axes(outputs=(0, -1))), "stack", (2, 5, 3), (0, 2)),
 ]
 
 
@@ -162,7 +167,7 @@ def test_sharded_scores_have_the_same_masks():
 
 
 def test_the_first_glob_decides_and_a_path_without_one_is_named():
-    pattern = by_path({"a/*": NOfM(2, 4), "*/kernel": Slices(-1)})
+    pattern = by_path({"a/*": NOfM(2, 4), "*/kernel": Slices(axes=jc.Axes(outputs=-1))})
     scores = drawn((8, 4), 0)
     count = jnp.uint32(16)
     expected = NOfM(2, 4)("a/kernel", scores, count)
@@ -219,13 +224,13 @@ def test_leaves_that_do_not_fit_are_left_out_on_purpose():
             "'kernel': .4, 5. is a single block.*fits",
         ),
         (Slices(), "kernel", (4, 1), "is a single slice, and one is always kept"),
-        (Slices(), "kernel", (3, 3, 2, 4), "Pass axis="),
-        (Slices(4), "kernel", (3, 2), "there is no axis 4"),
+        (Slices(), "kernel", (3, 3, 2, 4), "Pass axes="),
+        (Slices(axes=jc.Axes(outputs=4)), "kernel", (3, 2), "there is no axis 4"),
         (Slices(), "kernel", (0, 1), "is a single slice"),
         (Blocks((2, 2)), "kernel", (0, 3), "is a single block"),
         (PerOutput(), "kernel", (4, 0), "no two weights"),
         (PerOutput(), "kernel", (1, 5), "no two weights to choose from"),
-        (PerOutput(), "kernel", (3, 3, 2, 4), "Pass axis="),
+        (PerOutput(), "kernel", (3, 3, 2, 4), "Pass axes="),
     ],
 )
 def test_what_cannot_be_pruned_is_refused_by_name(pattern, path, shape, message):
@@ -234,9 +239,9 @@ def test_what_cannot_be_pruned_is_refused_by_name(pattern, path, shape, message)
 
 
 def test_an_ambiguous_axis_is_no_reason_to_leave_a_leaf_out():
-    with pytest.raises(ValueError, match="'kernel' has shape .3, 3, 2, 4.*Pass axis="):
+    with pytest.raises(ValueError, match="'kernel' has shape .3, 3, 2, 4.*Pass axes="):
         fits(NOfM(2, 4))("kernel", jnp.ones((3, 3, 2, 4)))
-    with pytest.raises(ValueError, match="Pass axis="):
+    with pytest.raises(ValueError, match="Pass axes="):
         left_out(Slices(), {"kernel": jnp.ones((3, 3, 2, 4))})
 
 

@@ -73,7 +73,9 @@ def test_the_axis_follows_the_framework_and_can_be_said():
     equinox = NOfM(2, 4)("layers/0/weight", s.T, jnp.int32(99))
     np.testing.assert_array_equal(flax, equinox.T)
     conv = scores((3, 3, 8, 5))
-    keep = NOfM(2, 4, axis={"Conv_*": -2})("Conv_0/kernel", conv, jnp.int32(9999))
+    keep = NOfM(2, 4, axes={"Conv_*": jc.Axes(contraction=-2)})(
+        "Conv_0/kernel", conv, jnp.int32(9999)
+    )
     assert (keep.reshape(9, 2, 4, 5).sum(2) == 2).all()
 
 
@@ -86,8 +88,8 @@ def test_axes_are_read_from_a_linen_model_of_convolutions_and_attention():
 
     model, x = Model(), jnp.ones((2, 4, 4, 4))
     params = jax.jit(model.init)(jax.random.key(0), x)
-    axes = jc.program.weight_axes(model.apply, params, x).contraction
-    pruner = jc.magnitude_pruning(0.5, pattern=NOfM(2, 4, axis=axes))
+    axes = jc.weight_axes(model.apply, params, x)
+    pruner = jc.magnitude_pruning(0.5, pattern=NOfM(2, 4, axes=axes))
     masks = jax.jit(pruner.init)(params).masks["params"]
     attention = masks["MultiHeadDotProductAttention_0"]
     for name in ("query", "key", "value"):  # inputs, heads, features
@@ -95,7 +97,7 @@ def test_axes_are_read_from_a_linen_model_of_convolutions_and_attention():
         assert mask.shape == (8, 2, 4)
         assert (mask.reshape(2, 4, 2, 4).sum(1) == 2).all()
     # Those that sum over several axes: groups lie along the last of them.
-    assert axes["params/Conv_0/kernel"] == (0, 1, 2)
+    assert axes["params/Conv_0/kernel"].contraction == (0, 1, 2)
     assert (masks["Conv_0"]["kernel"].sum(2) == 2).all()
     assert (attention["out"]["kernel"].sum(1) == 2).all()
 
@@ -159,10 +161,10 @@ def test_what_does_not_fit_is_refused_by_name():
     pruner = jc.magnitude_pruning(0.5, pattern=NOfM(2, 4))
     with pytest.raises(ValueError, match="'kernel': axis 0 of .10, 4. is no multiple"):
         pruner.init({"kernel": scores((10, 4))})
-    with pytest.raises(ValueError, match="'kernel' has shape .3, 3, 8, 5.*Pass axis="):
+    with pytest.raises(ValueError, match="'kernel' has shape .3, 3, 8, 5.*Pass axes="):
         pruner.init({"kernel": scores((3, 3, 8, 5))})
     with pytest.raises(ValueError, match="there is no axis 7"):
-        NOfM(2, 4, axis=7)("kernel", scores((4, 4)), jnp.int32(0))
+        NOfM(2, 4, axes=jc.Axes(contraction=7))("kernel", scores((4, 4)), jnp.int32(0))
     for n, m in ((4, 4), (0, 4), (-1, 2), (5, 4)):
         with pytest.raises(ValueError, match="0 < n < m"):
             NOfM(n, m)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxcompress as jc
 from jaxcompress.prune.patterns import NOfM, permute, permuted_for, search_permutation
 
 KEY = jax.random.key(0)
@@ -149,7 +150,7 @@ NETWORKS = {
             "params/Conv_1/kernel": -2,
             "params/Conv_2/kernel": -2,
         },
-        -2,
+        jc.Axes(contraction=-2),
         ["Conv_1", "Conv_2"],
     ),
     "gated block": (
@@ -170,7 +171,7 @@ NETWORKS = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_function_stays_and_what_is_kept_rises(name):
-    model, shape, axes, axis, consumers = NETWORKS[name]
+    model, shape, axes, pattern_axes, consumers = NETWORKS[name]
     x = jax.random.normal(jax.random.key(1), shape)
     # No zeros and ones: biases, scales and statistics that differ between channels.
     rng = np.random.default_rng(2)
@@ -180,7 +181,7 @@ def test_the_function_stays_and_what_is_kept_rises(name):
         ),
         jax.eval_shape(model.init, KEY, x),
     )
-    new, order = permuted_for(NOfM(2, 4, axis=axis), variables, axes, key=KEY)
+    new, order = permuted_for(NOfM(2, 4, axes=pattern_axes), variables, axes, key=KEY)
     assert order.tolist() != list(range(len(order)))
     apply = jax.jit(model.apply)
     np.testing.assert_allclose(apply(new, x), apply(variables, x), rtol=1e-4, atol=1e-5)

@@ -169,21 +169,21 @@ def layers():
 
 
 CASES = {
-    "convolution": (convolution(6, 1), (0, 1, 2)),
-    "grouped": (convolution(6, 2), (0, 1, 2)),
+    "convolution": (convolution(6, 1), jc.Axes(outputs=-1)),
+    "grouped": (convolution(6, 2), jc.Axes(outputs=-1)),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_other_layouts_are_pruned_matrix_by_matrix(case):
-    (fn, params, x), axis = CASES[case]
+    (fn, params, x), axes = CASES[case]
     stats = gram(fn, params, x)
     hs = stats["kernel"].gram.reshape(-1, *stats["kernel"].gram.shape[-2:])
 
     def matrices(kernel):
         return np.split(kernel.reshape(-1, 6), len(hs), axis=1)  # groups of outputs
 
-    pruner = sparsegpt_pruning(0.5, axis=axis, block=8)
+    pruner = sparsegpt_pruning(0.5, axes=axes, block=8)
     small = jax.jit(pruner.update)(params, pruner.init(params), stats=stats)[0]
     alone = jax.jit(lambda w, h: sparsegpt(w, h, 0.5, block=8)[0])
     split = matrices(params["kernel"])
@@ -194,8 +194,8 @@ def test_other_layouts_are_pruned_matrix_by_matrix(case):
 def test_layers_in_a_scan_share_their_count_evenly():
     fn, params, x = layers()
     stats = gram(fn, params, x)
-    axes = jc.program.weight_axes(fn, params, x).contraction
-    pruner = obs_pruning(0.5, axis=axes)
+    axes = jc.weight_axes(fn, params, x)
+    pruner = obs_pruning(0.5, axes=axes)
     small = jax.jit(pruner.update)(params, pruner.init(params), stats=stats)[0]
     alone = jax.jit(optimal_brain_surgeon)
     for found, w, h in zip(

@@ -14,7 +14,7 @@ from jaxcompress.quantize.equivalent import Link
 from jaxcompress.quantize.scales import absmax
 
 LINK = Link({"scale": 0}, {"q": 0, "k": 0})
-ROWS = jc.PerChannel(axis=1)
+ROWS = jc.PerChannel(axes=jc.Axes(outputs=1))
 
 
 def fn(params, x):
@@ -58,7 +58,9 @@ def loss(params, moved, gram, fmt, granularity):
     seed=st.integers(0, 99),
     bits=st.sampled_from([2, 3, 4]),
     outliers=st.booleans(),
-    granularity=st.sampled_from([ROWS, jc.PerGroup(8, axis=0), jc.PerTensor()]),
+    granularity=st.sampled_from(
+        [ROWS, jc.PerGroup(8, axes=jc.Axes(contraction=0)), jc.PerTensor()]
+    ),
 )
 def test_it_is_never_worse_than_nearest(seed, bits, outliers, granularity):
     params, x = make(seed, outliers)
@@ -125,12 +127,18 @@ def test_scales_with_a_state_are_those_of_the_quantizer():
         return jnp.linalg.norm(fn(jc.dense(compress(only, new)), x) - fn(params, x))
 
     assert error(moved[0]) < error(params) / 2
-    with pytest.raises(TypeError, match="chooses no scales"):
+    with pytest.raises(TypeError, match="scale must be a scale such as absmax"):
         awq([LINK], Int(3), granularity=ROWS, scale=0.1)  # pyright: ignore[reportArgumentType]
 
 
 def test_convolutions_stacks_and_heads():
-    rows = jc.PerChannel(axis={"out": 2, "down/kernel": (0, 2), "*": -1})
+    rows = jc.PerChannel(
+        axes={
+            "out": jc.Axes(outputs=2),
+            "down/kernel": jc.Axes(outputs=(0, 2)),
+            "*": jc.Axes(outputs=-1),
+        }
+    )
     for name in ("stacked", "attention"):
         net, make_params, links, shape = NETWORKS[name]
         params, x = make_params(), normal(*shape, seed=7)
@@ -139,12 +147,12 @@ def test_convolutions_stacks_and_heads():
         close(net(params, x), net(new, x))
     params, x = cnn_params(), normal(3, 4, 4, 2, seed=7)
     gram = gram_of(cnn, params, x)
-    axes = jc.program.weight_axes(cnn, params, x).contraction
+    axes = jc.weight_axes(cnn, params, x)
     links = CNN_LINKS[1:]
-    new = compress(awq(links, Int(3), granularity=rows, axis=axes), params, stats=gram)
+    new = compress(awq(links, Int(3), granularity=rows, axes=axes), params, stats=gram)
     close(cnn(params, x), cnn(new, x))
     with pytest.raises(
-        ValueError, match="'point/kernel' has shape .* Pass axis=:|contraction"
+        ValueError, match="'point/kernel' has shape .* Pass axes=:|contraction"
     ):
         conv_link = Link({"a": 0}, {"point/kernel": -2})
         wide = {**params, "a": jnp.ones(8)}
@@ -223,10 +231,14 @@ def test_careless_use_is_told():
         UserWarning, match="nothing is rescaled: no update was given stats"
     ):
         jc.compress(awq([LINK], Int(3), granularity=ROWS), params)
-    with pytest.raises(ValueError, match="grid=0"):
+    with pytest.raises(ValueError, match="grid must be at least 1 step, got 0"):
         awq([LINK], Int(3), granularity=ROWS, grid=0)
-    with pytest.raises(ValueError, match="'q': axis 0 of .16, 8. is no multiple"):
-        awq([LINK], Int(3), granularity=jc.PerGroup(5, axis=0)).init(params)
+    with pytest.raises(
+        ValueError, match="'q': the group size must divide axis 0 of .16, 8."
+    ):
+        awq(
+            [LINK], Int(3), granularity=jc.PerGroup(5, axes=jc.Axes(contraction=0))
+        ).init(params)
     seen = jc.observe(fn, params, [x], jc.program.statistics.max_magnitude())
     with pytest.raises(ValueError, match="stats= has a ArrayImpl there.*gram"):
         jc.compress(awq([LINK], Int(3), granularity=ROWS), params, stats=seen)

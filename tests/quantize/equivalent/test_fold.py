@@ -187,11 +187,11 @@ def test_layers_stacked_by_a_scan():
     [
         (Fold("Conv_0/kernal", "BatchNorm_0"), "in params; closest: 'Conv_0/kernel'"),
         (Fold("Conv_0/kernel", "BatchNorm"), "in batch_stats; closest: 'BatchNorm_0/mean'"),
-        (Fold("Conv_1/kernel", "BatchNorm_1"), "has a bias, .* bias='Conv_1/bias'"),
-        (Fold("Conv_0/kernel", "BatchNorm_2"), "Is it the norm of this layer"),
+        (Fold("Conv_1/kernel", "BatchNorm_1"), "has the bias .* bias='Conv_1/bias'"),
+        (Fold("Conv_0/kernel", "BatchNorm_2"), "Check that the norm reads this layer"),
         (Fold("Conv_0/kernel", "BatchNorm_0", axis=0), "has .3,. along its axes .0,."),
         (Fold("Conv_0/kernel", "BatchNorm_0", axis=7), "there is no axis 7"),
-        (Fold("Conv_0/kernel", "BatchNorm_0", bias="Dense_0/bias"), "Is it the norm of"),
+        (Fold("Conv_0/kernel", "BatchNorm_0", bias="Dense_0/bias"), "Check that the norm reads"),
     ],
 )  # fmt: skip
 def test_careless_folds_are_told(fold, message):
@@ -206,11 +206,11 @@ def test_other_mistakes_are_told():
         folded(variables, [FOLDS[0], FOLDS[0]])
     with pytest.raises(ValueError, match="'BatchNorm_1/mean' is folded twice"):
         folded(variables, [FOLDS[1], Fold("Conv_0/kernel", "BatchNorm_1")])
-    with pytest.raises(TypeError, match="one Fold; give a sequence"):
+    with pytest.raises(TypeError, match="must be a sequence of Fold, got one Fold"):
         folded(variables, FOLDS[0])
-    with pytest.raises(ValueError, match="epsilon=-1"):
+    with pytest.raises(ValueError, match="epsilon must be .* got -1"):
         folded(variables, FOLDS, epsilon=-1)
-    with pytest.raises(ValueError, match="nothing could take up the mean"):
+    with pytest.raises(ValueError, match="no bias can absorb the mean"):
         fold_batch_norm(
             {"kernel": jnp.ones((2, 2))},
             {"norm": {"mean": jnp.ones(2), "var": jnp.ones(2)}},

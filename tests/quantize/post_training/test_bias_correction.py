@@ -29,16 +29,16 @@ def made(groups=1) -> Any:
     def fn(params, x):
         return model.apply({"params": params}, x)
 
-    axes = jc.program.weight_axes(fn, params, x)
+    axes = jc.weight_axes(fn, params, x)
     means = jc.observe(fn, params, [x], jc.program.statistics.moments())
     c = jc.weight_quantization(bits=2, granularity=jc.PerTensor())
-    return fn, params, x, axes.contraction, means, jc.compress(c, params)
+    return fn, params, x, axes, means, jc.compress(c, params)
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_the_mean_of_every_layer_is_restored(groups):
     _, params, x, axes, means, small = made(groups)
-    better = bias_correction(params, small, means, axis=axes)
+    better = bias_correction(params, small, means, axes=axes)
     kernel = params["Conv_0"]["kernel"]
 
     def conv(p) -> Any:
@@ -61,9 +61,9 @@ def test_the_mean_of_every_layer_is_restored(groups):
 
 def test_floats_on_a_grid_will_do_and_jit_agrees():
     _, params, _, axes, means, small = made()
-    correct = jax.jit(lambda q: bias_correction(params, q, means, axis=axes))
+    correct = jax.jit(lambda q: bias_correction(params, q, means, axes=axes))
     for name, leaf in correct(jc.dense(small))["Conv_0"].items():
-        expected = jc.dense(bias_correction(params, small, means, axis=axes))
+        expected = jc.dense(bias_correction(params, small, means, axes=axes))
         np.testing.assert_allclose(leaf, expected["Conv_0"][name], rtol=1e-5, atol=1e-6)
 
 
@@ -98,11 +98,13 @@ def test_what_is_missing_is_named():
     _, params, _, axes, means, small = made()
     gram = jax.tree.map(lambda x: x, params)
     with pytest.raises(ValueError, match="'Conv_0/kernel' is selected.*moments"):
-        bias_correction(params, small, gram, axis=axes)
+        bias_correction(params, small, gram, axes=axes)
     with pytest.raises(
-        ValueError, match="'Conv_0/bias' has shape .4,., and .*with axis="
+        ValueError, match="'Conv_0/bias' has shape .4,., and .*with axes="
     ):
-        bias_correction(params, small, means, axis=2, where="Conv_0/kernel")
+        bias_correction(
+            params, small, means, axes=jc.Axes(contraction=2), where="Conv_0/kernel"
+        )
     both = {
         **small,
         "Conv_0": {
@@ -111,4 +113,4 @@ def test_what_is_missing_is_named():
         },
     }
     with pytest.raises(ValueError, match="'Conv_0/bias' is stored as a QArray"):
-        bias_correction(params, both, means, axis=axes)
+        bias_correction(params, both, means, axes=axes)

@@ -137,7 +137,7 @@ def convolution(features, groups) -> Any:
 def test_convolutions_are_solved_group_by_group(groups):
     fn, params, x = convolution(6, groups)
     stats = jc.observe(fn, params, [x], jc.program.statistics.gram())
-    c = gptq_quantization(4, axis=(0, 1, 2))
+    c = gptq_quantization(4, axes=jc.Axes(contraction=(0, 1, 2)))
     moved, state = jax.jit(c.update)(params, c.init(params), stats=stats)
     assert state.scales["kernel"].shape == (1, 1, 1, 6)
     hs = stats["kernel"].gram.reshape(groups, *(36 // groups,) * 2)
@@ -150,7 +150,10 @@ def test_convolutions_are_solved_group_by_group(groups):
     before = fn(
         jc.dense(
             jc.compress(
-                jc.weight_quantization(bits=4, granularity=jc.PerChannel(-1)), params
+                jc.weight_quantization(
+                    bits=4, granularity=jc.PerChannel(axes=jc.Axes(outputs=-1))
+                ),
+                params,
             )
         ),
         x,
@@ -173,11 +176,11 @@ def layers():
 
 def test_layers_of_a_scan_have_scales_of_their_own_unless_they_share_them():
     params, stats = layers()
-    groups = jc.PerGroup(4, axis=1)
+    groups = jc.PerGroup(4, axes=jc.Axes(contraction=1))
     cases: Any = (
-        (gptq_quantization(4, axis=1), {}, (3, 1, 8)),
+        (gptq_quantization(4, axes=jc.Axes(contraction=1)), {}, (3, 1, 8)),
         (
-            gptq_quantization(4, axis=1, granularity=groups),
+            gptq_quantization(4, axes=jc.Axes(contraction=1), granularity=groups),
             {"scale_shape": (2, 8)},
             (3, 2, 8),
         ),
@@ -191,7 +194,7 @@ def test_layers_of_a_scan_have_scales_of_their_own_unless_they_share_them():
             )
             np.testing.assert_allclose(moved["kernel"][i], alone, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(state.scales["kernel"][i], scale, rtol=1e-4)
-    c = gptq_quantization(4, axis=1, granularity=jc.PerTensor())
+    c = gptq_quantization(4, axes=jc.Axes(contraction=1), granularity=jc.PerTensor())
     start = c.init(params)
     moved, state = jax.jit(c.update)(params, start, stats=stats)
     np.testing.assert_array_equal(state.scales["kernel"], start.scales["kernel"])
@@ -302,7 +305,9 @@ def test_what_is_missing_or_broken_is_named():
     ):
         undamped = gptq_quantization(4, damping=0.0)
         undamped.update(params, state, stats=singular)
-    with pytest.raises(ValueError, match="no multiple of the group size 3"):
+    with pytest.raises(
+        ValueError, match="group size must divide axis 0 of .8, 8., of length 8, got 3"
+    ):
         gptq_quantization(4, granularity=jc.PerGroup(3)).init(params)
     with pytest.raises(ValueError, match="contraction axis .*cannot be told"):
         gptq_quantization(4).init({"kernel": normal(3, 3, 2, 4)})
