@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rewrites that make weights easier to quantize and leave the function unchanged."""
+"""Rewrite weights to be easier to quantize, without changing the function."""
 
 from ._awq import awq
 from ._batch_norm import Fold, fold_batch_norm

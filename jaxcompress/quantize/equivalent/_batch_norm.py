@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fold batch norms into the kernels before them, keeping the network's structure."""
+"""Fold batch norms into the kernels before them; the network structure stays."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ._links import ByPath, channel_axes, spread
 
 @dataclasses.dataclass(frozen=True)
 class Fold:
-    """A batch norm, and the layer whose output it reads.
+    """Pair a batch norm with the layer before it, for ``fold_batch_norm``.
 
     Attributes:
       kernel: path of the layer's kernel, such as ``"Conv_0/kernel"``.
-      norm: path of the batch norm, such as ``"BatchNorm_0"``: its ``scale`` and ``bias``
+      norm: path of the batch norm, such as ``"BatchNorm_0"``. Its ``scale`` and ``bias``
         are in the parameters (either may be missing), its ``mean`` and ``var`` in the
         batch statistics.
-      bias: path of the layer's bias; None if it has none.
-      axis: the kernel's output axis, or several, as for ``Link``.
+      bias: path of the layer's bias; None if the layer has no bias.
+      axis: output axis of the kernel, or several, as for ``Link``.
     """
 
     kernel: str
@@ -37,32 +37,33 @@ class Fold:
 def fold_batch_norm(
     params: PyTree, batch_stats: PyTree, folds: Sequence[Fold], *, epsilon: float
 ) -> tuple[PyTree, PyTree]:
-    """Fold batch norms into the layers before them, so that kernels are what is multiplied.
+    """Fold batch norms into the layers before them, to quantize the kernels as deployed.
 
-    With ``g = scale / sqrt(var + epsilon)``: the kernel and the bias of the layer are
-    multiplied by ``g``, and the norm is left with ``scale 1, mean 0, var 1 - epsilon``,
-    the identity to rounding, and ``bias - mean * g``; where the norm has no bias, the
-    layer's takes that up. The structure stays as it is, so the same function runs, to the
-    same result in evaluation mode. In training mode a norm uses the statistics of the
-    batch, and folding changes the function.
+    With ``g = scale / sqrt(var + epsilon)``, the layer's kernel and bias are multiplied by
+    ``g``. The norm keeps ``scale 1, mean 0, var 1 - epsilon``, the identity up to
+    rounding, and the bias ``bias - mean * g``. If the norm has no bias, the layer's bias
+    takes the shift. The tree structure does not change, so the same function still runs.
+    In evaluation mode its result is the same. In training mode a norm uses the statistics
+    of the batch, and folding changes the function.
 
-    A link across what was folded rescales the kernel, its bias and the norm's bias, and
-    leaves the norm's scale out.
+    A link across a folded norm rescales the kernel, its bias and the norm's bias; it
+    leaves out the norm's scale.
 
     Args:
       params: tree of floats.
       batch_stats: tree of the running statistics: Flax's ``variables["batch_stats"]``, or
         the state of ``nnx.BatchStat``.
-      folds: which norms; each norm and each kernel once.
-      epsilon: of the norms; 1e-5 is Flax's default.
+      folds: which norms to fold; each norm and each kernel at most once.
+      epsilon: epsilon of the norms, in [0, 1); Flax's default is 1e-5.
 
     Returns:
-      The parameters and the statistics, of the structure, shapes and dtypes they had.
+      The parameters and the statistics, with unchanged structure, shapes and dtypes.
 
     Raises:
-      ValueError: for a path that is not there (naming the closest), sizes that do not
-        fit, a kernel or norm that is folded twice, a layer's bias that is not named, and
-        where neither the norm nor the layer has a bias.
+      TypeError: if ``folds`` is a single ``Fold``.
+      ValueError: if a path does not exist (the closest is named), sizes do not match, a
+        kernel or norm is folded twice, the layer has a bias that ``Fold`` does not name,
+        or neither the norm nor the layer has a bias.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -81,29 +82,33 @@ def fold_batch_norm(
       Jacob et al., 2017, https://arxiv.org/abs/1712.05877
     """
     if isinstance(folds, Fold):
-        raise TypeError("folds is one Fold; give a sequence of them: [fold].")
+        raise TypeError("folds must be a sequence of Fold, got one Fold; pass [fold].")
     if not 0 <= epsilon < 1:
-        raise ValueError(f"epsilon={epsilon}: the norms' own, such as 1e-5, is needed.")
-    known, seen = _by_path(params), _by_path(batch_stats)
+        raise ValueError(
+            f"epsilon must be the norms' own, in [0, 1), such as 1e-5; got {epsilon}."
+        )
+    leaves, stat_leaves = _by_path(params), _by_path(batch_stats)
     new: ByPath = {}
     new_stats: ByPath = {}
     for fold in folds:
-        for path, done in ((fold.kernel, new), (f"{fold.norm}/mean", new_stats)):
-            if path in done:
-                raise ValueError(f"{path!r} is folded twice: each belongs to one Fold.")
-        changed, stats = _folded(fold, known, seen, epsilon)
-        new |= {p: x.astype(known[p].dtype) for p, x in changed.items()}
-        new_stats |= {p: x.astype(seen[p].dtype) for p, x in stats.items()}
+        for path, folded in ((fold.kernel, new), (f"{fold.norm}/mean", new_stats)):
+            if path in folded:
+                raise ValueError(
+                    f"{path!r} is folded twice; each kernel and norm must be in one Fold."
+                )
+        changed, stats = _fold(fold, leaves, stat_leaves, epsilon)
+        new |= {p: x.astype(leaves[p].dtype) for p, x in changed.items()}
+        new_stats |= {p: x.astype(stat_leaves[p].dtype) for p, x in stats.items()}
     return (
         map_with_path(lambda path, leaf: new.get(path, leaf), params),
         map_with_path(lambda path, leaf: new_stats.get(path, leaf), batch_stats),
     )
 
 
-def _folded(
+def _fold(
     fold: Fold, params: ByPath, batch_stats: ByPath, epsilon: float
 ) -> tuple[ByPath, ByPath]:
-    """What one fold changes: in the parameters, and in the statistics."""
+    """Return the parameters and the statistics that one fold changes, by path."""
     mean_path, var_path = f"{fold.norm}/mean", f"{fold.norm}/var"
     scale_path, shift_path = f"{fold.norm}/scale", f"{fold.norm}/bias"
     mean = _get(mean_path, batch_stats, "batch_stats")
@@ -125,12 +130,13 @@ def _folded(
         new[fold.bias] += shift
     else:
         raise ValueError(
-            f"{fold.norm!r} has no bias in params and {fold.kernel!r} names none: nothing "
-            f"could take up the mean. Keep the norm, or give the layer a bias of zeros."
+            f"{fold.norm!r} has no bias in params and the Fold of {fold.kernel!r} has no "
+            "bias=, so no bias can absorb the mean. Keep the norm, or give the layer a "
+            "bias of zeros."
         )
     if scale_path in params:
         new[scale_path] = jnp.ones_like(g)
-    # With this variance, and not with 1, the norm is the identity without a scale, too.
+    # This variance makes the norm the identity, with or without a scale.
     stats = {mean_path: jnp.zeros_like(mean), var_path: jnp.full_like(var, 1 - epsilon)}
     return new, stats
 
@@ -142,9 +148,9 @@ def _along(
     sizes = tuple(leaf.shape[a] for a in axes)
     if sizes != g.shape:
         raise ValueError(
-            f"{norm!r} has {g.shape} channels, and {path!r} of shape {leaf.shape} has "
-            f"{sizes} along its axes {axes}. Is it the norm of this layer, and axis= its "
-            "output axis?"
+            f"{norm!r} has {g.shape} channels, but {path!r} of shape {leaf.shape} has "
+            f"{sizes} along its axes {axes}. Check that the norm reads this layer and "
+            "that axis= is the layer's output axis."
         )
     return spread(g, leaf.shape, axes)
 
@@ -155,8 +161,8 @@ def _check_bias(fold: Fold, params: ByPath) -> None:
         path = f"{stem}/{name}" if stem else name
         if fold.bias is None and path in params:
             raise ValueError(
-                f"{fold.kernel!r} has a bias, which the norm rescales too: "
-                f"Fold({fold.kernel!r}, {fold.norm!r}, bias={path!r})."
+                f"{fold.kernel!r} has the bias {path!r}, which the norm rescales, too. "
+                f"Use Fold({fold.kernel!r}, {fold.norm!r}, bias={path!r})."
             )
 
 
@@ -165,9 +171,11 @@ def _by_path(tree: PyTree) -> ByPath:
     return dict(zip(paths, leaves, strict=True))
 
 
-def _get(path: str, known: ByPath, where: str) -> jax.Array:
-    """A leaf, in float32 or more."""
-    if path not in known:
-        near = ", ".join(repr(p) for p in closest(path, list(known))) or "it is empty"
-        raise ValueError(f"there is no leaf {path!r} in {where}; closest: {near}.")
-    return known[path].astype(jnp.promote_types(known[path].dtype, jnp.float32))
+def _get(path: str, leaves: ByPath, tree: str) -> jax.Array:
+    """Return a leaf in float32 or wider."""
+    if path not in leaves:
+        near = ", ".join(repr(p) for p in closest(path, list(leaves)))
+        raise ValueError(
+            f"no leaf {path!r} in {tree}; closest: {near or 'none, the tree is empty'}."
+        )
+    return leaves[path].astype(jnp.promote_types(leaves[path].dtype, jnp.float32))

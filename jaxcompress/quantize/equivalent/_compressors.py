@@ -22,10 +22,10 @@ Check = Callable[[list[Bound], ByPath], None]
 
 
 class EquivalentState(NamedTuple):
-    """State of a compressor that moves parameters."""
+    """State of the compressors that rescale or rotate links."""
 
-    count: jax.Array  # int32 []: updates so far that moved them
-    # The optimizer's state is in the units of before: momentum of a rescaled weight is not.
+    count: jax.Array  # int32 []: number of updates that moved the parameters
+    # Optimizer state must restart: momentum is in the units before the rescaling.
     restart: Restart
 
 
@@ -36,13 +36,14 @@ def move_once(
     what: str,
     check: Check | None = None,
 ) -> Compressor:
-    """Move parameters in the first update, and never again.
+    """Move parameters in the first update only.
 
     Args:
-      links: what may be moved.
-      move: ``(links, leaves) -> leaves``, those of the links by path.
-      what: of the warning, if no update came: "nothing is rotated".
-      check: raises or warns at links and leaves, traced or not; before each move.
+      links: the links to move.
+      move: ``(links, leaves) -> leaves``, the leaves of the links by path.
+      what: start of the warning if there was no update, such as "nothing is rotated".
+      check: called with links and leaves, traced or not, before each move; it raises or
+        warns.
     """
     links = checked(links)
 
@@ -50,17 +51,17 @@ def move_once(
         params: PyTree, state: EquivalentState, **extras: Any
     ) -> tuple[PyTree, EquivalentState]:
         del extras
-        bound, first = bind(links, params), state.count == 0
+        bound, is_first = bind(links, params), state.count == 0
         leaves = _touched(params, bound)
         moved = jax.jit(functools.partial(move, bound))
-        if isinstance(first, Tracer):
-            new = lax.cond(first, moved, lambda x: x, leaves)
-        else:  # an eager `lax.cond` would be compiled anew in every update
-            if check and bool(first):
+        if isinstance(is_first, Tracer):
+            new = lax.cond(is_first, moved, lambda x: x, leaves)
+        else:  # an eager `lax.cond` would recompile in every update
+            if check and bool(is_first):
                 check(bound, leaves)
-            new = moved(leaves) if bool(first) else leaves
+            new = moved(leaves) if bool(is_first) else leaves
         count = jnp.maximum(state.count, 1)
-        return _with(params, new), EquivalentState(count, Restart(first))
+        return _with(params, new), EquivalentState(count, Restart(is_first))
 
     return _compressor(links, update, f"{what}: there was no update.", check)
 
@@ -73,13 +74,14 @@ def move_given(
     what: str,
     check: Check | None = None,
 ) -> Compressor:
-    """Move parameters in the updates that are given evidence of the links' consumers.
+    """Move parameters in each update that receives evidence of the links' consumers.
 
     Args:
-      links: what may be moved.
+      links: the links to move.
       move: ``(links, leaves, evidence) -> leaves``, all by path.
-      evidence: what those updates are given.
-      what: of the warning, if no update was given any: "nothing is smoothed".
+      evidence: the extra argument that those updates receive.
+      what: start of the warning if no update received evidence, such as "nothing is
+        smoothed".
       check: as for ``move_once``, in ``init`` only.
     """
     links = checked(links)
@@ -87,15 +89,15 @@ def move_given(
     def update(
         params: PyTree, state: EquivalentState, **extras: Any
     ) -> tuple[PyTree, EquivalentState]:
-        given = extras.get(evidence.name)
-        if given is None:
+        statistics = extras.get(evidence.name)
+        if statistics is None:
             return params, EquivalentState(state.count, Restart(jnp.zeros((), bool)))
         bound = bind(links, params)
         readers = {path for link in bound for path in link.consumers}
         selection = select(params, lambda path, leaf: path in readers)
         paths, _, treedef = paths_and_leaves(selection.tree)
-        known = evidence.by_path(selection.like(given), paths, treedef)
-        new = jax.jit(functools.partial(move, bound))(_touched(params, bound), known)
+        by_path = evidence.by_path(selection.like(statistics), paths, treedef)
+        new = jax.jit(functools.partial(move, bound))(_touched(params, bound), by_path)
         return _with(params, new), EquivalentState(
             state.count + 1, Restart(jnp.ones((), bool))
         )

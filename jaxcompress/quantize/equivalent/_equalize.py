@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Equal ranges between layers, or between activations and weights, by rescaling links."""
+"""Rescale links to equalize ranges across layers, or of activations and weights."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ ABSMAX = Evidence(
     "shape",
     "observe(fn, params, batches, program.statistics.max_magnitude())",
 )
-# Steps this small are the rounding of the ranges themselves.
+# Steps this small come from the rounding of the ranges.
 _CONVERGED = 1e-6
 
 
 def cross_layer_equalization(
     links: Sequence[Link], *, iterations: int = 100
 ) -> Compressor:
-    """Give each channel the same range in what produces it and in what consumes it.
+    """Equalize each channel's range across two layers, for per-tensor quantization.
 
-    Weights with one scale for a whole leaf lose most where the ranges of its channels
-    differ. ``s = sqrt(r1 / r2)`` for each channel, where ``r1`` and ``r2`` are the largest
-    magnitudes in the kernels that produce and consume it; sweeps over all links until
-    nothing moves. The function stays the same. It needs no data.
+    It needs no data, and the function stays the same. A single scale for a whole leaf
+    loses most if the ranges of its channels differ. Each channel is rescaled by
+    ``s = sqrt(r1 / r2)``, where ``r1`` and ``r2`` are the largest magnitudes in the kernels
+    that produce and consume it. The sweeps over all links repeat until nothing moves.
 
     The first update moves the parameters; the view is always the parameters. A channel
     that is zero on one side is left alone, zeros stay zeros, and a second compressor of
-    the same links moves nothing. Biases are rescaled with their kernels, but have no say
-    in the ranges. Fold batch norms first (``fold_batch_norm``).
-    A quantizer behind it in a chain whose scales are learned (``lsq()``) has started from
-    the parameters as they were: compress with this first, and train what it gives.
+    the same links moves nothing. Biases are rescaled with their kernels but do not count
+    for the ranges. Fold batch norms first (``fold_batch_norm``). A quantizer with learned
+    scales (``lsq()``) behind it in a chain has already started from the old parameters:
+    compress with this function first, then train the result.
 
     Args:
-      links: which channels; the leaves of one link may be in others along other axes.
-      iterations: sweeps at most.
+      links: which channels to rescale; a leaf may be in several links, along different
+        axes.
+      iterations: maximum number of sweeps.
 
     Raises:
       ValueError: if ``iterations`` is not positive; and in ``init``, if a link does not
@@ -64,32 +65,33 @@ def cross_layer_equalization(
       https://arxiv.org/abs/1902.01917
     """
     if iterations < 1:
-        raise ValueError(f"iterations={iterations}: one sweep is the least.")
+        raise ValueError(f"iterations must be at least 1 sweep, got {iterations}.")
 
     def move(bound: list[Bound], leaves: ByPath) -> ByPath:
-        return rescale(leaves, bound, _equalizing(bound, leaves, iterations))
+        return rescale(leaves, bound, _equalizing_scales(bound, leaves, iterations))
 
     return move_once(links, move, what="nothing is equalized", check=_check_kernels)
 
 
 def smooth_quant(links: Sequence[Link], alpha: float = 0.5) -> Compressor:
-    """Move the range of activations into the weights that read them.
+    """Move activation outliers into the weights that read them (SmoothQuant).
 
-    A few channels of activations with a hundred times the range of others leave the others
-    few codes. ``s = max|x|**alpha / max|w|**(1 - alpha)`` for each channel: the
-    activation is divided by it, in what produces it, and the weights are multiplied. The
-    function stays the same. To quantize activations and weights alike, with 8 bits.
+    Use it before quantizing both activations and weights to 8 bits. If a few channels of
+    an activation have a hundred times the range of the others, the others get few codes.
+    Each channel gets ``s = max|x|**alpha / max|w|**(1 - alpha)``: the producer of the
+    activation is divided by it and the weights are multiplied by it. The function stays
+    the same.
 
-    Every update that is given ``absmax=`` moves the parameters, so give it once; all
-    others leave them as they are. With statistics of the moved parameters it moves
-    nothing, unless a leaf is in two links. Other statistics that were observed before
-    (for GPTQ) do not fit the moved parameters: compress with this first, and observe
-    again. A channel that is zero on one side is left alone, and zeros stay zeros.
+    Every update with ``absmax=`` moves the parameters, so pass it once; all other updates
+    leave them unchanged. Statistics of the moved parameters move nothing further, unless a
+    leaf is in two links. Other statistics observed before (for GPTQ) do not fit the moved
+    parameters: compress with this function first and observe again. A channel that is
+    zero on one side is left alone, and zeros stay zeros.
 
     Args:
-      links: which channels; most often from a norm to the layers that read it. A channel
-        that several read has the largest range of them.
-      alpha: 0 equalizes the weights, 1 the activations.
+      links: which channels to rescale, most often from a norm to the layers that read it.
+        If several layers read a channel, the largest of their weight ranges counts.
+      alpha: in [0, 1]; 0 equalizes the weights, 1 the activations.
 
     Raises:
       ValueError: if alpha is not in [0, 1]; in ``init``, if a link does not fit the
@@ -101,9 +103,11 @@ def smooth_quant(links: Sequence[Link], alpha: float = 0.5) -> Compressor:
       >>> params = {"scale": jnp.ones(2), "w": jnp.eye(2)}
       >>> def fn(params, x):
       ...     return (x * params["scale"][None]) @ params["w"]
-      >>> seen = jc.observe(fn, params, [jnp.array([[1.0, -64.0]])], jc.program.statistics.max_magnitude())
+      >>> batches = [jnp.array([[1.0, -64.0]])]
+      >>> magnitudes = jc.program.statistics.max_magnitude()
+      >>> absmax = jc.observe(fn, params, batches, magnitudes)
       >>> smooth = smooth_quant([Link({"scale": 0}, {"w": 0})])
-      >>> new = jc.compress(smooth, params, absmax=seen)
+      >>> new = jc.compress(smooth, params, absmax=absmax)
       >>> new["scale"].tolist(), new["w"].tolist()
       ([1.0, 0.125], [[1.0, 0.0], [0.0, 8.0]])
 
@@ -111,37 +115,38 @@ def smooth_quant(links: Sequence[Link], alpha: float = 0.5) -> Compressor:
       Xiao et al., 2022, https://arxiv.org/abs/2211.10438
     """
     if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha={alpha}: it lies between 0 and 1.")
+        raise ValueError(f"alpha must be between 0 and 1, got {alpha}.")
 
     def move(
-        bound: list[Bound], leaves: ByPath, seen: Mapping[str, jax.Array]
+        bound: list[Bound], leaves: ByPath, absmax: Mapping[str, jax.Array]
     ) -> ByPath:
         scales = []
         for link in bound:
             inputs = {
-                p: _along_leaf(p, seen[p], leaves[p].shape) for p in link.consumers
+                p: _broadcast(p, absmax[p], leaves[p].shape) for p in link.consumers
             }
             x = _ranges(inputs, link.dims, link.consumers)
             w = _ranges(leaves, link.dims, link.consumers)
-            # Where either is zero, no share of it is a scale.
-            live = (x > 0) & (w > 0)
-            s = jnp.where(live, x, 1) ** alpha / jnp.where(live, w, 1) ** (1 - alpha)
+            # A channel that is zero on either side has no meaningful scale.
+            is_live = (x > 0) & (w > 0)
+            s = jnp.where(is_live, x, 1) ** alpha
+            s = s / jnp.where(is_live, w, 1) ** (1 - alpha)
             scales.append(unless_dead(s))
         return rescale(leaves, bound, scales)
 
     return move_given(links, move, ABSMAX, what="nothing is smoothed")
 
 
-def _equalizing(
+def _equalizing_scales(
     bound: list[Bound], leaves: ByPath, iterations: int
 ) -> tuple[jax.Array, ...]:
-    """The scales of each link that make its ranges equal, after sweeps over all."""
+    """Sweep over all links; return the scales of each that equalize its ranges."""
 
     def sweep(carry: Any) -> Any:
         scales, _, i = carry
         largest = jnp.zeros(())
         for k, link in enumerate(bound):
-            # Ranges of the weights as they are by now: Gauss and Seidel.
+            # Use the weights as already rescaled in this sweep (Gauss-Seidel).
             new = _rescaled_kernels(leaves, bound, scales, link)
             r1 = _ranges(new, link.dims, _kernels(link.producers, leaves))
             r2 = _ranges(new, link.dims, _kernels(link.consumers, leaves))
@@ -164,7 +169,7 @@ def _equalizing(
 def _rescaled_kernels(
     leaves: ByPath, bound: list[Bound], scales: Sequence[jax.Array], link: Bound
 ) -> ByPath:
-    """The kernels of one link, in float32 or more, under the scales of all links."""
+    """Rescale the kernels of one link by the scales of all links; float32 or wider."""
     used = {**_kernels(link.producers, leaves), **_kernels(link.consumers, leaves)}
     wide = {
         p: leaves[p].astype(jnp.promote_types(leaves[p].dtype, jnp.float32))
@@ -176,12 +181,12 @@ def _rescaled_kernels(
 def _ranges(
     leaves: Mapping[str, jax.Array],
     dims: tuple[int, ...],
-    among: Mapping[str, tuple[int, ...]],
+    channel_axes: Mapping[str, tuple[int, ...]],
 ) -> jax.Array:
-    """The largest magnitude of each channel in some leaves: ``dims``, float32 or more."""
+    """Return each channel's largest magnitude in the leaves: ``dims``, float32 or wider."""
     largest = [
         jnp.max(jnp.abs(by_channel(leaves[p], dims, axes)), axis=-1, initial=0)
-        for p, axes in among.items()
+        for p, axes in channel_axes.items()
     ]
     together = functools.reduce(jnp.maximum, largest)
     return together.astype(jnp.promote_types(together.dtype, jnp.float32))
@@ -190,7 +195,7 @@ def _ranges(
 def _kernels(
     side: Mapping[str, tuple[int, ...]], leaves: ByPath
 ) -> dict[str, tuple[int, ...]]:
-    """Those with axes beside the channels: no biases, and no scales of norms."""
+    """Keep leaves with axes besides the channels: no biases, no scales of norms."""
     return {p: axes for p, axes in side.items() if leaves[p].ndim > len(axes)}
 
 
@@ -199,18 +204,16 @@ def _check_kernels(bound: list[Bound], leaves: ByPath) -> None:
         for side, axes in (("producer", link.producers), ("consumer", link.consumers)):
             if not _kernels(axes, leaves):
                 raise ValueError(
-                    f"{link.name}: no {side} has axes beside those of the channels, so "
-                    "there is no kernel whose range could be made equal. For links from a "
-                    "norm see smooth_quant and awq."
+                    f"{link.name}: at least one {side} must be a kernel, with axes "
+                    "besides the channels. For links from a norm use smooth_quant or awq."
                 )
 
 
-def _along_leaf(path: str, absmax: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def _broadcast(path: str, absmax: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     try:
         return jnp.broadcast_to(absmax, shape)
     except ValueError as error:
         raise ValueError(
-            f"{path!r} has shape {shape} and absmax= has {tuple(absmax.shape)} there, "
-            "which is not laid out along its axes. Pass what observe gives for these "
-            "parameters."
+            f"absmax= must broadcast to {path!r} of shape {shape}, got shape "
+            f"{tuple(absmax.shape)}. Pass the result of observe for these parameters."
         ) from error

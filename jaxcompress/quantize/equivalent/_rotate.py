@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hadamard rotations of links: outliers of one channel are spread over many."""
+"""Hadamard rotations of links, which spread the outliers of a channel over many."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from ...numerics import EXACT
 from ._compressors import move_once
 from ._links import Bound, ByPath, Link, spread
 
-# A kernel with more exact zeros than this was pruned; fewer happen.
+# A kernel with a larger share of exact zeros was pruned; a smaller one is chance.
 _SPARSE = 0.01
 _RADIX = 16
 
 
 def hadamard(x: jax.Array, axis: int = -1) -> jax.Array:
-    """The Walsh-Hadamard transform: orthonormal, symmetric, its own inverse.
+    """Apply the Walsh-Hadamard transform along an axis: orthonormal and self-inverse.
 
-    In ``n log n`` operations. Where n is no power of two, consecutive
-    blocks as long as the largest power of two that divides it are transformed alone.
+    It takes ``n log n`` operations. If the length n is not a power of two, the axis is
+    split into consecutive blocks, as long as the largest power of two that divides n; each
+    block is transformed on its own.
 
     Args:
-      x: float array; 16 bits are added up in float32.
-      axis: along which.
+      x: float array; 16-bit floats are summed in float32.
+      axis: axis to transform.
 
     Returns:
       Array of the shape and dtype of ``x``.
 
     Raises:
-      TypeError: for what is not of floats.
-      ValueError: if n is odd, and not 1.
+      TypeError: if ``x`` is not floating-point.
+      ValueError: if n is odd and not 1.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -46,13 +47,13 @@ def hadamard(x: jax.Array, axis: int = -1) -> jax.Array:
       [4.0, 4.0, -4.0, -4.0]
     """
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"floats are transformed, not {x.dtype}.")
+        raise TypeError(f"hadamard needs a floating-point array, got {x.dtype}.")
     n = x.shape[axis]
     block = n & -n  # the largest power of two that divides it
     if block <= 1 and n != 1:
         raise ValueError(
-            f"axis {axis} of {x.shape} has the odd length {n}: no block of it has a "
-            "Hadamard transform. Pad it to an even length, best to a power of two."
+            f"axis {axis} of shape {x.shape} must have an even length, got the odd length "
+            f"{n}. Pad it to an even length, best to a power of two."
         )
     return _blockwise(x, axis % x.ndim, block)
 
@@ -62,20 +63,20 @@ def _blockwise(x: jax.Array, axis: int, block: int) -> jax.Array:
     """Transform consecutive blocks along an axis."""
     y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     before, after = x.shape[:axis], x.shape[axis + 1 :]
-    # A Hadamard matrix is a Kronecker product of small ones: one product for four bits of
-    # the index compiles to less, and runs faster, than four additions.
-    done = 1
-    while done < block:
-        size = min(_RADIX, block // done)
-        split = y.reshape(*before, -1, size, done, *after)
+    # A Hadamard matrix is a Kronecker product of small ones. One matrix product for four
+    # bits of the index compiles to less, and runs faster, than four butterfly steps.
+    stride = 1
+    while stride < block:
+        size = min(_RADIX, block // stride)
+        split = y.reshape(*before, -1, size, stride, *after)
         matrix = jnp.asarray(_sylvester(size), y.dtype)
         mixed = jnp.tensordot(split, matrix, axes=(axis + 1, 0), precision=EXACT)
-        y, done = jnp.moveaxis(mixed, -1, axis + 1), done * size
+        y, stride = jnp.moveaxis(mixed, -1, axis + 1), stride * size
     return (y.reshape(x.shape) * (1 / math.sqrt(block))).astype(x.dtype)
 
 
 def _sylvester(n: int) -> np.ndarray:
-    """The Hadamard matrix of a power of two: entry (i, j) is the parity of ``i & j``."""
+    """Return the n x n Hadamard matrix: the sign (i, j) is the parity of ``i & j``."""
     index = np.arange(n)
     both = index[:, None] & index[None]
     return np.array([[1 - 2 * (int(k).bit_count() % 2) for k in row] for row in both])
@@ -84,25 +85,25 @@ def _sylvester(n: int) -> np.ndarray:
 def hadamard_rotation(
     links: Sequence[Link], *, key: jax.Array | None = None
 ) -> Compressor:
-    """Rotate the channels of links, so that no channel has a much larger range than others.
+    """Rotate the channels of links to remove outlier channels before quantization.
 
-    With ``Q = diag(signs) H`` of a Hadamard matrix H: the producers become ``W Q`` along
-    their axes, and the consumers ``Q^T W``. The function stays the same if what lies
-    between is *linear* and the same for all channels: nothing, attention between values
+    With a Hadamard matrix H and ``Q = diag(signs) H``, the producers become ``W Q`` along
+    their axes and the consumers ``Q^T W``. The function stays the same if the operations in
+    between are *linear* and the same for all channels: nothing; attention between values
     and outputs (rotated within each head, if a head's features are the last axis of the
-    link), a residual stream and its RMS norms, if their scales were multiplied into the
-    consumers. Not across a ReLU, nor a gate, nor a norm's scale, nor a mean that is
-    subtracted; ``verify_links(..., rotated=True)`` tells.
+    link); a residual stream and its RMS norms, if their scales were multiplied into the
+    consumers. Do not rotate across a ReLU, a gate, a norm's scale or a mean subtraction.
+    ``verify_links(..., rotated=True)`` checks it.
 
-    The first update moves the parameters; the view is always the parameters. It
-    *destroys zeros*: prune what is rotated afterwards, or not at all.
+    The first update moves the parameters; the view is always the parameters. Rotation
+    *destroys zeros*: prune after rotating, or not at all.
 
     Args:
-      links: which channels. They are rotated along the last axis of each link, for each
-        index of its others alone, in blocks as long as the largest power of two that
-        divides their number.
-      key: PRNG key of the signs, without which a channel mean becomes an outlier. None:
-        all of them are 1.
+      links: which channels to rotate. The last axis of each link is rotated, separately
+        for each index of its other axes, in blocks as long as the largest power of two
+        that divides its length.
+      key: PRNG key of the random signs. None uses no signs; the mean over channels then
+        becomes an outlier.
 
     Raises:
       ValueError: in ``init``, if a link does not fit the parameters, has an odd number of
@@ -134,7 +135,7 @@ def hadamard_rotation(
 
 
 def signs_of(bound: Sequence[Bound], key: jax.Array | None) -> list[jax.Array]:
-    """Random signs of each link's channels, float32 ``dims``; ones without a key."""
+    """Draw random signs for each link's channels, float32 ``dims``; ones without a key."""
     if key is None:
         return [jnp.ones(link.dims) for link in bound]
     return [
@@ -148,22 +149,22 @@ def rotate(
 ) -> ByPath:
     """Rotate both sides of links, rounding each leaf once."""
 
-    def one(path: str, leaf: jax.Array) -> jax.Array:
+    def rotate_leaf(path: str, leaf: jax.Array) -> jax.Array:
         wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
         for link, sign in zip(links, signs, strict=True):
-            # Along rows of outputs and columns of inputs Q and Q^T are the same map.
+            # Outputs are rows and inputs are columns, so Q and Q^T act alike on both.
             for side in (link.producers, link.consumers):
                 if path in side:
                     wide = wide * spread(sign, leaf.shape, side[path])
-                    wide = _transformed(wide, side[path][-1], link.dims[-1])
+                    wide = _transform(wide, side[path][-1], link.dims[-1])
         return wide.astype(leaf.dtype)
 
     touched = {p for link in links for p in (*link.producers, *link.consumers)}
-    return {p: one(p, x) if p in touched else x for p, x in leaves.items()}
+    return {p: rotate_leaf(p, x) if p in touched else x for p, x in leaves.items()}
 
 
-def _transformed(x: jax.Array, axis: int, n: int) -> jax.Array:
-    """Transform each n consecutive ones: a consumer may have a multiple of the channels."""
+def _transform(x: jax.Array, axis: int, n: int) -> jax.Array:
+    """Transform runs of n: a consumer may have a multiple of the channels."""
     split = x.reshape(*x.shape[:axis], -1, n, *x.shape[axis + 1 :])
     return hadamard(split, axis + 1).reshape(x.shape)
 
@@ -172,16 +173,17 @@ def _check(bound: list[Bound], leaves: ByPath) -> None:
     for link in bound:
         if link.dims[-1] % 2 and link.dims[-1] != 1:
             raise ValueError(
-                f"{link.name}: {link.dims[-1]} channels, an odd number, have no Hadamard "
-                "rotation. Pad them, or leave this link out."
+                f"{link.name}: a Hadamard rotation needs an even number of channels, got "
+                f"{link.dims[-1]}. Pad them, or leave this link out."
             )
         for side, axes in (("producer", link.producers), ("consumer", link.consumers)):
             kernels = [p for p, a in axes.items() if leaves[p].ndim > len(a)]
             if not kernels:
                 raise ValueError(
-                    f"{link.name}: no {side} has axes beside those of the channels. The "
-                    "scale of a norm cannot be rotated: multiply it into the kernels that "
-                    "read it, and link what produces the norm's input."
+                    f"{link.name}: at least one {side} must be a kernel, with axes "
+                    "besides the channels. The scale of a norm cannot be rotated: multiply "
+                    "it into the kernels that read it, and link the leaves that produce "
+                    "the norm's input."
                 )
             for path in kernels:
                 _warn_of_zeros(path, leaves[path])
@@ -193,7 +195,7 @@ def _warn_of_zeros(path: str, leaf: jax.Array) -> None:
     share = float(jnp.mean(leaf == 0))
     if share > _SPARSE:
         warnings.warn(
-            f"{path!r} has {share:.0%} zeros, which a rotation destroys: rotate first "
-            "and prune then, or leave this leaf out of the links.",
+            f"{path!r} has {share:.0%} zeros, which a rotation destroys: rotate before "
+            "pruning, or leave this leaf out of the links.",
             stacklevel=2,
         )

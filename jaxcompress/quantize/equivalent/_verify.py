@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Check, by running a function, that rescaling its links leaves it as it is."""
+"""Run a function to check that rescaling its links does not change it."""
 
 from __future__ import annotations
 
@@ -25,29 +25,31 @@ def verify_links(
     key: jax.Array | None = None,
     tolerance: float | None = None,
 ) -> None:
-    """Check that links are what they are said to be: that moving them changes nothing.
+    """Check that rescaling each link leaves the function unchanged; run it before AWQ etc.
 
-    Each link in turn is rescaled by random powers of two between 1/4 and 4, which floats
-    are multiplied by without rounding: a link that is right gives the same result to the
-    last bit. One across a GELU, or with a consumer that was forgotten, does not. The
-    function is compiled once and runs once more than there are links.
+    Each link in turn is rescaled by random powers of two between 1/4 and 4. Floats multiply
+    by these without rounding, so a correct link gives the same result to the last bit. A
+    link across a GELU, or one with a missing consumer, does not. The function is compiled
+    once and runs once more than there are links.
 
     Args:
       fn: ``(params, *args) -> out``, a tree; in evaluation mode, without dropout.
-      params: its parameters; not of zeros, such as biases as they are initialized, which
-        would hide that they are missing in a link.
-      links: to be checked.
-      *args: what ``fn`` is given beside the parameters: real data.
-      rotated: rotate instead, as ``hadamard_rotation`` does; to rounding.
-      key: PRNG key of the scales or signs; None: a fixed one.
-      tolerance: largest difference, relative to the largest magnitude of the same output.
-        None: 100 units of the least precise float among parameters and outputs and at
-        most 0.01; for rotations the square root of its unit.
+      params: parameters of ``fn``. Avoid zeros, such as freshly initialized biases: they
+        would hide a leaf that is missing in a link.
+      links: the links to check.
+      *args: further arguments of ``fn``: real data.
+      rotated: rotate instead of rescaling, as ``hadamard_rotation`` does; the results then
+        agree only up to rounding.
+      key: PRNG key of the scales or signs; None uses a fixed key.
+      tolerance: largest allowed difference, relative to the largest magnitude of the same
+        output. None uses 100 times the machine epsilon of the least precise float among
+        parameters and outputs, at most 0.01; for rotations the square root of that
+        epsilon.
 
     Raises:
-      ValueError: at the first link that changes the function, naming it and by how much;
-        for links that do not fit the parameters; and if the function gives NaN or
-        infinity.
+      ValueError: at the first link that changes the function (the error names the link and
+        the change); if links do not fit the parameters; or if the function returns NaN
+        or infinity.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -65,7 +67,7 @@ def verify_links(
     bound = bind(links, params)
     key = jax.random.key(0) if key is None else key
     run = jax.jit(lambda p: fn(p, *args))
-    # Other devices multiply float32 in fewer bits unless told not to.
+    # Accelerators multiply float32 with fewer bits by default.
     with jax.default_matmul_precision("float32"):
         expected = run(params)
         _check_finite(expected)
@@ -74,19 +76,19 @@ def verify_links(
         )
         for i, link in enumerate(bound):
             moved = _moved(params, link, jax.random.fold_in(key, i), rotated)
-            found = _difference(expected, run(moved))
-            if not found <= allowed:
-                raise ValueError(_complaint(link, found, allowed, rotated))
+            difference = _difference(expected, run(moved))
+            if not difference <= allowed:
+                raise ValueError(_message(link, difference, allowed, rotated))
 
 
 def _moved(params: PyTree, link: Bound, key: jax.Array, rotated: bool) -> PyTree:
     paths, leaves, _ = paths_and_leaves(params)
-    known: ByPath = dict(zip(paths, leaves, strict=True))
+    by_path: ByPath = dict(zip(paths, leaves, strict=True))
     if rotated:
-        new = rotate(known, [link], signs_of([link], key))
+        new = rotate(by_path, [link], signs_of([link], key))
     else:
         powers = jnp.array([0.25, 0.5, 2.0, 4.0], jnp.float32)
-        new = rescale(known, [link], [jax.random.choice(key, powers, link.dims)])
+        new = rescale(by_path, [link], [jax.random.choice(key, powers, link.dims)])
     return map_with_path(lambda path, leaf: new[path], params)
 
 
@@ -103,38 +105,41 @@ def _allowed(tree: PyTree, rotated: bool) -> float:
     return unit**0.5 if rotated else min(100 * unit, 0.01)
 
 
-def _difference(expected: PyTree, found: PyTree) -> float:
-    """The largest of all outputs, each relative to its own largest magnitude."""
+def _difference(expected: PyTree, actual: PyTree) -> float:
+    """Return the largest difference, relative to each output's largest magnitude."""
     worst = 0.0
-    for a, b in zip(_floats(expected), _floats(found), strict=True):
+    for a, b in zip(_floats(expected), _floats(actual), strict=True):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         size = np.max(np.abs(a), initial=0)
         change = np.max(np.abs(a - b), initial=0)
-        # Written so that a NaN stays.
+        # In this order max() keeps a NaN.
         worst = max(change / size if size else change, worst)
     return float(worst)
 
 
 def _check_finite(out: PyTree) -> None:
     if not _floats(out):
-        raise ValueError("the function gives no floats: return logits, not classes.")
+        raise ValueError(
+            "fn must return floating-point outputs: return logits, not classes."
+        )
     if not all(bool(jnp.all(jnp.isfinite(x))) for x in _floats(out)):
         raise ValueError(
-            "the function gives NaN or infinity with these parameters and arguments, so "
-            "that nothing can be compared."
+            "fn returns NaN or infinity for these parameters and arguments, so the "
+            "outputs cannot be compared."
         )
 
 
-def _complaint(link: Bound, found: float, allowed: float, rotated: bool) -> str:
-    how = "rotating" if rotated else "rescaling"
-    between = (
+def _message(link: Bound, difference: float, allowed: float, rotated: bool) -> str:
+    action = "rotating" if rotated else "rescaling"
+    operation = (
         "is not linear (a ReLU, a gate, a scale of a norm)"
         if rotated
         else "is not positively homogeneous (a GELU, a sigmoid, a norm)"
     )
     return (
-        f"{how} the link {link.name} changes the output by {found:.1e} of its largest "
-        f"magnitude; {allowed:.1e} is rounding. Either what lies between {between}, or a "
-        "leaf is missing: a bias among the producers, another layer that reads the same "
-        "channels, or others that write to the same sum."
+        f"{action} the link {link.name} changes the output by {difference:.1e} of its "
+        f"largest magnitude; rounding explains {allowed:.1e}. Either an operation between "
+        f"producers and consumers {operation}, or a leaf is missing: a bias among the "
+        "producers, another layer that reads the same channels, or another leaf that "
+        "writes to the same sum."
     )

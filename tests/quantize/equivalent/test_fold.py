@@ -191,7 +191,7 @@ def test_layers_stacked_by_a_scan():
         (Fold("Conv_0/kernel", "BatchNorm_2"), "Check that the norm reads this layer"),
         (Fold("Conv_0/kernel", "BatchNorm_0", axis=0), "has .3,. along its axes .0,."),
         (Fold("Conv_0/kernel", "BatchNorm_0", axis=7), "there is no axis 7"),
-        (Fold("Conv_0/kernel", "BatchNorm_0", bias="Dense_0/bias"), "Check that the norm reads"),
+        (Fold("Conv_0/kernel", "BatchNorm_0", bias="Dense_0/bias"), "the norm reads this"),
     ],
 )  # fmt: skip
 def test_careless_folds_are_told(fold, message):
