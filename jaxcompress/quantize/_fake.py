@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One array onto its grid: as floats with a gradient, or as codes."""
+"""Quantize one array: to floats with a gradient (fake quantization), or to codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Grid(NamedTuple):
     steps: jax.Array  # constant
     levels: jax.Array  # differentiable through a learned rounding
     stored: Scales
-    scale: jax.Array  # the same as floats
+    scale: jax.Array  # ``stored`` as floats
     zero_point: jax.Array | None
 
 
@@ -34,19 +34,19 @@ def fake_quant(
     to_integer: ToInteger = nearest,
     gradient: Gradient = straight_through,
 ) -> jax.Array:
-    """Round an array to its grid; backward, the identity where nothing is clipped.
+    """Simulate quantization of one array in training, with a straight-through gradient.
 
-    Simulated: the result is a float array and no faster to multiply by. It equals
+    The result is a float array, so products with it are not faster. It equals
     ``to_qarray(x, ...).dense()`` bit for bit.
 
     Args:
       x: float array of any shape.
-      fmt: which levels there are.
-      scale_shape: how many scales along each axis, of x's rank and dividing its shape;
-        None: one scale.
-      scale: how to choose them, from constant values.
-      to_integer: how to round: ``nearest``, or what a ``Rounding`` makes.
-      gradient: what the backward pass takes rounding for. A scale that is learned wants
+      fmt: the number format.
+      scale_shape: number of scales along each axis, of the rank of ``x``; each entry
+        divides the axis. None uses one scale.
+      scale: ``Scale`` that computes the scales; it sees ``x`` as a constant.
+      to_integer: rounding function: ``nearest``, or the result of ``Rounding.read``.
+      gradient: how the backward pass treats rounding. A learned scale needs
         ``through_scale``.
 
     Returns:
@@ -72,7 +72,7 @@ def fake_quant(
             fmt,
         )
     ).astype(x.dtype)
-    # Not x + (value - x), whose rounding turns a grid of 16 values into more.
+    # Not x + (value - x): its rounding would turn a grid of 16 values into more.
     return value + (surrogate - lax.stop_gradient(surrogate))
 
 
@@ -84,10 +84,10 @@ def to_qarray(
     scale: Scale = absmax,
     to_integer: ToInteger = nearest,
 ) -> QArray:
-    """The codes and scales of ``fake_quant``, with the same arguments.
+    """Quantize one array to codes and scales, with the arguments of ``fake_quant``.
 
-    Under ``jit`` a NaN or an infinity makes codes that mean nothing; ``quantize`` and
-    ``compress`` name the leaf that has one.
+    Under ``jit``, NaN and infinity give meaningless codes. ``quantize`` and ``compress``
+    raise an error that names the leaf.
     """
     grid = _grid(x, fmt, scale_shape, scale, to_integer)
     codes = fmt.encode(grid.levels)
@@ -105,18 +105,18 @@ def _grid(
     x: jax.Array,
     fmt: Format,
     shape: Sequence[int] | None,
-    choose: Scale,
+    scale_fn: Scale,
     to_integer: ToInteger,
 ) -> _Grid:
-    # 16-bit floats are rounded in float32 and cast last: their own 8 or 11 bits of
-    # precision would merge neighboring codes.
+    # Round 16-bit floats in float32 and cast last: with their own 8 or 11 bits of
+    # precision, neighboring codes would merge.
     wide = lax.stop_gradient(x).astype(jnp.promote_types(x.dtype, jnp.float32))
-    stored, zero_point = choose(wide, (1,) * x.ndim if shape is None else shape, fmt)
+    stored, zero_point = scale_fn(wide, (1,) * x.ndim if shape is None else shape, fmt)
     scale = scales_as_floats(stored, x.dtype)
     steps = wide / expand_tiles(lax.stop_gradient(scale), x.shape)
     if zero_point is None:
         return _Grid(steps, fmt.round(steps, to_integer), stored, scale, None)
     offset = expand_tiles(lax.stop_gradient(zero_point), x.shape)
-    # Rounded before the shift: an exact zero lands on the zero point, ties and all.
+    # Round before the shift, so that an exact zero always lands on the zero point.
     levels = fmt.round(to_integer(steps) + offset, lambda whole: whole)
     return _Grid(steps + offset, levels, stored, scale, zero_point)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weight quantization as a compressor: simulated in training, codes when it ships."""
+"""Weight quantization as a compressor: simulated in training, codes in ``finalize``."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from .scales._stateful import AnyScale, as_scale, as_stateful
 
 
 class LeafState(NamedTuple):
-    """What is kept of one weight."""
+    """State of one quantized weight."""
 
-    scale: Any  # of its ``StatefulScale``
-    rounding: Any  # of its ``Rounding``; () where it is rounded to the nearest
+    scale: Any  # state of its ``StatefulScale``
+    rounding: Any  # state of its ``Rounding``; () for rounding to the nearest
 
 
 def quantize(
@@ -36,23 +36,26 @@ def quantize(
     rounding: Rounding | None = None,
     gradient: Gradient | None = None,
 ) -> Compressor:
-    """Round every leaf of the tree to the grid of a format.
+    """Quantize every leaf of a tree; ``weight_quantization`` adds a selection of leaves.
 
-    ``finalize`` makes ``QArray`` leaves. The bits of ``Int`` may be traced: inside of a
+    ``finalize`` returns ``QArray`` leaves. The bits of ``Int`` may be traced: inside
     ``jit`` or ``vmap``, one program then serves every width, and with
-    ``gradient=through_scale`` bits can be learned; ``finalize`` wants a fixed width.
+    ``gradient=through_scale`` the bits can be learned. ``finalize`` needs a fixed width.
 
     Args:
-      fmt: which levels there are.
+      fmt: the number format.
       granularity: which weights share a scale.
-      scale: how far apart the levels lie: ``absmax`` and other functions follow the
-        weights at every step; the state keeps what has one (``mse()``, ``lsq()``).
-      rounding: to which level; None: to the nearest, ties to even.
-      gradient: of the rounding; None: what suits the scale.
+      scale: how to choose the scales. Functions such as ``absmax`` recompute them at every
+        step; ``mse()`` or ``lsq()`` keep them in the state.
+      rounding: how to round; None rounds to the nearest, ties to even.
+      gradient: gradient of the rounding; None uses the one that fits the scale.
 
     Raises:
+      TypeError: if an argument is of the wrong kind, such as a class or a factory that
+        was not called.
       ValueError: in ``init``, if groups do not divide a leaf, its axes are ambiguous, or
-        it has a value that is not finite; in ``finalize`` if one has become so.
+        it is empty or has NaN or infinite values; in ``finalize``, if a leaf has NaN or
+        infinite values.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -67,8 +70,8 @@ def quantize(
       True
     """
     _check(fmt, granularity, rounding, gradient)
-    kept = as_stateful(scale)
-    chosen = kept.gradient if gradient is None else gradient
+    stateful = as_stateful(scale)
+    surrogate = stateful.gradient if gradient is None else gradient
 
     def init(params: PyTree) -> PyTree:
         refuse_not_finite(params)
@@ -76,43 +79,43 @@ def quantize(
         def start(path: str, x: jax.Array) -> LeafState:
             if not x.size:
                 raise ValueError(
-                    f"{path!r} of shape {x.shape} is empty: there is nothing to choose a "
-                    "scale from. Leave it out with `where=`."
+                    f"leaves must not be empty, {path!r} has shape {x.shape}. Leave it "
+                    "out with `where=`."
                 )
             shape = granularity.scale_shape(path, x.shape)
-            state = kept.observe(kept.init(shape, fmt), x, fmt)
+            state = stateful.observe(stateful.init(shape, fmt), x, fmt)
             return LeafState(
                 state, () if rounding is None else rounding.init(path, x.shape)
             )
 
         return map_with_path(start, params)
 
-    def integers(x: jax.Array, state: LeafState) -> ToInteger:
+    def rounder(x: jax.Array, state: LeafState) -> ToInteger:
         return nearest if rounding is None else rounding.read(state.rounding, x.shape)
 
     def fake(x: jax.Array, state: LeafState) -> jax.Array:
         return fake_quant(
             x,
             fmt,
-            scale=as_scale(kept, state.scale),
-            to_integer=integers(x, state),
-            gradient=chosen,
+            scale=as_scale(stateful, state.scale),
+            to_integer=rounder(x, state),
+            gradient=surrogate,
         )
 
     def codes(x: jax.Array, state: LeafState) -> object:
-        known = as_scale(kept, state.scale)
-        return to_qarray(x, fmt, scale=known, to_integer=integers(x, state))
+        leaf_scale = as_scale(stateful, state.scale)
+        return to_qarray(x, fmt, scale=leaf_scale, to_integer=rounder(x, state))
 
     def update(params: PyTree, state: PyTree, **extras: Any) -> tuple[PyTree, PyTree]:
         del extras
 
-        def onward(x: jax.Array, leaf: LeafState) -> LeafState:
-            scale = kept.observe(leaf.scale, x, fmt)
+        def advance(x: jax.Array, leaf: LeafState) -> LeafState:
+            scale = stateful.observe(leaf.scale, x, fmt)
             return LeafState(
                 scale, () if rounding is None else rounding.advance(leaf.rounding)
             )
 
-        return params, jax.tree.map(onward, params, state)
+        return params, jax.tree.map(advance, params, state)
 
     def finalize(params: PyTree, state: PyTree) -> PyTree:
         refuse_not_finite(params)
@@ -137,17 +140,18 @@ def weight_quantization(
     gradient: Gradient | None = None,
     where: Where = is_weight,
 ) -> Compressor:
-    """Quantize weights; biases and norm scales are left alone.
+    """Quantize weights in training or after it; biases and norm scales stay as they are.
 
-    In training the view is rounded to the grid and gradients pass straight through
-    (simulated, no speed-up expected); ``finalize`` gives ``QArray`` leaves with
-    ``dense(finalize(p, s)) == apply(p, s)``. After training, ``compress`` does it in one
+    In training, the view holds the quantized weights and gradients pass straight through.
+    This is simulated: expect no speed-up. ``finalize`` returns ``QArray`` leaves with
+    ``dense(finalize(p, s)) == apply(p, s)``. After training, ``compress`` quantizes in one
     call. Zero is always on the grid, so pruned weights stay zero.
 
     Args:
-      bits: of integers: 1 to 8, or 16. Two symmetric bits are ternary, one is the sign.
-      fmt: instead of ``bits``: any format of ``jaxcompress.formats``.
-      symmetric: whether integers are centered on zero; otherwise there is a zero point.
+      bits: width of the integers: 1 to 8, or 16. Two symmetric bits are ternary, one is
+        the sign.
+      fmt: any format of ``jaxcompress.formats``, instead of ``bits``.
+      symmetric: True centers the integers on zero; False adds a zero point.
       granularity: ``PerTensor()``, ``PerChannel()`` (default) or ``PerGroup(n)``. For
         convolutions, whose axes their rank does not tell, ``PerChannel(axis=-1)``.
       scale: how to choose the scales; ``absmax`` clips nothing.
@@ -156,8 +160,10 @@ def weight_quantization(
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      ValueError: for unsupported bits; and in ``init``, if ``where`` selects nothing, the
-        axes of a leaf are ambiguous, groups do not divide it, or it is not finite.
+      TypeError: if an argument is of the wrong kind.
+      ValueError: if the bits are unsupported; in ``init``, if ``where`` selects nothing,
+        the axes of a leaf are ambiguous, groups do not divide it, or it has NaN or infinite
+        values.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -175,9 +181,14 @@ def weight_quantization(
       https://arxiv.org/abs/1511.00363
     """
     if (bits is None) == (fmt is None):
-        raise ValueError(f"give bits= or fmt=, and not both: bits={bits}, fmt={fmt}.")
+        raise ValueError(
+            f"pass either bits= or fmt=, not both; got bits={bits}, fmt={fmt}."
+        )
     if fmt is not None and not symmetric:
-        raise ValueError(f"symmetric=False belongs to bits=; {fmt} says it itself.")
+        raise ValueError(
+            "symmetric=False belongs to bits=; pass fmt=Int(bits, symmetric=False), "
+            f"got fmt={fmt}."
+        )
     grid = Int(bits, symmetric) if fmt is None else fmt  # pyright: ignore[reportArgumentType]
     _check_format(grid)
     if granularity is None:
@@ -189,51 +200,52 @@ def weight_quantization(
 
 
 def _check_format(fmt: Any) -> None:
-    # A string encodes, too.
+    # Strings have an `encode` method, too.
     if (
         isinstance(fmt, type)
         or not hasattr(fmt, "encode")
         or not hasattr(fmt, "scaled")
     ):
         raise TypeError(
-            f"fmt={fmt!r} is no format; give formats.Int(4), formats.NF4, ..."
+            f"fmt must be a format such as formats.Int(4) or formats.NF4, got {fmt!r}."
         )
 
 
 def _check(fmt: Any, granularity: Any, rounding: Any, gradient: Any) -> None:
-    """Refuse what was not called, or is something else."""
+    """Raise if an argument is of the wrong kind, such as a factory not called."""
     _check_format(fmt)
     if gradient is not None and not callable(gradient):
         raise TypeError(
-            f"gradient={gradient!r} is none; give straight_through or soft()."
+            f"gradient must be a function such as straight_through or soft(), got "
+            f"{gradient!r}."
         )
     if isinstance(granularity, type) or not hasattr(granularity, "scale_shape"):
         raise TypeError(
-            f"granularity={granularity!r} is none; give PerTensor(), PerChannel() or "
-            "PerGroup(64)."
+            "granularity must be PerTensor(), PerChannel() or PerGroup(n), got "
+            f"{granularity!r}."
         )
     if rounding is not None and not isinstance(rounding, Rounding):
         raise TypeError(
-            f"rounding={rounding!r} is none; give stochastic(key), learned() or None."
+            f"rounding must be stochastic(key), learned() or None, got {rounding!r}."
         )
 
 
 def refuse_not_finite(params: PyTree) -> None:
-    """Refuse NaN and infinities where values are known: no code stands for them.
+    """Raise if a concrete leaf has NaN or infinite values, which have no code.
 
     Raises:
-      ValueError: naming the leaf.
+      ValueError: if so; the error names the leaf.
     """
 
-    def refuse(path: str, x: jax.Array) -> None:
+    def check_leaf(path: str, x: jax.Array) -> None:
         if isinstance(x, Tracer) or not jnp.issubdtype(x.dtype, jnp.inexact):
             return
         finite = jnp.all(jnp.isfinite(x))
-        # Inside of a traced function this is a tracer for known values too.
+        # Inside a traced function this is a tracer even for concrete values.
         if not isinstance(finite, Tracer) and not bool(finite):
             raise ValueError(
-                f"{path!r} holds NaN or infinite values, for which no code stands. Has the "
-                "training diverged, or was a division by zero left in?"
+                f"{path!r} holds NaN or infinite values, which cannot be quantized. Check "
+                "whether the training diverged or a division by zero slipped in."
             )
 
-    map_with_path(refuse, params)
+    map_with_path(check_leaf, params)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trained ternary quantization: two magnitudes of their own, learned."""
+"""Trained ternary quantization: zero and two learned magnitudes per leaf."""
 
 from __future__ import annotations
 
@@ -19,21 +19,25 @@ from ._quantize import refuse_not_finite
 class TernaryState(NamedTuple):
     """State of trained ternary quantization."""
 
-    values: (
-        PyTree  # Learned of float32 (2,) a leaf: the magnitudes below and above zero
-    )
+    # Learned of float32 (2,) per leaf: the magnitudes below and above zero
+    values: PyTree
 
 
 def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Compressor:
-    """Weights become one of three values: zero, and two that are learned for each leaf.
+    """Quantize weights to three values (TTQ): zero and two learned values per leaf.
 
-    A weight is zero if its magnitude is at most ``threshold`` times the largest of its
-    leaf. ``train_step`` trains the two magnitudes beside the weights; the gradient of a
-    weight is scaled by the magnitude it has. ``finalize`` gives ``Codebook`` leaves.
+    A weight becomes zero if its magnitude is at most ``threshold`` times the largest in
+    its leaf. ``train_step`` trains the two magnitudes together with the weights. The
+    gradient of a weight is scaled by the magnitude it is quantized to. ``finalize`` returns
+    ``Codebook`` leaves.
 
     Args:
-      threshold: in units of the largest magnitude, in [0, 1).
-      where: which leaves.
+      threshold: in [0, 1), in units of the largest magnitude.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
+
+    Raises:
+      ValueError: if the threshold is out of range; in ``init`` and ``finalize``, if a leaf
+        has NaN or infinite values.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -45,30 +49,32 @@ def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Com
       Zhu et al., 2016, https://arxiv.org/abs/1612.01064
     """
     if not 0 <= threshold < 1:
-        raise ValueError(f"threshold={threshold} is not in [0, 1); the paper has 0.05.")
+        raise ValueError(
+            f"threshold must be in [0, 1) (the paper uses 0.05), got {threshold}."
+        )
 
     def sign(x: jax.Array) -> jax.Array:
         wide = lax.stop_gradient(x).astype(jnp.float32)
-        size = jnp.abs(wide)
-        return jnp.where(size > threshold * jnp.max(size), jnp.sign(wide), 0)
+        magnitude = jnp.abs(wide)
+        return jnp.where(magnitude > threshold * jnp.max(magnitude), jnp.sign(wide), 0)
 
     def init(params: PyTree) -> TernaryState:
         refuse_not_finite(params)
 
         def start(x: jax.Array) -> Learned:
-            wide, code = jnp.abs(x.astype(jnp.float32)), sign(x)
+            magnitude, code = jnp.abs(x.astype(jnp.float32)), sign(x)
 
-            def mean(chosen: jax.Array) -> jax.Array:
-                number = jnp.sum(chosen)
-                total = jnp.sum(jnp.where(chosen, wide, 0))
-                return jnp.where(number > 0, total / jnp.maximum(number, 1), 1)
+            def mean(mask: jax.Array) -> jax.Array:
+                count = jnp.sum(mask)
+                total = jnp.sum(jnp.where(mask, magnitude, 0))
+                return jnp.where(count > 0, total / jnp.maximum(count, 1), 1)
 
             return Learned(jnp.stack([mean(code < 0), mean(code > 0)]))
 
         return TernaryState(jax.tree.map(start, params))
 
     def centroids(values: jax.Array, dtype: Any) -> jax.Array:
-        # Positive whatever the optimizer did, so that the list stays in order.
+        # Keep both positive, whatever the optimizer did, so the values stay sorted.
         down, up = jnp.maximum(jnp.abs(values), jnp.finfo(dtype).tiny)
         return jnp.stack([-down, jnp.zeros_like(up), up]).astype(dtype)
 

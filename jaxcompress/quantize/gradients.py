@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gradients: what the backward pass takes rounding for.
+"""Gradients of rounding, passed as ``gradient=``: how the backward pass treats it.
 
-A gradient is given as a *surrogate*: a differentiable function of the input and the scale,
-whose value does not matter and whose derivatives are used. So forward mode and second
-derivatives work through all of them.
+Each gradient is a *surrogate*: a differentiable function of the input and the scale. Only
+its derivatives are used; its value is ignored. Forward mode and second derivatives work
+through all of them.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ __all__ = [
 
 
 class Rounded(NamedTuple):
-    """An array and what it was rounded to, for a ``Gradient``.
+    """Hold an array and its rounded levels: the argument of a ``Gradient``.
 
     Attributes:
-      x: the array, float; differentiable.
-      steps: float: ``x / scale + zero_point``, before rounding; constant.
-      levels: what it was rounded to, likewise; constant.
-      scale: float array that broadcasts against ``x``; differentiable where it is learned.
+      x: the float array; differentiable.
+      steps: float, ``x / scale + zero_point`` before rounding; constant.
+      levels: float, ``steps`` after rounding; constant.
+      scale: float array that broadcasts against ``x``; differentiable if it is learned.
       zero_point: likewise, or None.
-      fmt: the format.
+      fmt: the number format.
     """
 
     x: jax.Array
@@ -51,14 +51,14 @@ class Rounded(NamedTuple):
 
 
 Gradient = Callable[[Rounded], jax.Array]
-"""``rounded -> surrogate``, an array of the shape of ``rounded.x``."""
+"""Function ``rounded -> surrogate``, an array of the shape of ``rounded.x``."""
 
 
 def straight_through(r: Rounded) -> jax.Array:
-    """The identity where nothing is clipped; half a step beyond the bound still passes.
+    """Pass the gradient unchanged except where values are clipped: the default.
 
-    The slack keeps the element that sets the range inside, however its quotient was
-    rounded.
+    Values up to half a step beyond the bound still pass. This slack keeps the element that
+    sets the range inside, however its quotient was rounded.
 
     References:
       Bengio et al., 2013, https://arxiv.org/abs/1308.3432
@@ -68,14 +68,15 @@ def straight_through(r: Rounded) -> jax.Array:
 
 
 def pass_through(r: Rounded) -> jax.Array:
-    """The identity everywhere, beyond the bound too."""
+    """Pass the gradient unchanged everywhere, even where values are clipped."""
     return r.x
 
 
 def clipped(r: Rounded) -> jax.Array:
-    """The identity within the bound, without slack; of a sign, up to its scale.
+    """Pass the gradient within the bound only, without slack: for binary networks.
 
-    With ``unit`` scales that is the rule of binary networks: within plus and minus 1.
+    For a binary format the bound is the scale. With ``unit`` scales this is the rule of
+    binary networks: pass within -1 and 1.
 
     References:
       Hubara et al., 2016, https://arxiv.org/abs/1602.02830
@@ -85,11 +86,12 @@ def clipped(r: Rounded) -> jax.Array:
 
 
 def through_scale(r: Rounded) -> jax.Array:
-    """Straight through, and to the scale and the zero point where they are learned.
+    """Pass the gradient to the weights, and to a learned scale and zero point (LSQ).
 
-    Inside, the scale's derivative is the rounding error in steps; where clipped, it is the
-    level of the bound; of a sign, the sign. Values are clipped from half a step beyond the
-    bound on (a whole one with a zero point), where the papers begin at the bound.
+    For values inside the range, the scale's derivative is the rounding error in steps. For
+    clipped values, it is the level of the bound; for a binary format, the sign. Values
+    count as clipped from half a step beyond the bound (a whole step with a zero point);
+    the papers start at the bound.
 
     References:
       Esser et al., 2020, https://arxiv.org/abs/1902.08153; Bhalgat et al., 2020,
@@ -98,18 +100,18 @@ def through_scale(r: Rounded) -> jax.Array:
     zero = 0 if r.zero_point is None else r.zero_point
     within = r.x + (r.levels - r.steps) * r.scale
     inside = r.fmt.inside(r.steps)
-    if inside is None:  # of a sign, which is the same at every scale
+    if inside is None:  # binary: the sign does not depend on the scale
         return r.x + r.levels * r.scale
-    # The bound itself moves where bits are learned.
+    # With learned bits the bound itself is differentiable.
     bound = jnp.where(r.levels > 0, r.fmt.high, r.fmt.low)
     beyond = (r.levels + bound - lax.stop_gradient(bound) - zero) * r.scale
     return jnp.where(inside, within, beyond)
 
 
 def to_the_bound(r: Rounded) -> jax.Array:
-    """Straight through inside; where clipped, to the bound, as in PACT.
+    """Pass the gradient inside the range, and that of clipped values to the bound (PACT).
 
-    A sign is clipped where it is larger than its scale.
+    A binary value is clipped if its magnitude exceeds the scale.
 
     References:
       Choi et al., 2018, https://arxiv.org/abs/1805.06085
@@ -121,36 +123,43 @@ def to_the_bound(r: Rounded) -> jax.Array:
 
 
 def soft(sharpness: float = 5.0) -> Gradient:
-    """The derivative of a smooth staircase: large at the edges of a step, small between.
+    """Use the derivative of a smooth staircase, which is large near rounding boundaries.
 
     Args:
-      sharpness: of the tanh that each step is made of; near 0 it is the identity.
+      sharpness: sharpness of the tanh in each step, positive; near 0 the staircase becomes
+        the identity.
+
+    Raises:
+      ValueError: if ``sharpness`` is not positive.
+      TypeError: if ``soft`` itself is passed as ``gradient=``.
 
     References:
       Gong et al., 2019, https://arxiv.org/abs/1908.05033
     """
     if isinstance(sharpness, Rounded):
-        raise TypeError("gradient=soft was not called: give soft().")
+        raise TypeError("gradient must be soft(), got soft, which was not called.")
     if not sharpness > 0:
-        raise ValueError(f"sharpness={sharpness} is not above 0.")
+        raise ValueError(f"sharpness must be positive, got {sharpness}.")
 
     def surrogate(r: Rounded) -> jax.Array:
         scale = lax.stop_gradient(r.scale)
         low, high = (r.fmt.round(r.steps, f) for f in (jnp.floor, jnp.ceil))
         gap = jnp.where(high > low, high - low, 1)
-        # Constant but for x, whose own change in steps is what is differentiated.
-        moved = (r.x - lax.stop_gradient(r.x)) / scale
-        middle = (r.steps - low) / gap - 0.5 + moved / gap
+        # Zero in value; its derivative is that of x in steps.
+        delta = (r.x - lax.stop_gradient(r.x)) / scale
+        middle = (r.steps - low) / gap - 0.5 + delta / gap
         stair = jnp.tanh(sharpness * middle) / (2 * jnp.tanh(sharpness / 2))
         inside = r.fmt.inside(r.steps)
-        smooth = jnp.where(high > low, stair * gap, moved) * scale
+        smooth = jnp.where(high > low, stair * gap, delta) * scale
         return smooth if inside is None else jnp.where(inside, smooth, 0)
 
     return surrogate
 
 
 def polynomial(r: Rounded) -> jax.Array:
-    """Of a sign: a triangle around zero, as in Bi-Real net and ReActNet.
+    """Use a triangular gradient around zero for binary formats, as in Bi-Real Net.
+
+    ReActNet uses it, too.
 
     References:
       Liu et al., 2018, https://arxiv.org/abs/1808.00278; Liu et al., 2020,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rounding with a state: at random, or learned."""
+"""Rounding other than to the nearest, passed as ``rounding=``: stochastic or learned."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = [
 
 
 class Rounding(NamedTuple):
-    """A way to round that has a state: three pure functions.
+    """Define a rounding rule with a state by three pure functions.
 
     Attributes:
-      init: ``(name, shape) -> state`` of a weight by its path and shape, or of an
-        activation by the name of its point and None.
-      advance: ``state -> state``, after each update or observed batch.
-      read: ``(state, shape) -> to_integer``; the result rounds values of that shape to
-        one of the two whole numbers beside them.
+      init: ``(name, shape) -> state``. For a weight, its path and shape; for an
+        activation, the name of its site and None.
+      advance: ``state -> state``, called after each update or observed batch.
+      read: ``(state, shape) -> to_integer``. The result rounds values of that shape to
+        one of the two neighboring integers.
     """
 
     init: Callable[[str, tuple[int, ...] | None], Any]
@@ -42,19 +42,20 @@ class Rounding(NamedTuple):
 class DrawsState(NamedTuple):
     """State of ``stochastic``."""
 
-    salt: jax.Array  # uint32 []: of the name
+    salt: jax.Array  # uint32 []: hash of the name
     count: jax.Array  # uint32 []: updates so far
 
 
 def stochastic(key: jax.Array) -> Rounding:
-    """Up or down at random, so that the mean is the value itself.
+    """Round up or down at random, so that the expected result is the value itself.
 
-    Drawn anew in every update; the view and what ships are drawn alike. Signs are drawn
-    with the probability of BinaryConnect. Half-precision levels lie beside the grid by
-    their own rounding, so a view that is quantized once more may move by a level there.
+    Every update draws new random numbers; the view and the exported codes use the same
+    draws. Binary formats use the probability of BinaryConnect. In half precision, levels
+    are themselves rounded and lie slightly off the grid, so quantizing a view once more may
+    move a value by one level.
 
     Args:
-      key: of ``jax.random.key``; every leaf and every update has draws of its own.
+      key: PRNG key from ``jax.random.key``; every leaf and every update gets its own draws.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -72,13 +73,13 @@ def stochastic(key: jax.Array) -> Rounding:
         return DrawsState(salt, jnp.zeros((), jnp.uint32))
 
     def read(state: DrawsState, shape: tuple[int, ...]) -> ToInteger:
-        drawn = jax.random.fold_in(jax.random.fold_in(key, state.salt), state.count)
-        share = jax.random.uniform(drawn, shape)
+        draw_key = jax.random.fold_in(jax.random.fold_in(key, state.salt), state.count)
+        threshold = jax.random.uniform(draw_key, shape)
 
         def to_integer(x: jax.Array) -> jax.Array:
-            # Not of a sum, which is rounded up next to whole numbers.
+            # Not floor(x + threshold): that sum rounds up next to integers.
             down = jnp.floor(x)
-            return down + (share < x - down)
+            return down + (threshold < x - down)
 
         return to_integer
 
@@ -86,12 +87,16 @@ def stochastic(key: jax.Array) -> Rounding:
 
 
 def learned() -> Rounding:
-    """Learn which way each weight is rounded, in the same step as everything else.
+    """Learn the rounding direction of each weight during training, as in AdaRound.
 
-    Starts at the nearest. A variable for each weight (``Learned``) moves its fraction
-    before it is rounded, through AdaRound's rectified sigmoid; the forward pass always
-    has the decision that ships. Hold the scale (``held``) while it learns. For calibration
-    on a few batches ``adaround_quantization`` needs no training.
+    Training starts from the nearest level. One variable per weight (``Learned``) shifts
+    the fraction before rounding, through AdaRound's rectified sigmoid. The forward pass
+    always uses the final rounding decision. Hold the scale constant (``held``) while the
+    rounding learns. To calibrate on a few batches without training, use
+    ``adaround_quantization``.
+
+    Raises:
+      ValueError: in ``init``, for an activation.
 
     References:
       Nagel et al., 2020, https://arxiv.org/abs/2004.10568
@@ -100,8 +105,8 @@ def learned() -> Rounding:
     def init(name: str, shape: tuple[int, ...] | None) -> Learned:
         if shape is None:
             raise ValueError(
-                f"learned rounding of the activation {name!r}: its values come and go, "
-                "and there is nothing to learn for each; it is for weights."
+                f"learned() needs one variable per value, so it is for weights only, got "
+                f"the activation {name!r}. Use stochastic(key) or rounding=None."
             )
         return Learned(jnp.zeros(shape, jnp.float32))
 
@@ -109,13 +114,13 @@ def learned() -> Rounding:
         del shape
 
         def to_integer(x: jax.Array) -> jax.Array:
-            moved = jnp.clip(1.2 * jax.nn.sigmoid(state.value) - 0.1, 0, 1) - 0.5
+            shift = jnp.clip(1.2 * jax.nn.sigmoid(state.value) - 0.1, 0, 1) - 0.5
             down = lax.stop_gradient(jnp.floor(x))
-            up = (lax.stop_gradient(x) - down) + moved.astype(x.dtype)
-            # A fraction of exactly a half goes to the even number, as the nearest does.
-            tie = (up == 0.5) & (down % 2 == 0)
-            decided = ((up >= 0.5) & ~tie).astype(x.dtype)
-            return down + ste(moved.astype(x.dtype), decided)
+            fraction = (lax.stop_gradient(x) - down) + shift.astype(x.dtype)
+            # Ties go to the even integer, as in rounding to the nearest.
+            tie = (fraction == 0.5) & (down % 2 == 0)
+            decision = ((fraction >= 0.5) & ~tie).astype(x.dtype)
+            return down + ste(shift.astype(x.dtype), decision)
 
         return to_integer
 

@@ -96,8 +96,8 @@ def as_stateful(scale: AnyScale) -> StatefulScale:
     name = getattr(scale, "__name__", None)
     if callable(scale) and name:
         raise TypeError(
-            f"scale must take (values, shape, format), and {name} does not. If {name} "
-            f"makes a scale, call it: scale={name}(...)."
+            f"scale must take (values, shape, format), got {name}, which does not. If "
+            f"{name} makes a scale, it was not called: use scale={name}(...)."
         )
     raise TypeError(
         f"scale must be a scale such as absmax, mse() or lsq(), got {scale!r}."
