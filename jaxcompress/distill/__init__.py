@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation: losses as functions of arrays, one value an example."""
+"""Distillation losses and schemes: functions of arrays, with one value per example."""
 
 from ._attention import (
     attention_relations,

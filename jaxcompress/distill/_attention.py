@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation losses on attention: where networks look, how positions relate."""
+"""Distillation losses on attention maps and on relations between positions."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from ._features import prepared, products, rescaled, unit
+from ._features import inner_products, normalize, prepare, rescale
 
 
 def attention_transfer(
@@ -17,24 +17,25 @@ def attention_transfer(
     power: float = 2,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """Squared difference of where the two networks look: maps of their activity.
+    """Match spatial activity maps of student and teacher features, for convolutional nets.
 
-    A map is ``sum(abs(features)**power)`` over the channels, one number a position,
-    scaled to norm 1 over the positions of its example. The loss is the mean over the
-    positions, as in the authors' code; the weight that they give it, 1000, is for this
-    mean. Channels need no projector. No gradient reaches the teacher.
+    A map is ``sum(abs(features)**power)`` over the channels: one number per position,
+    scaled to norm 1 over the positions of its example. The loss is the mean squared
+    difference of the maps over the positions, as in the authors' code; their loss
+    weight of 1000 is for this mean. Channels need no projector. No gradient reaches the
+    teacher.
 
     Args:
       student: ``(batch, *positions, channels)``, the channels at ``channel_axis``.
       teacher: the same positions; the number of channels may differ.
-      channel_axis: the axis that is summed over, of both.
-      power: at least 1; larger ones give more weight to the strongest channels.
-      where: bool ``(batch,)``, or ``(batch, *positions)`` where parts of an example are
-        padding. What does not count is in no map, and has a gradient of 0 whatever it
-        holds; an example without a position that counts is 0.
+      channel_axis: the axis to sum over, in both.
+      power: at least 1; larger values give more weight to the strongest channels.
+      where: bool ``(batch,)``, or ``(batch, *positions)`` if parts of an example are
+        padding. Masked positions do not enter the maps, and their gradient is 0
+        whatever they hold. The loss of an example without counted positions is 0.
 
     Returns:
-      ``(batch,)``, float32 (or wider, as the student), not reduced.
+      ``(batch,)``, float32 (or wider, if the student is), not reduced.
 
     Raises:
       ValueError: if the positions differ, or there are none, or the power is below 1.
@@ -49,29 +50,32 @@ def attention_transfer(
       Zagoruyko and Komodakis, 2017, https://arxiv.org/abs/1612.03928
     """
     if power < 1:
-        raise ValueError(f"power={power} is below 1: gradients at zero are infinite.")
+        raise ValueError(
+            f"power must be at least 1, or gradients at zero are infinite; got {power}."
+        )
     student, teacher = (
-        _channels_last(x, channel_axis, of)
-        for x, of in ((student, "student"), (teacher, "teacher"))
+        _move_channels_last(x, channel_axis, name)
+        for x, name in ((student, "student"), (teacher, "teacher"))
     )
     positions = student.shape[:-1]
     if positions != teacher.shape[:-1]:
         raise ValueError(
-            f"student maps {positions} and teacher maps {teacher.shape[:-1]} differ, as "
-            "(batch, *positions): pool the larger one, or resize the smaller."
+            "student and teacher must have the same (batch, *positions), got "
+            f"{positions} and {teacher.shape[:-1]}. Pool the larger map or resize the "
+            "smaller one."
         )
     if where is not None and where.shape not in (positions, positions[:1]):
         raise ValueError(
-            f"where {where.shape} is neither {positions[:1]}, one bool an example, nor "
-            f"{positions}, one a position."
+            f"where must have shape {positions[:1]} (one bool per example) or {positions} "
+            f"(one per position), got {where.shape}."
         )
-    student, teacher = prepared(student, teacher, where)
-    squares = jnp.square(_map(student, power) - _map(teacher, power))
+    student, teacher = prepare(student, teacher, where)
+    squares = jnp.square(_activity_map(student, power) - _activity_map(teacher, power))
     if where is None:
         return squares.mean(-1)
-    counted = where.reshape(where.shape + (1,) * (len(positions) - where.ndim))
-    counted = jnp.broadcast_to(counted, positions).reshape(squares.shape)
-    return squares.sum(-1) / jnp.maximum(counted.sum(-1), 1)
+    is_counted = where.reshape(where.shape + (1,) * (len(positions) - where.ndim))
+    is_counted = jnp.broadcast_to(is_counted, positions).reshape(squares.shape)
+    return squares.sum(-1) / jnp.maximum(is_counted.sum(-1), 1)
 
 
 def attention_relations(
@@ -81,33 +85,34 @@ def attention_relations(
     heads: int,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """Divergence between relations of positions: self-attention of one kind of vector.
+    """Match how positions relate to each other, for transformers of any widths (MiniLMv2).
 
-    The queries (or keys, or values) of all heads of a layer, side by side, are cut anew
-    into relation heads, and ``softmax(x @ x.T / sqrt(head width))`` says how positions
-    relate. So widths and numbers of heads may differ. For the paper's loss, add this for
-    queries, keys and values. No gradient reaches the teacher.
+    The loss is a KL divergence between self-attention maps of one kind of vector. The
+    queries (or keys, or values) of all heads of a layer, concatenated, are split again
+    into relation heads, and ``softmax(x @ x.T / sqrt(head width))`` describes how
+    positions relate. So widths and numbers of heads may differ. The paper's loss is the
+    sum over queries, keys and values. No gradient reaches the teacher.
 
-    A value depends on the other positions of its sequence, but not on the batch, and not
-    on padding.
+    A value depends on the other positions of its sequence, but not on the rest of the
+    batch or on padding.
 
     Args:
       student: ``(..., positions, student width)``.
       teacher: ``(..., positions, teacher width)``.
-      heads: number of relation heads; both widths are multiples of it.
-      where: bool ``(..., positions)``: positions that count. The others are in no
-        relation, and are 0, with a gradient of 0 whatever they hold.
+      heads: number of relation heads; it must divide both widths.
+      where: bool ``(..., positions)``: positions that count. The others do not enter
+        any relation; their loss is 0, and their gradient is 0 whatever they hold.
 
     Returns:
-      ``(..., positions)``, in nats, float32 (or wider, as the student): the mean over
-      relation heads, not reduced further.
+      ``(..., positions)``, in nats, float32 (or wider, if the student is): the mean
+      over relation heads, not reduced further.
 
     Raises:
       ValueError: if the positions differ, or heads do not divide the widths.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
-      >>> student, teacher = jnp.ones((1, 3, 8)), jnp.zeros((1, 3, 16))  # all alike
+      >>> student, teacher = jnp.ones((1, 3, 8)), jnp.zeros((1, 3, 16))  # positions equal
       >>> jc.distill.attention_relations(student, teacher, heads=4).tolist()
       [[0.0, 0.0, 0.0]]
 
@@ -117,49 +122,49 @@ def attention_relations(
     positions = student.shape[:-1]
     if positions != teacher.shape[:-1] or not positions:
         raise ValueError(
-            f"student {student.shape} and teacher {teacher.shape} are not at the same "
-            "positions, as (..., positions, width): only the last axis may differ."
+            "student and teacher must be (..., positions, width) with the same positions, "
+            f"got {student.shape} and {teacher.shape}. Only the last axis may differ."
         )
     if heads < 1 or student.shape[-1] % heads or teacher.shape[-1] % heads:
         raise ValueError(
-            f"heads={heads} does not divide both widths, {student.shape[-1]} and "
-            f"{teacher.shape[-1]}."
+            f"heads must be at least 1 and divide both widths, {student.shape[-1]} and "
+            f"{teacher.shape[-1]}, got heads={heads}."
         )
     if where is not None and where.shape != positions:
         raise ValueError(
-            f"where {where.shape} is not {positions}, one bool a position."
+            f"where must have shape {positions}, one bool per position, got {where.shape}."
         )
-    student, teacher = prepared(student, teacher, where)
-    counts = jnp.ones(positions, bool) if where is None else where.astype(bool)
-    pairs = counts[..., None, :, None] & counts[..., None, None, :]
+    student, teacher = prepare(student, teacher, where)
+    is_counted = jnp.ones(positions, bool) if where is None else where.astype(bool)
+    pairs = is_counted[..., None, :, None] & is_counted[..., None, None, :]
 
-    def relations(x: jax.Array) -> jax.Array:  # logarithms, [..., head, one, other]
+    def log_relations(x: jax.Array) -> jax.Array:  # [..., head, query, key]
         x = jnp.moveaxis(x.reshape(*positions, heads, -1), -2, -3)
-        logits = products(x, x) / x.shape[-1] ** 0.5
-        # A finite floor: a row without a position that counts has a softmax, too.
+        logits = inner_products(x, x) / x.shape[-1] ** 0.5
+        # A finite floor, so that fully masked rows still have a softmax.
         logits = jnp.where(pairs, logits, jnp.finfo(logits.dtype).min)
-        # Off the pairs both are 0, and so is their difference.
+        # 0 for masked pairs, in student and teacher: their difference is 0.
         return jnp.where(pairs, jax.nn.log_softmax(logits), 0)
 
-    log_p, log_q = relations(teacher), relations(student)
+    log_p, log_q = log_relations(teacher), log_relations(student)
     divergence = jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
     return jnp.mean(divergence, axis=-2)
 
 
-def _map(x: jax.Array, power: float) -> jax.Array:
-    x = rescaled(x, tuple(range(1, x.ndim)))
+def _activity_map(x: jax.Array, power: float) -> jax.Array:
+    x = rescale(x, tuple(range(1, x.ndim)))
     activity = jnp.mean(jnp.abs(x) ** power, axis=-1)
-    return unit(activity.reshape(len(x), -1))
+    return normalize(activity.reshape(len(x), -1))
 
 
-def _channels_last(x: jax.Array, axis: int, of: str) -> jax.Array:
+def _move_channels_last(x: jax.Array, axis: int, name: str) -> jax.Array:
     if x.ndim < 3:
         raise ValueError(
-            f"{of} features {x.shape} have no positions: attention transfer compares "
-            "maps of (batch, *positions, channels). For vectors there is `hint`."
+            f"{name} features must be (batch, *positions, channels), got {x.shape}. For "
+            "vectors, use `hint`."
         )
     if not -x.ndim < axis < x.ndim or axis == 0:
         raise ValueError(
-            f"channel_axis={axis} is not an axis of {x.shape} behind the batch."
+            f"channel_axis must be an axis of {x.shape} after the batch axis, got {axis}."
         )
     return jnp.moveaxis(x, axis, -1)

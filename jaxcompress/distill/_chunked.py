@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Large vocabularies: the loss without the logits."""
+"""KL divergence over large vocabularies without the full logits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._prepare import check_temperature, counted, zeroed
+from ._prepare import check_temperature, mask_array, mask_loss
 
 
 def kl_of_heads(
@@ -22,26 +22,28 @@ def kl_of_heads(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """``kl(student @ student_head, teacher @ teacher_head)``, a chunk of classes at a time.
+    """Compute ``kl(student @ student_head, teacher @ teacher_head)`` in chunks of classes.
 
-    The logits of a large vocabulary are the largest arrays of a training step; here no
-    more than a chunk of them is there at once, and the backward pass computes them again.
+    Use it for large vocabularies, whose logits are the largest arrays of a training
+    step. Here only one chunk of classes exists at a time, and the backward pass
+    recomputes it.
 
     Args:
-      student: features that the logits are made of, ``(..., d)``.
+      student: features before the student's head, ``(..., d)``.
       student_head: ``(d, classes)``.
-      teacher: ``(..., e)``.
+      teacher: features before the teacher's head, ``(..., e)``.
       teacher_head: ``(e, classes)``.
-      chunk: classes at a time; need not divide their number.
+      chunk: classes per chunk; it need not divide the number of classes.
       temperature: T > 0.
       where: see ``kl``.
 
     Returns:
-      ``(...)``, in nats times ``T**2``, not reduced. Gradients reach the student and its
-      head.
+      ``(...)``, in nats times ``T**2``, not reduced. Gradients reach the student and
+      its head.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match, or ``chunk`` or ``temperature`` is not
+        positive.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -54,36 +56,36 @@ def kl_of_heads(
     check_temperature(temperature)
     if student.shape[:-1] != teacher.shape[:-1]:
         raise ValueError(
-            f"student features {student.shape} and teacher features {teacher.shape} "
-            "differ in their positions."
+            "student and teacher features must have the same leading axes, got "
+            f"{student.shape} and {teacher.shape}."
         )
     classes = student_head.shape[-1]
     if teacher_head.shape[-1] != classes:
         raise ValueError(
-            f"the student's head has {classes} classes, the teacher's "
-            f"{teacher_head.shape[-1]}."
+            "student and teacher heads must have the same number of classes, got "
+            f"{classes} and {teacher_head.shape[-1]}."
         )
     if chunk < 1:
-        raise ValueError(f"chunk={chunk} is below 1.")
+        raise ValueError(f"chunk must be at least 1, got {chunk}.")
     teacher, teacher_head = lax.stop_gradient((teacher, teacher_head))
-    student, teacher = zeroed(student, where), zeroed(teacher, where)
+    student, teacher = mask_array(student, where), mask_array(teacher, where)
     wide = jnp.promote_types(student.dtype, jnp.float32)
-    number = math.ceil(classes / chunk)
+    chunks = math.ceil(classes / chunk)
 
     def logits(features: jax.Array, head: jax.Array, first: jax.Array) -> jax.Array:
-        # The last chunk begins earlier, and what it shares with the one before is left out.
+        # The last chunk starts earlier; its overlap with the one before is masked.
         start = jnp.minimum(first, max(classes - chunk, 0))
         size = min(chunk, classes)
-        part = lax.dynamic_slice_in_dim(head, start, size, 1)
-        product = jnp.matmul(features, part, preferred_element_type=wide)
-        new = start + jnp.arange(size) >= first
+        columns = lax.dynamic_slice_in_dim(head, start, size, 1)
+        product = jnp.matmul(features, columns, preferred_element_type=wide)
+        is_new = start + jnp.arange(size) >= first
         shape = (1,) * (product.ndim - 1) + (size,)
         return jnp.where(
-            new.reshape(shape), product.astype(wide) / temperature, -jnp.inf
+            is_new.reshape(shape), product.astype(wide) / temperature, -jnp.inf
         )
 
     @jax.checkpoint
-    def add(
+    def add_chunk(
         carry: tuple[jax.Array, ...], first: jax.Array
     ) -> tuple[tuple[jax.Array, ...], None]:
         s_max, s_sum, t_max, t_sum, gap = carry
@@ -93,23 +95,23 @@ def kl_of_heads(
         )
         s_new = jnp.maximum(s_max, lax.stop_gradient(jnp.max(s, -1)))
         t_new = jnp.maximum(t_max, jnp.max(t, -1))
-        there = jnp.isfinite(t)
-        weights = jnp.where(there, jnp.exp(t - t_new[..., None]), 0)
-        between = jnp.where(there, t, 0) - jnp.where(there, s, 0)
+        is_finite = jnp.isfinite(t)
+        weights = jnp.where(is_finite, jnp.exp(t - t_new[..., None]), 0)
+        differences = jnp.where(is_finite, t, 0) - jnp.where(is_finite, s, 0)
         shrink = jnp.exp(t_max - t_new)
         return (
             s_new,
             s_sum * jnp.exp(s_max - s_new) + jnp.sum(jnp.exp(s - s_new[..., None]), -1),
             t_new,
             t_sum * shrink + jnp.sum(weights, -1),
-            gap * shrink + jnp.sum(weights * between, -1),
+            gap * shrink + jnp.sum(weights * differences, -1),
         ), None
 
-    nothing = jnp.zeros(student.shape[:-1], wide)
-    lowest = jnp.full_like(nothing, jnp.finfo(wide).min)
-    start = (lowest, nothing, lowest, nothing, nothing)
+    zeros = jnp.zeros(student.shape[:-1], wide)
+    lowest = jnp.full_like(zeros, jnp.finfo(wide).min)
+    start = (lowest, zeros, lowest, zeros, zeros)
     (s_max, s_sum, t_max, t_sum, gap), _ = lax.scan(
-        add, start, jnp.arange(number) * chunk
+        add_chunk, start, jnp.arange(chunks) * chunk
     )
     loss = gap / t_sum - (t_max + jnp.log(t_sum)) + (s_max + jnp.log(s_sum))
-    return counted(temperature**2 * loss, where)
+    return mask_loss(temperature**2 * loss, where)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoupled distillation: the true class and the others, each with a weight."""
+"""Decoupled distillation: separate weights for the true class and the other classes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._prepare import counted, divergence, log_probs
+from ._prepare import divergence, log_probs, mask_loss
 
 
 def decoupled(
@@ -20,18 +20,20 @@ def decoupled(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """``kl`` in two parts: how sure one is of the label, and how the rest is divided.
+    """Split ``kl`` into a true-class and an other-classes part, each with its own weight.
 
-    ``kl`` weighs the second part by what the teacher leaves to the other classes, which is
-    little where it is sure, and that is where it knows most of them. With
-    ``target=1, others=1 - p`` of the teacher's probability p of the label, it is ``kl``.
+    Use it instead of ``kl`` when the teacher is confident: ``kl`` weighs the second
+    part by the probability that the teacher leaves to the other classes, which is then
+    small. With ``target=1, others=1 - p``, where p is the teacher's probability of the
+    label, it equals ``kl``.
 
     Args:
-      student: logits, ``(..., classes)``, of two classes or more.
+      student: logits, ``(..., classes)``, with at least two classes.
       teacher: logits of the same shape.
       labels: integers ``(...)``.
-      target: weight of the first part; a number, or an array ``(...)``.
-      others: weight of the second; the paper tunes it from 1 to 8 with the teacher.
+      target: weight of the true-class part; a number, or an array ``(...)``.
+      others: weight of the other-classes part; the paper tunes it from 1 to 8 with the
+        teacher.
       temperature: T > 0.
       where: see ``kl``.
 
@@ -39,8 +41,8 @@ def decoupled(
       ``(...)``, not reduced.
 
     Raises:
-      ValueError: if the shapes do not fit, or the temperature is not positive.
-      TypeError: if labels are no integers.
+      ValueError: if the shapes do not match, or the temperature is not positive.
+      TypeError: if labels are not integers.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -54,27 +56,29 @@ def decoupled(
       Zhao et al., 2022, https://arxiv.org/abs/2203.08679
     """
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels of dtype {labels.dtype}: integers are expected.")
+        raise TypeError(f"labels must be integers, got dtype {labels.dtype}.")
     if labels.shape != student.shape[:-1]:
         raise ValueError(
-            f"labels {labels.shape} do not go with logits {student.shape}: one for every "
-            "position, not one-hot."
+            f"labels must have shape {student.shape[:-1]}, one integer per position (not "
+            f"one-hot), got {labels.shape}."
         )
     if student.shape[-1] < 2:
-        raise ValueError("one class leaves nothing to tell apart.")
-    both = log_probs(student, teacher, temperature, where)
+        raise ValueError(
+            f"logits must have at least 2 classes, got {student.shape[-1]}."
+        )
+    log_probabilities = log_probs(student, teacher, temperature, where)
     classes = jax.lax.broadcasted_iota(jnp.int32, student.shape, student.ndim - 1)
     is_label = classes == labels[..., None]
 
     def split(log_p: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Log-probabilities of label and rest, and of the others among themselves."""
+        """Split into log-probabilities of (label, rest), and of the rest renormalized."""
         rest = jnp.where(is_label, -np.inf, log_p)
         total = jax.nn.logsumexp(rest, -1, keepdims=True)
-        of_label = jnp.sum(jnp.where(is_label, log_p, 0), -1, keepdims=True)
-        return jnp.concatenate([of_label, total], -1), rest - total
+        label = jnp.sum(jnp.where(is_label, log_p, 0), -1, keepdims=True)
+        return jnp.concatenate([label, total], -1), rest - total
 
-    (q, q_others), (p, p_others) = map(split, both)
+    (q, q_others), (p, p_others) = map(split, log_probabilities)
     loss = target * jnp.sum(divergence(p, q), -1) + others * jnp.sum(
         divergence(p_others, q_others), -1
     )
-    return counted(temperature**2 * loss, where)
+    return mask_loss(temperature**2 * loss, where)

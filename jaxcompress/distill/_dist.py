@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DIST: the student's probabilities shall correlate with the teacher's."""
+"""DIST: make the student's probabilities correlate with the teacher's."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 
-from ._prepare import counted, log_probs
+from ._prepare import log_probs, mask_loss
 
 
 def dist_inter(
@@ -16,16 +16,16 @@ def dist_inter(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """One minus the correlation over the classes of an example, times ``T**2``.
+    """One minus the correlation of probabilities over classes, per example, times ``T**2``.
 
-    Looser than ``kl``: a student much smaller than its teacher need not match its
-    probabilities, but how they are ranked. The paper adds ``dist_intra``, and the loss of
-    the labels. Arguments and result ``(...)`` are those of ``kl``.
+    Looser than ``kl``: use it when the student is much smaller than the teacher and
+    need not match its probabilities exactly. The paper adds ``dist_intra`` and the loss
+    of the labels. Arguments and the result ``(...)`` are those of ``kl``.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
       >>> s, t = jnp.array([[0.0, 1.0, 2.0]]), jnp.array([[2.0, 1.0, 0.0]])
-      >>> bool(jc.distill.dist_inter(s, t)[0] > 1)  # the other way round
+      >>> bool(jc.distill.dist_inter(s, t)[0] > 1)  # reversed order
       True
 
     References:
@@ -33,8 +33,8 @@ def dist_inter(
     """
     log_q, log_p = log_probs(student, teacher, temperature, where)
     weights = jnp.ones((), log_q.dtype)
-    gap = 1 - _correlation(jnp.exp(log_q), jnp.exp(log_p), weights, -1)
-    return counted(temperature**2 * gap, where)
+    gap = 1 - _correlate(jnp.exp(log_q), jnp.exp(log_p), weights, -1)
+    return mask_loss(temperature**2 * gap, where)
 
 
 def dist_intra(
@@ -44,10 +44,10 @@ def dist_intra(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """One minus the correlation over the examples of a class, times ``T**2``.
+    """One minus the correlation of probabilities over examples, per class, times ``T**2``.
 
-    It belongs to the batch as a whole, so parts of a batch have values of their own, that
-    do not add up; padding does not count.
+    The companion of ``dist_inter``. The value belongs to the batch as a whole, so the
+    values of micro-batches differ and do not add up. Padding does not count.
 
     Args:
       student: logits, ``(..., classes)``; all leading axes are examples.
@@ -73,18 +73,16 @@ def dist_intra(
         weights = jnp.ones((len(q), 1), q.dtype)
     else:
         weights = where.reshape(-1, 1).astype(q.dtype)
-    return temperature**2 * (1 - _correlation(q, p, weights, 0))
+    return temperature**2 * (1 - _correlate(q, p, weights, 0))
 
 
-def _correlation(
-    a: jax.Array, b: jax.Array, weights: jax.Array, axis: int
-) -> jax.Array:
-    """Pearson's along an axis; zero where one of the two does not vary."""
-    number = jnp.sum(jnp.broadcast_to(weights, a.shape), axis, keepdims=True)
-    number = jnp.maximum(number, 1)
+def _correlate(a: jax.Array, b: jax.Array, weights: jax.Array, axis: int) -> jax.Array:
+    """Compute Pearson's correlation along an axis; zero if either side is constant."""
+    count = jnp.sum(jnp.broadcast_to(weights, a.shape), axis, keepdims=True)
+    count = jnp.maximum(count, 1)
 
     def centered(x: jax.Array) -> jax.Array:
-        mean = jnp.sum(weights * x, axis, keepdims=True) / number
+        mean = jnp.sum(weights * x, axis, keepdims=True) / count
         return weights * (x - mean)
 
     a, b = centered(a), centered(b)

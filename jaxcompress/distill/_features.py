@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation losses on features: what the two networks hold at one position."""
+"""Distillation losses on features at matching positions of two networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._prepare import counted
+from ._prepare import mask_loss
 
 
 def hint(
@@ -17,24 +17,27 @@ def hint(
     projector: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """Mean squared error between features of the student and of the teacher.
+    """Mean squared error between student and teacher features, with an optional projector.
 
-    ``mean((student @ projector - teacher)**2)`` over the features of a position. No
-    gradient reaches the teacher; one does reach the projector.
+    The standard loss on intermediate layers (FitNets). It is
+    ``mean((student @ projector - teacher)**2)`` over the features of a position.
+    Gradients reach the student and the projector, not the teacher.
 
     Args:
-      student: ``(..., student features)``, such as ``(batch, height, width, channels)``.
-      teacher: ``(..., teacher features)``, elsewhere of the same shape.
-      projector: ``(student features, teacher features)``, needed where the widths
-        differ. It is trained: put it into the parameters, and throw it away after.
-      where: bool ``(...)``: positions that count. The others are 0, with a gradient of 0
-        whatever they hold. To average, divide the sum by ``where.sum()``.
+      student: ``(..., student features)``, such as ``(batch, height, width,
+        channels)``.
+      teacher: ``(..., teacher features)``, with the same leading axes.
+      projector: ``(student features, teacher features)``, required if the widths
+        differ. Train it with the student: put it into the parameters, and discard it
+        afterwards.
+      where: bool ``(...)``: positions that count. The others have loss 0, and gradient
+        0 whatever they hold. To average, divide the sum by ``where.sum()``.
 
     Returns:
-      ``(...)``, float32 (or wider, as the student), not reduced.
+      ``(...)``, float32 (or wider, if the student is), not reduced.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -45,7 +48,7 @@ def hint(
     References:
       Romero et al., FitNets, 2015, https://arxiv.org/abs/1412.6550
     """
-    student, teacher = _projected(student, teacher, projector, where)
+    student, teacher = _project(student, teacher, projector, where)
     return jnp.mean(jnp.square(student - teacher), axis=-1)
 
 
@@ -56,24 +59,26 @@ def cosine(
     projector: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """One minus the cosine between features of the student and of the teacher.
+    """One minus the cosine between student and teacher features, to match directions only.
 
-    From 0 (one direction) to 2 (opposite ones), whatever the lengths. A vector of zeros
-    has no direction: it gives 1, with a gradient of 0. No gradient reaches the teacher.
+    The loss goes from 0 (same direction) to 2 (opposite directions) and ignores
+    lengths. A zero vector has no direction: its loss is 1 and its gradient 0. No
+    gradient reaches the teacher.
 
     Args:
       student: ``(..., student features)``, such as ``(batch, positions, width)``.
-      teacher: ``(..., teacher features)``, elsewhere of the same shape.
-      projector: ``(student features, teacher features)``, needed where the widths
-        differ. It is trained: put it into the parameters, and throw it away after.
-      where: bool ``(...)``: positions that count. The others are 0, with a gradient of 0
-        whatever they hold. To average, divide the sum by ``where.sum()``.
+      teacher: ``(..., teacher features)``, with the same leading axes.
+      projector: ``(student features, teacher features)``, required if the widths
+        differ. Train it with the student: put it into the parameters, and discard it
+        afterwards.
+      where: bool ``(...)``: positions that count. The others have loss 0, and gradient
+        0 whatever they hold. To average, divide the sum by ``where.sum()``.
 
     Returns:
-      ``(...)``, float32 (or wider, as the student), not reduced.
+      ``(...)``, float32 (or wider, if the student is), not reduced.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -84,25 +89,27 @@ def cosine(
     References:
       Sanh et al., DistilBERT, 2019, https://arxiv.org/abs/1910.01108
     """
-    student, teacher = _projected(student, teacher, projector, where)
-    return counted(1 - jnp.sum(unit(student) * unit(teacher), axis=-1), where)
+    student, teacher = _project(student, teacher, projector, where)
+    return mask_loss(
+        1 - jnp.sum(normalize(student) * normalize(teacher), axis=-1), where
+    )
 
 
-def prepared(
+def prepare(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array]:
-    """Both in float32 or wider, zero where they do not count, the teacher constant.
+    """Cast both to float32 or wider, zero masked entries, stop the teacher's gradient.
 
     Args:
       student: ``(..., any)``.
       teacher: ``(..., any)``.
-      where: bool ``(...)``, or None where all count.
+      where: bool ``(...)``, or None if all count.
     """
     wide = jnp.promote_types(student.dtype, jnp.float32)
     student, teacher = student.astype(wide), lax.stop_gradient(teacher).astype(wide)
     if where is None:
         return student, teacher
-    # Before all arithmetic: a NaN in padding would come back through a gradient.
+    # Before any arithmetic: NaN in padding would come back through the gradient.
     student, teacher = (
         jnp.where(where.reshape(where.shape + (1,) * (x.ndim - where.ndim)), x, 0)
         for x in (student, teacher)
@@ -110,33 +117,34 @@ def prepared(
     return student, teacher
 
 
-def rescaled(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
-    """Divide by the largest magnitude along axes, for a function that ignores scale.
+def rescale(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Divide by the largest magnitude along axes, before a function that ignores scale.
 
-    Then squares neither overflow nor vanish. The divisor is a constant to gradients,
-    which is exact since what follows does not depend on it. Zeros stay, gradient 0.
+    Then squares neither overflow nor underflow. The divisor is constant under
+    differentiation, which is exact because the function does not depend on it. Zeros
+    stay zero, with gradient 0.
     """
     largest = lax.stop_gradient(
         jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
     )
-    some = largest > 0
-    return jnp.where(some, x / jnp.where(some, largest, 1), 0)
+    is_nonzero = largest > 0
+    return jnp.where(is_nonzero, x / jnp.where(is_nonzero, largest, 1), 0)
 
 
-def unit(x: jax.Array) -> jax.Array:
-    """Scale vectors along the last axis to norm 1. Zero ones stay, gradient 0."""
-    x = rescaled(x, -1)
+def normalize(x: jax.Array) -> jax.Array:
+    """Scale vectors along the last axis to norm 1. Zeros stay, with gradient 0."""
+    x = rescale(x, -1)
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x / jnp.sqrt(jnp.where(squares > 0, squares, 1))
 
 
-def products(x: jax.Array, y: jax.Array) -> jax.Array:
-    """Inner products of vectors: ``(..., i, f)`` and ``(..., j, f)`` to ``(..., i, j)``."""
-    # At full precision: accelerators would round to bfloat16 or TF32.
+def inner_products(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Inner products of vectors: ``(..., i, f)``, ``(..., j, f)`` to ``(..., i, j)``."""
+    # At full precision: accelerators round to bfloat16 or TF32 by default.
     return jnp.einsum("...if,...jf->...ij", x, y, precision="highest")
 
 
-def _projected(
+def _project(
     student: jax.Array,
     teacher: jax.Array,
     projector: jax.Array | None,
@@ -144,26 +152,27 @@ def _projected(
 ) -> tuple[jax.Array, jax.Array]:
     if student.shape[:-1] != teacher.shape[:-1] or not student.shape:
         raise ValueError(
-            f"student features {student.shape} and teacher features {teacher.shape} are "
-            "not at the same positions: only the last axis may differ (and needs a "
-            "projector then). Pool or subsample one of them."
+            "student and teacher features must have the same leading axes, got "
+            f"{student.shape} and {teacher.shape}. Only the last axis may differ, with a "
+            "projector. Pool or subsample one of them."
         )
     if where is not None and where.shape != student.shape[:-1]:
         raise ValueError(
-            f"where {where.shape} is not {student.shape[:-1]}, one bool a position."
+            f"where must have shape {student.shape[:-1]}, one bool per position, got "
+            f"{where.shape}."
         )
     widths = (student.shape[-1], teacher.shape[-1])
     if projector is None and widths[0] != widths[1]:
         raise ValueError(
-            f"student features are {widths[0]} wide and the teacher's {widths[1]}: pass "
-            f"projector=, a matrix {widths} that is trained with the student."
+            f"features of different widths, {widths[0]} and {widths[1]}, need projector=: "
+            f"pass a matrix of shape {widths} and train it with the student."
         )
     if projector is not None and projector.shape != widths:
         raise ValueError(
-            f"projector {projector.shape} does not take student features to the "
-            f"teacher's: it must be {widths}."
+            f"projector must have shape {widths} (student width, teacher width), got "
+            f"{projector.shape}."
         )
-    student, teacher = prepared(student, teacher, where)
+    student, teacher = prepare(student, teacher, where)
     if projector is not None:
         student = student @ projector.astype(student.dtype)
     return student, teacher

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation without data: inputs that a teacher finds typical, by gradient descent."""
+"""Data-free distillation: synthesize inputs by gradient descent through a teacher."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ PyTree = Any
 
 
 class FeatureMoments(NamedTuple):
-    """Statistics of features over examples and positions."""
+    """Mean and variance of each channel, over examples and positions."""
 
     mean: jax.Array  # float32 (channels,)
-    variance: jax.Array  # float32 (channels,), around the mean, not corrected
+    variance: jax.Array  # float32 (channels,), biased (divided by n)
 
 
 def invert(
@@ -30,11 +30,11 @@ def invert(
     rng: jax.Array | None = None,
     project: Callable[[PyTree], PyTree] | None = None,
 ) -> tuple[PyTree, jax.Array]:
-    """Inputs that minimize a loss, from a start of noise, in one scan.
+    """Synthesize inputs that minimize a loss, to distill a teacher without its data.
 
-    What the inputs of a teacher look like whose data cannot be had: those that it gives
-    the asked-for labels, that have the statistics which its batch norms stored, and that
-    are smooth. The loss is their sum, which the caller writes::
+    It runs all steps in one scan, starting from noise. The loss is yours. Typically it
+    asks for inputs that the teacher assigns the requested labels, that match the
+    statistics stored in its batch norms, and that are smooth::
 
         def loss(x, params, labels):
             logits, features = teacher(params, x)
@@ -43,23 +43,23 @@ def invert(
             typical = jc.distill.moment_distance(features, mean, variance)
             return of_labels.mean() + 1e-4 * smooth.mean() + typical.mean()
 
-    Adding ``-jensen_shannon`` of a student asks for inputs that it gets wrong. Features
-    inside a model are ``jc.program.taps``. For a generator that makes the inputs (DAFL),
-    the start is its parameters.
+    Add ``-jensen_shannon`` of a student to get inputs that the student gets wrong. To
+    read features inside a model, use ``jc.program.taps``. For a generator that makes
+    the inputs (DAFL), start from its parameters.
 
     Args:
-      loss: ``(inputs, *args) -> loss``, with ``rng=`` if there is one. It may be an array,
-        such as one value an example: its sum is minimized.
-      start: an array of floats, such as ``(batch, height, width, channels)``, or a pytree
-        of them.
+      loss: ``(inputs, *args) -> loss``, called with ``rng=`` if ``rng`` is given. It
+        may return an array, such as one value per example; its sum is minimized.
+      start: a float array, such as ``(batch, height, width, channels)``, or a pytree of
+        float arrays.
       tx: any optax optimizer.
-      steps: how many.
-      *args: what the loss takes beside: the teacher's parameters, labels. Pass them here,
-        so that one compiled function serves all of them.
-      rng: a key for what is random in the loss, such as shifts and flips of the images;
-        step t passes ``rng=fold_in(rng, t)``.
-      project: what to do to the inputs after each step, such as
-        ``lambda x: jnp.clip(x, 0, 1)``; of the start too.
+      steps: number of optimizer steps.
+      *args: other arguments of the loss, such as the teacher's parameters and labels.
+        Pass them here, so that one compiled function serves all values.
+      rng: key for randomness in the loss, such as shifts and flips of the images; step
+        t passes ``rng=fold_in(rng, t)``.
+      project: applied to the start and to the inputs after each step, such as
+        ``lambda x: jnp.clip(x, 0, 1)``.
 
     Returns:
       The inputs, like the start; and the losses before each step, ``(steps, ...)``.
@@ -82,26 +82,26 @@ def invert(
       Chen et al., DAFL, 2019, https://arxiv.org/abs/1904.01186
     """
     if steps < 0:
-        raise ValueError(f"steps={steps} is below 0.")
+        raise ValueError(f"steps must be at least 0, got {steps}.")
     for leaf in jax.tree.leaves(start):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise TypeError(
-                f"the start has dtype {leaf.dtype}: floats are expected. Tokens have no "
-                "gradient; invert their embeddings."
+                f"start must be made of floats, got dtype {leaf.dtype}. Tokens have no "
+                "gradient: invert their embeddings."
             )
     tx = optax.with_extra_args_support(tx)
 
     def total(x: PyTree, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-        given = {} if rng is None else {"rng": jax.random.fold_in(rng, t)}
-        each = jnp.asarray(loss(x, *args, **given))
-        return jnp.sum(each), each
+        kwargs = {} if rng is None else {"rng": jax.random.fold_in(rng, t)}
+        losses = jnp.asarray(loss(x, *args, **kwargs))
+        return jnp.sum(losses), losses
 
     def body(carry: tuple[PyTree, Any], t: jax.Array) -> Any:
         x, state = carry
-        (value, each), grad = jax.value_and_grad(total, has_aux=True)(x, t)
+        (value, step_losses), grad = jax.value_and_grad(total, has_aux=True)(x, t)
         updates, state = tx.update(grad, state, x, value=value, grad=grad)
         x = optax.apply_updates(x, updates)
-        return (x if project is None else project(x), state), each
+        return (x if project is None else project(x), state), step_losses
 
     x = start if project is None else project(start)
     (x, _), losses = lax.scan(body, (x, tx.init(x)), jnp.arange(steps))
@@ -109,20 +109,21 @@ def invert(
 
 
 def total_variation(x: jax.Array, *, axes: tuple[int, int] = (-3, -2)) -> jax.Array:
-    """How much an image changes from pixel to pixel: it punishes noise.
+    """Measure how much an image changes from pixel to pixel: a penalty on noise.
 
-    ``sum(|x[i + 1, j] - x[i, j]| + |x[i, j + 1] - x[i, j]|)`` over pixels and channels.
+    It is ``sum(|x[i + 1, j] - x[i, j]| + |x[i, j + 1] - x[i, j]|)`` over pixels and
+      channels.
 
     Args:
       x: ``(batch, ...)`` with two spatial axes, such as ``(batch, height, width,
         channels)``.
-      axes: the spatial ones.
+      axes: the two spatial axes.
 
     Returns:
       ``(batch,)``, float32 or wider.
 
     Raises:
-      ValueError: if the axes are no two axes behind the batch.
+      ValueError: if the axes are not two distinct axes after the batch axis.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -136,29 +137,31 @@ def total_variation(x: jax.Array, *, axes: tuple[int, int] = (-3, -2)) -> jax.Ar
     if any(not -x.ndim < axis < x.ndim or axis == 0 for axis in axes) or (
         len({axis % x.ndim for axis in axes}) < 2
     ):
-        raise ValueError(f"axes={axes} are no two axes of {x.shape} behind the batch.")
+        raise ValueError(
+            f"axes must be two distinct axes of {x.shape} after the batch axis, got {axes}."
+        )
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
-    def changes(axis: int) -> jax.Array:
-        steps = jnp.diff(x, axis=axis)
-        # The slope of JAX's magnitude at 0 is 1, which would tilt what is flat.
-        steps = steps * lax.stop_gradient(jnp.sign(steps))
-        return jnp.sum(steps, axis=range(1, x.ndim))
+    def sum_changes(axis: int) -> jax.Array:
+        differences = jnp.diff(x, axis=axis)
+        # JAX's abs has slope 1 at 0, which would tilt flat regions.
+        differences = differences * lax.stop_gradient(jnp.sign(differences))
+        return jnp.sum(differences, axis=range(1, x.ndim))
 
-    return changes(axes[0]) + changes(axes[1])
+    return sum_changes(axes[0]) + sum_changes(axes[1])
 
 
 def feature_moments(
     features: jax.Array, *, where: jax.Array | None = None
 ) -> FeatureMoments:
-    """Mean and variance of each channel over everything else, as a batch norm has them.
+    """Compute mean and variance of each channel over all other axes, like a batch norm.
 
     Args:
       features: ``(..., channels)``.
       where: bool ``(...)``: positions that count; at least one.
 
     Raises:
-      ValueError: if where does not fit.
+      ValueError: if ``where`` has the wrong shape.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -168,16 +171,17 @@ def feature_moments(
     """
     if where is not None and where.shape != features.shape[:-1]:
         raise ValueError(
-            f"where {where.shape} is not {features.shape[:-1]}, one bool a position."
+            f"where must have shape {features.shape[:-1]}, one bool per position, got "
+            f"{where.shape}."
         )
     x = features.astype(jnp.promote_types(features.dtype, jnp.float32))
     if where is not None:
         where = where[..., None]
-        # Before all arithmetic: a NaN in padding would come back through a gradient.
+        # Before any arithmetic: NaN in padding would come back through the gradient.
         x = jnp.where(where, x, 0)
-    others = tuple(range(x.ndim - 1))
-    mean = jnp.mean(x, axis=others, keepdims=True, where=where)
-    variance = jnp.mean(jnp.square(x - mean), axis=others, where=where)
+    batch_axes = tuple(range(x.ndim - 1))
+    mean = jnp.mean(x, axis=batch_axes, keepdims=True, where=where)
+    variance = jnp.mean(jnp.square(x - mean), axis=batch_axes, where=where)
     return FeatureMoments(mean.reshape(-1), variance)
 
 
@@ -188,14 +192,16 @@ def moment_distance(
     *,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """Squared differences of mean and variance from stored ones, added up, by channel.
+    """Penalize feature statistics that differ from stored ones; for use with ``invert``.
 
-    It belongs to the batch as a whole, so parts of a batch have values of their own. The
-    stored ones are constants: ``mean`` and ``var`` of a batch norm, or ``feature_moments`` of
-    what little data there is. The paper takes norms, the root of a sum over channels.
+    It is the squared difference of the means plus that of the variances, per channel.
+    The value belongs to the batch as a whole, so micro-batches give other values. The
+    stored statistics are constants: ``mean`` and ``var`` of a batch norm, or
+    ``feature_moments`` of a few examples. The paper takes norms, the root of a sum over
+    channels.
 
     Args:
-      features: ``(..., channels)``: what goes into the batch norm.
+      features: ``(..., channels)``, the input of the batch norm.
       mean: ``(channels,)``.
       variance: ``(channels,)``.
       where: bool ``(...)``: positions that count; at least one.
@@ -204,7 +210,7 @@ def moment_distance(
       ``(channels,)``, float32 or wider, not reduced.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if the shapes do not match.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -217,11 +223,11 @@ def moment_distance(
     """
     if not mean.shape == variance.shape == features.shape[-1:]:
         raise ValueError(
-            f"mean {mean.shape} and variance {variance.shape} are not both "
-            f"{features.shape[-1:]}, one a channel of features {features.shape}."
+            f"mean and variance must have shape {features.shape[-1:]}, one value per "
+            f"channel of features {features.shape}, got {mean.shape} and {variance.shape}."
         )
-    found = feature_moments(features, where=where)
+    moments = feature_moments(features, where=where)
     mean, variance = (
-        lax.stop_gradient(x).astype(found.mean.dtype) for x in (mean, variance)
+        lax.stop_gradient(x).astype(moments.mean.dtype) for x in (mean, variance)
     )
-    return jnp.square(found.mean - mean) + jnp.square(found.variance - variance)
+    return jnp.square(moments.mean - mean) + jnp.square(moments.variance - variance)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation losses on logits, from the divergences of distributions."""
+"""Distillation losses on logits: KL and other divergences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._prepare import counted, divergence, log_probs, masked
+from ._prepare import divergence, log_probs, mask_logits, mask_loss
 
 
 def kl(
@@ -17,23 +17,24 @@ def kl(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """Kullback-Leibler divergence of the student from the teacher, softened.
+    """KL divergence of softened student from teacher: the standard distillation loss.
 
-    ``T**2 * sum(p * (log p - log q))`` with ``p = softmax(teacher / T)`` and
-    ``q = softmax(student / T)``; the factor keeps gradients of one size as T changes. It
-    is zero where the two agree up to a constant, and no gradient reaches the teacher.
+    It is ``T**2 * sum(p * (log p - log q))`` with ``p = softmax(teacher / T)`` and ``q
+    = softmax(student / T)``. The factor keeps the size of gradients constant as T
+    changes. The loss is zero where the logits agree up to a constant. No gradient
+    reaches the teacher.
 
     Args:
-      student: logits, ``(..., classes)``, floating point. Sequences and dense predictions
-        have more leading axes. Classes that are -inf in both do not count.
+      student: logits, ``(..., classes)``, floating point. Sequences and dense
+        predictions have more leading axes. Classes that are -inf in both do not count.
       teacher: logits of the same shape.
       temperature: T > 0, a number or a traced scalar (from a schedule).
-      where: bool ``(...)``: positions that count. The others are 0, with a gradient of 0
-        whatever they hold. To average, divide the sum by ``where.sum()``.
+      where: bool ``(...)``: positions that count. The others have loss 0, and gradient
+        0 whatever they hold. To average, divide the sum by ``where.sum()``.
 
     Returns:
-      ``(...)``, in nats, not reduced: a mean over micro-batches, padding or devices is
-      the caller's, who knows the weights.
+      ``(...)``, in nats, not reduced: average it yourself over micro-batches, padding
+      or devices, with the right weights.
 
     Raises:
       ValueError: if the shapes differ, or the temperature is not positive.
@@ -58,9 +59,10 @@ def kl_by_class(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """The terms of ``kl``, one a class: ``(..., classes)``; their sum is ``kl``.
+    """The terms of ``kl`` per class, ``(..., classes)``; their sum is ``kl``.
 
-    To weigh classes, or to see which ones the student misses. A term may be negative.
+    Use it to weight classes, or to see which ones the student misses. A term may be
+      negative.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -79,10 +81,11 @@ def reverse_kl(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """The divergence of the teacher from the student: ``T**2 * sum(q * (log q - log p))``.
+    """KL divergence of the teacher from the student: ``T**2 * sum(q * (log q - log p))``.
 
-    It asks the student to be right where it puts mass, not to cover all that the teacher
-    does. Arguments and result are those of ``kl``.
+    It is mode-seeking: the student must be right where it puts mass, and need not cover
+    all that the teacher does. Use it for small language models. Arguments and result
+    are those of ``kl``.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -105,16 +108,17 @@ def jensen_shannon(
     temperature: float | jax.Array = 1.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """The generalized Jensen-Shannon divergence, bounded whatever the logits are.
+    """Generalized Jensen-Shannon divergence: bounded, between ``kl`` and ``reverse_kl``.
 
-    ``mix * KL(p | m) + (1 - mix) * KL(q | m)`` with ``m = mix * p + (1 - mix) * q``, times
-    ``T**2``. At 0.5 it is symmetric. Divided by ``mix`` it goes to ``kl`` as mix goes to
-    0, and by ``1 - mix`` to ``reverse_kl`` as mix goes to 1.
+    It is ``mix * KL(p | m) + (1 - mix) * KL(q | m)`` with ``m = mix * p + (1 - mix) *
+    q``, times ``T**2``. At 0.5 it is symmetric. Divided by ``mix`` it approaches ``kl``
+    as mix goes to 0; divided by ``1 - mix`` it approaches ``reverse_kl`` as mix goes to
+    1.
 
     Args:
       student: logits, ``(..., classes)``.
       teacher: logits of the same shape.
-      mix: share of the teacher in the mixture, in (0, 1); a number or a traced scalar.
+      mix: weight of the teacher in the mixture, in (0, 1); a number or a traced scalar.
       temperature: T > 0.
       where: see ``kl``.
 
@@ -135,26 +139,26 @@ def jensen_shannon(
     """
     if not isinstance(mix, jax.Array) and not 0 < mix < 1:
         raise ValueError(
-            f"mix={mix} is not in (0, 1): at the ends the divergence is zero. Take kl for "
-            "0 and reverse_kl for 1."
+            f"mix must be in (0, 1), got {mix}. The divergence is zero at the ends: use kl "
+            "for 0 and reverse_kl for 1."
         )
     log_q, log_p = log_probs(student, teacher, temperature, where)
-    # Where both are zero the logarithm of the mixture has no derivative.
-    none = jnp.isneginf(log_p) & jnp.isneginf(log_q)
+    # Where both probabilities are zero, the log of the mixture has no derivative.
+    both_zero = jnp.isneginf(log_p) & jnp.isneginf(log_q)
     parts = log_p + jnp.log(mix), log_q + jnp.log1p(-mix)
-    mixed = jnp.logaddexp(*(jnp.where(none, 0, part) for part in parts))
-    log_m = jnp.where(none, -jnp.inf, mixed)
-    of_teacher = jnp.sum(divergence(log_p, log_m), -1)
-    of_student = jnp.sum(divergence(log_q, log_m), -1)
-    return temperature**2 * (mix * of_teacher + (1 - mix) * of_student)
+    mixed = jnp.logaddexp(*(jnp.where(both_zero, 0, part) for part in parts))
+    log_m = jnp.where(both_zero, -jnp.inf, mixed)
+    teacher_term = jnp.sum(divergence(log_p, log_m), -1)
+    student_term = jnp.sum(divergence(log_q, log_m), -1)
+    return temperature**2 * (mix * teacher_term + (1 - mix) * student_term)
 
 
 def hard_labels(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    """Cross-entropy with the class that the teacher gives the largest logit.
+    """Cross-entropy with the teacher's top class, for teachers that return only a label.
 
-    What is left of a teacher that only answers. Arguments as for ``kl``, in nats.
+    Arguments are those of ``kl``; the result is in nats.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -162,19 +166,19 @@ def hard_labels(
       >>> bool(jnp.isclose(loss[0], jnp.log(2.0)))
       True
     """
-    student, teacher = masked(student, teacher, where)
+    student, teacher = mask_logits(student, teacher, where)
     labels = jnp.argmax(teacher, -1)
     loss = optax.losses.softmax_cross_entropy_with_integer_labels(student, labels)
-    return counted(loss, where)
+    return mask_loss(loss, where)
 
 
 def squared_logits(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    """Mean squared difference of the logits over the classes.
+    """Mean squared difference between student and teacher logits, over the classes.
 
-    Unlike ``kl`` it minds a constant that is added to all of them; centered, it is what
-    ``kl`` becomes at a high temperature, but for a factor 2.
+    Unlike ``kl``, it penalizes a constant added to all logits. With centered logits it
+    is the limit of ``kl`` at high temperature, up to a factor of 2.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -185,19 +189,19 @@ def squared_logits(
       Ba and Caruana, 2014, https://arxiv.org/abs/1312.6184; Kim et al., 2021,
       https://arxiv.org/abs/2105.08919
     """
-    student, teacher = masked(student, teacher, where)
+    student, teacher = mask_logits(student, teacher, where)
     return jnp.mean((student - teacher) ** 2, -1)
 
 
 def standardized(logits: jax.Array, *, epsilon: float = 1e-7) -> jax.Array:
-    """Logits with mean 0 and standard deviation 1 over the classes.
+    """Scale logits to mean 0 and standard deviation 1 over the classes, before a loss.
 
-    Apply it to both before ``kl``: the student then learns the relations between classes
-    and not how large the teacher's logits are.
+    Apply it to student and teacher before ``kl``: the student then learns the relations
+    between classes, not the scale of the teacher's logits.
 
     Args:
       logits: ``(..., classes)``.
-      epsilon: added to the deviation; logits that are all equal become zeros.
+      epsilon: added to the standard deviation; logits that are all equal become zeros.
 
     Returns:
       Array like ``logits``, float32 or wider.
@@ -213,6 +217,6 @@ def standardized(logits: jax.Array, *, epsilon: float = 1e-7) -> jax.Array:
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     centered = wide - jnp.mean(wide, -1, keepdims=True)
     variance = jnp.mean(centered**2, -1, keepdims=True)
-    # The root's derivative at zero is infinite.
+    # The derivative of the square root is infinite at zero.
     deviation = jnp.sqrt(jnp.where(variance > 0, variance, 1))
     return centered / (jnp.where(variance > 0, deviation, 0) + epsilon)

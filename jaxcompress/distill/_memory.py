@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CRD: contrast with a memory of the embeddings of every example, as explicit state."""
+"""CRD: contrastive distillation against a memory bank of embeddings, as explicit state."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._features import unit
-from ._prepare import check_temperature, counted
+from ._features import normalize
+from ._prepare import check_temperature, mask_loss
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Embeddings of all examples, as they were when last seen; a pytree.
+    """The memory bank of ``crd``: embeddings of all examples when last seen. A pytree.
 
     Attributes:
       student: float32 ``(examples, width)``, rows of norm 1.
       teacher: float32 ``(examples, width)``, rows of norm 1.
-      student_log_z: float32 ``[]``: logarithm of NCE's normalization constant of the
-        student's embeddings against the teacher's memory; NaN until a batch is seen.
-      teacher_log_z: float32 ``[]``: that of the teacher's against the student's memory.
+      student_log_z: float32 ``[]``: log of NCE's normalization constant for the
+        student's embeddings against the teacher's memory; NaN before the first batch.
+      teacher_log_z: float32 ``[]``: the same for the teacher's embeddings against the
+        student's memory.
     """
 
     student: jax.Array
@@ -34,15 +35,15 @@ class Memory:
 
 
 def memory(key: jax.Array, examples: int, width: int) -> Memory:
-    """A memory that has seen nothing: directions at random.
+    """Create an empty memory bank for ``crd``, filled with random directions.
 
     Args:
       key: a PRNG key.
       examples: size of the training set.
-      width: of the embeddings of both networks, behind their projectors.
+      width: width of both embeddings, after their projectors.
 
     Raises:
-      ValueError: if there are fewer than two examples, or no width.
+      ValueError: if there are fewer than two examples, or the width is below 1.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -51,24 +52,24 @@ def memory(key: jax.Array, examples: int, width: int) -> Memory:
     """
     if examples < 2 or width < 1:
         raise ValueError(
-            f"{examples} examples of width {width}: a contrast takes two examples or "
-            "more, and a width of 1 or more."
+            "memory needs at least 2 examples and a width of at least 1, got "
+            f"examples={examples}, width={width}."
         )
-    both = unit(jax.random.normal(key, (2, examples, width), jnp.float32))
-    unknown = jnp.full((), jnp.nan, jnp.float32)
-    return Memory(both[0], both[1], unknown, unknown)
+    embeddings = normalize(jax.random.normal(key, (2, examples, width), jnp.float32))
+    unset = jnp.full((), jnp.nan, jnp.float32)
+    return Memory(embeddings[0], embeddings[1], unset, unset)
 
 
 def draw_negatives(
     key: jax.Array, ids: jax.Array, examples: int, number: int
 ) -> jax.Array:
-    """Other examples for each example, uniformly and with replacement.
+    """Draw negatives for ``crd``: other examples, uniformly and with replacement.
 
     Args:
       key: a PRNG key.
-      ids: integers ``(batch,)``, which are never among their own negatives.
+      ids: integers ``(batch,)``; an example is never its own negative.
       examples: size of the training set.
-      number: of negatives an example; the paper draws 16,384.
+      number: number of negatives per example; the paper draws 16,384.
 
     Returns:
       Integers ``(batch, number)``.
@@ -80,33 +81,35 @@ def draw_negatives(
       [[1, 1, 1], [0, 0, 0], [0, 0, 0]]
     """
     if examples < 2:
-        raise ValueError(f"{examples} examples have no negatives.")
-    steps = jax.random.randint(key, (*ids.shape, number), 1, examples, ids.dtype)
-    return (ids[:, None] + steps) % examples
+        raise ValueError(
+            f"examples must be at least 2 to draw negatives, got {examples}."
+        )
+    offsets = jax.random.randint(key, (*ids.shape, number), 1, examples, ids.dtype)
+    return (ids[:, None] + offsets) % examples
 
 
 def nce(log_ratios: jax.Array) -> jax.Array:
-    """Cost of telling the pair of one example from those that are noise, one by one.
+    """Noise-contrastive loss of ``crd``: classify each pair as positive or noise.
 
     Args:
-      log_ratios: ``(batch, 1 + negatives)``: logarithm of how much likelier a pair is
-        to be one example than to be noise; the first of a row is one example.
+      log_ratios: ``(batch, 1 + negatives)``: log of how much likelier a pair is to be
+        positive than noise. The first pair of each row is the positive one.
 
     Returns:
-      ``(batch,)``: ``-log h(first) - sum(log(1 - h(others)))``, ``h`` the sigmoid.
+      ``(batch,)``: ``-log h(first) - sum(log(1 - h(others)))``, with ``h`` the sigmoid.
 
     References:
       Gutmann and Hyvärinen, 2010, https://proceedings.mlr.press/v9/gutmann10a.html
     """
-    first, others = log_ratios[:, 0], log_ratios[:, 1:]
-    return jax.nn.softplus(-first) + jnp.sum(jax.nn.softplus(others), axis=-1)
+    positive, negatives = log_ratios[:, 0], log_ratios[:, 1:]
+    return jax.nn.softplus(-positive) + jnp.sum(jax.nn.softplus(negatives), axis=-1)
 
 
 def info_nce(log_ratios: jax.Array) -> jax.Array:
-    """Cross-entropy of finding the pair of one example in its row.
+    """InfoNCE loss for ``crd``: cross-entropy of picking the positive pair from its row.
 
-    Arguments and result are those of ``nce``. A constant that is added to a row changes
-    nothing, and so does NCE's normalization constant.
+    Arguments and result are those of ``nce``. A constant added to a row changes
+    nothing, so NCE's normalization constant does not matter.
 
     References:
       van den Oord et al., 2018, https://arxiv.org/abs/1807.03748
@@ -126,44 +129,47 @@ def crd(
     contrast: Callable[[jax.Array], jax.Array] = nce,
     where: jax.Array | None = None,
 ) -> tuple[jax.Array, Memory]:
-    """Contrastive representation distillation, with negatives out of a memory.
+    """Contrastive representation distillation (CRD), with negatives from a memory bank.
 
-    The student's embedding of an example is to be close to what the memory holds of the
-    teacher's for it, and far from those of its negatives; and the teacher's embedding in
-    the same way to the student's memory. Afterwards the memory moves to what was seen.
+    Use it to match embeddings when you can index the training set. The student's
+    embedding of an example should be close to the teacher's embedding in the memory,
+    and far from those of its negatives. The same holds for the teacher's embedding and
+    the student's memory. After the loss, the memory moves toward the new embeddings.
 
-    **No gradient reaches the memory; one does reach the teacher's embedding**, since CRD
-    trains a projector on either side. Stop it in front of that projector, where the
-    teacher is among what is differentiated.
+    **No gradient reaches the memory, but one does reach the teacher's embedding**,
+    because CRD trains a projector on both sides. If the teacher is among the
+    differentiated parameters, stop its gradient before that projector.
 
-    NCE's constant is set by the first batch, as in the authors' code, from a memory that
-    holds noise, and never again; so it is off by whatever embeddings do later.
+    The first batch sets NCE's constant, as in the authors' code, from a memory of
+    noise. It never changes afterwards, so it is off as the embeddings evolve.
     ``contrast=info_nce`` has no such constant, and its size does not grow with the
     number of negatives.
 
     Args:
-      student: ``(batch, width)``, behind its projector; scaled to norm 1 here.
-      teacher: ``(batch, width)``, behind its own.
-      memory: from ``memory``, or from the call before: carry it in ``model_state``.
-      ids: integers ``(batch,)``: which examples of the training set these are.
-      negatives: integers ``(batch, negatives)``: which ones they are told from, such as
-        ``draw_negatives`` or, with labels, ones of other classes.
-      temperature: T > 0 that cosines are divided by.
-      momentum: how much of the old embedding is kept, from 0 to 1.
-      contrast: ``nce``, the paper's, or ``info_nce``; any function of log-ratios.
-      where: bool ``(batch,)``: examples that count. The others are 0, with a gradient of
-        0 whatever they and their ids hold, and the memory does not see them.
+      student: ``(batch, width)``, after its projector; scaled to norm 1 here.
+      teacher: ``(batch, width)``, after its own projector.
+      memory: from ``memory`` or from the previous call: carry it in ``model_state``.
+      ids: integers ``(batch,)``: indices of these examples in the training set.
+      negatives: integers ``(batch, negatives)``: indices of their negatives, from
+        ``draw_negatives`` or, with labels, from other classes.
+      temperature: T > 0 that divides the cosines.
+      momentum: weight of the old embedding in the new one, from 0 to 1.
+      contrast: ``nce``, as in the paper, or ``info_nce``, or any function of
+        log-ratios.
+      where: bool ``(batch,)``: examples that count. The others have loss 0, gradient 0
+        whatever they and their ids hold, and do not enter the memory.
 
     Returns:
-      ``(batch,)``, in nats, float32 (or wider, as the student): the sum of both sides,
-      not reduced. And the new memory: all examples are compared with the memory of
-      before. Of an id that is there twice, the last one that counts is kept. An id that
-      is in no training set, negative ones included, makes the loss of its example NaN,
-      a gradient of 0, and no change of the memory.
+      ``(batch,)``, in nats, float32 (or wider, if the student is): the sum of both
+      sides, not reduced; and the new memory. All examples are compared with the old
+      memory. If an id occurs twice, its last counted embedding is kept. An id outside
+      the training set, negative ones included, gives a loss of NaN and a gradient of 0
+      for its example, and leaves the memory unchanged.
 
     Raises:
-      ValueError: if the shapes do not fit, or temperature or momentum is out of range.
-      TypeError: if ids are no integers.
+      ValueError: if the shapes do not match, or temperature or momentum is out of
+        range.
+      TypeError: if ids are not integers.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -178,63 +184,74 @@ def crd(
     References:
       Tian et al., 2020, https://arxiv.org/abs/1910.10699
     """
-    _check(student, teacher, memory, ids, negatives, where)
+    _check_inputs(student, teacher, memory, ids, negatives, where)
     check_temperature(temperature)
     if not isinstance(momentum, jax.Array) and not 0 <= momentum <= 1:
-        raise ValueError(f"momentum={momentum} is not from 0 to 1.")
+        raise ValueError(f"momentum must be in [0, 1], got {momentum}.")
     examples = len(memory.student)
-    counts = jnp.ones(len(ids), bool) if where is None else where.astype(bool)
+    is_counted = jnp.ones(len(ids), bool) if where is None else where.astype(bool)
     rows = jnp.concatenate([ids[:, None], negatives], axis=1)
-    known = jnp.all((rows >= 0) & (rows < examples), axis=1)
-    good = counts & known
-    rows = jnp.where(good[:, None], rows, 0)
+    valid = jnp.all((rows >= 0) & (rows < examples), axis=1)
+    usable = is_counted & valid
+    rows = jnp.where(usable[:, None], rows, 0)
     wide = jnp.promote_types(student.dtype, jnp.float32)
-    # Before all arithmetic: a NaN in padding would come back through a gradient.
+    # Before any arithmetic: NaN in padding would come back through the gradient.
     student, teacher = (
-        unit(jnp.where(good[:, None], x, 0).astype(wide)) for x in (student, teacher)
+        normalize(jnp.where(usable[:, None], x, 0).astype(wide))
+        for x in (student, teacher)
     )
 
-    def side(x: jax.Array, bank: jax.Array, log_z: jax.Array) -> tuple[jax.Array, ...]:
-        """Losses of one network against the memory of the other, and the constant."""
+    def contrast_side(
+        x: jax.Array, bank: jax.Array, log_z: jax.Array
+    ) -> tuple[jax.Array, ...]:
+        """Contrast one network with the memory of the other; return losses and log Z."""
         stored = lax.stop_gradient(bank)[rows].astype(wide)
         scores = jnp.einsum("nkw,nw->nk", stored, x, precision="highest") / temperature
-        first = _log_mean(lax.stop_gradient(scores), good) + jnp.log(examples)
-        first = jnp.where(good.any(), first, jnp.nan).astype(log_z.dtype)
-        log_z = lax.stop_gradient(jnp.where(jnp.isnan(log_z), first, log_z))
+        initial_log_z = _log_mean(lax.stop_gradient(scores), usable) + jnp.log(examples)
+        initial_log_z = jnp.where(usable.any(), initial_log_z, jnp.nan).astype(
+            log_z.dtype
+        )
+        log_z = lax.stop_gradient(jnp.where(jnp.isnan(log_z), initial_log_z, log_z))
         noise = jnp.log(negatives.shape[1] / examples)
-        # Without an example that counts the constant is still NaN.
-        ratios = jnp.where(good[:, None], scores - log_z - noise, 0)
+        # If no example counts, the constant is still NaN.
+        ratios = jnp.where(usable[:, None], scores - log_z - noise, 0)
         return contrast(ratios), log_z
 
-    of_student, student_log_z = side(student, memory.teacher, memory.student_log_z)
-    of_teacher, teacher_log_z = side(teacher, memory.student, memory.teacher_log_z)
-    losses = jnp.where(known, of_student + of_teacher, jnp.nan)
-
-    last = good & ~jnp.any(
-        jnp.triu((ids[:, None] == ids[None, :]) & good[None, :], 1), axis=1
+    student_loss, student_log_z = contrast_side(
+        student, memory.teacher, memory.student_log_z
     )
-    places = jnp.where(last, ids, examples)  # there is none, so that it is dropped
+    teacher_loss, teacher_log_z = contrast_side(
+        teacher, memory.student, memory.teacher_log_z
+    )
+    losses = jnp.where(valid, student_loss + teacher_loss, jnp.nan)
 
-    def moved(bank: jax.Array, x: jax.Array) -> jax.Array:
+    is_last = usable & ~jnp.any(
+        jnp.triu((ids[:, None] == ids[None, :]) & usable[None, :], 1), axis=1
+    )
+    write_ids = jnp.where(
+        is_last, ids, examples
+    )  # out of range, so the write is dropped
+
+    def update_bank(bank: jax.Array, x: jax.Array) -> jax.Array:
         new = momentum * bank[rows[:, 0]] + (1 - momentum) * lax.stop_gradient(x)
-        return bank.at[places].set(unit(new).astype(bank.dtype), mode="drop")
+        return bank.at[write_ids].set(normalize(new).astype(bank.dtype), mode="drop")
 
-    return counted(losses, where), Memory(
-        moved(memory.student, student),
-        moved(memory.teacher, teacher),
+    return mask_loss(losses, where), Memory(
+        update_bank(memory.student, student),
+        update_bank(memory.teacher, teacher),
         student_log_z,
         teacher_log_z,
     )
 
 
 def _log_mean(scores: jax.Array, where: jax.Array) -> jax.Array:
-    """Logarithm of the mean of ``exp(scores)`` over rows that count."""
-    counted = jnp.broadcast_to(where[:, None], scores.shape)
-    total = jax.nn.logsumexp(scores, where=counted)
-    return total - jnp.log(jnp.maximum(jnp.sum(counted), 1))
+    """Compute the log of the mean of ``exp(scores)`` over counted rows."""
+    mask = jnp.broadcast_to(where[:, None], scores.shape)
+    total = jax.nn.logsumexp(scores, where=mask)
+    return total - jnp.log(jnp.maximum(jnp.sum(mask), 1))
 
 
-def _check(
+def _check_inputs(
     student: jax.Array,
     teacher: jax.Array,
     memory: Memory,
@@ -244,21 +261,23 @@ def _check(
 ) -> None:
     for name, x in (("ids", ids), ("negatives", negatives)):
         if not jnp.issubdtype(x.dtype, jnp.integer):
-            raise TypeError(f"{name} of dtype {x.dtype}: integers are expected.")
+            raise TypeError(f"{name} must be integers, got dtype {x.dtype}.")
     if ids.ndim != 1:
-        raise ValueError(f"ids {ids.shape} are not (batch,), one an example.")
+        raise ValueError(
+            f"ids must have shape (batch,), one per example, got {ids.shape}."
+        )
     embeddings = (len(ids), memory.student.shape[-1])
     if student.shape != embeddings or teacher.shape != embeddings:
         raise ValueError(
-            f"student {student.shape} and teacher {teacher.shape} are not both "
-            f"{embeddings}: as many as ids, and as wide as the memory. Bring them there "
-            "by a projector each, a matrix that is trained with the student."
+            f"student and teacher must have shape {embeddings} (ids, width of the memory), "
+            f"got {student.shape} and {teacher.shape}. Apply a projector to each: a matrix "
+            "trained with the student."
         )
     if negatives.ndim != 2 or len(negatives) != len(ids) or not negatives.shape[1]:
         raise ValueError(
-            f"negatives {negatives.shape} are not ({len(ids)}, one or more)."
+            f"negatives must have shape ({len(ids)}, at least 1), got {negatives.shape}."
         )
     if where is not None and where.shape != ids.shape:
         raise ValueError(
-            f"where {where.shape} is not {ids.shape}, one bool an example."
+            f"where must have shape {ids.shape}, one bool per example, got {where.shape}."
         )

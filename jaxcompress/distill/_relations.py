@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distillation losses on relations between the examples of a batch.
 
-They pair each example with all others. On a mesh with automatic axes the compiler gathers
-what it needs; on one with explicit axes, ``jax.sharding.reshard`` the batch first.
+They compare each example with all others. On a mesh with automatic axes, the compiler
+gathers what it needs. On a mesh with explicit axes, call ``jax.sharding.reshard`` on
+the batch first.
 """
 
 from __future__ import annotations
@@ -11,34 +12,34 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._features import prepared, products, rescaled, unit
-from ._prepare import check_temperature, counted
+from ._features import inner_products, normalize, prepare, rescale
+from ._prepare import check_temperature, mask_loss
 
 
 def relational_distance(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    """Huber loss between distances of examples, each in units of its mean distance.
+    """Match pairwise distances between examples, in units of the mean distance (RKD).
 
-    It ignores where the features lie, how they are turned, and their scale, so widths
-    may differ without a projector. It takes memory for ``batch**2`` vectors. No gradient
-    reaches the teacher.
+    The loss is the Huber loss between the two distances. It ignores translation,
+    rotation and scale of the features, so widths may differ without a projector. It
+    takes memory for ``batch**2`` vectors. No gradient reaches the teacher.
 
-    **A value depends on the batch it is in**: on the other examples, and on the mean
-    distance. Micro-batches, or a batch a device in ``shard_map``, change it: that is
-    what the loss is. Padding does not.
+    **A value depends on its batch**: on the other examples, and on the mean distance.
+    Micro-batches, or one batch per device in ``shard_map``, change it, by definition of
+    the loss. Padding does not.
 
     Args:
-      student: ``(batch, ...)``; the other axes are taken as one vector.
+      student: ``(batch, ...)``; the other axes are flattened to one vector.
       teacher: ``(batch, ...)``, of the same examples.
-      where: bool ``(batch,)``: examples that count. The others are in no pair, and are
-        0, with a gradient of 0 whatever they hold.
+      where: bool ``(batch,)``: examples that count. The others are in no pair; their
+        loss is 0, and their gradient is 0 whatever they hold.
 
     Returns:
-      ``(batch,)``, float32 (or wider, as the student): the mean over the pairs of an
-      example, not reduced further. The mean over the examples is that over all pairs
-      (the authors' code also averages in the zeros of examples with themselves). It is
-      0 where there is no pair.
+      ``(batch,)``, float32 (or wider, if the student is): the mean over the pairs of an
+      example, not reduced further. The mean over the examples is the mean over all
+      pairs (the authors' code also averages in the zeros of examples with themselves).
+      It is 0 if there is no pair.
 
     Raises:
       ValueError: if the numbers of examples differ.
@@ -46,49 +47,50 @@ def relational_distance(
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
       >>> teacher = jnp.array([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
-      >>> student = jnp.array([[1.0], [2.0], [3.0]])  # in line, at equal distances
+      >>> student = jnp.array([[1.0], [2.0], [3.0]])  # on a line, at equal distances
       >>> jc.distill.relational_distance(student, teacher).round(6).tolist()
       [0.0, 0.0, 0.0]
 
     References:
       Park et al., 2019, https://arxiv.org/abs/1904.05068
     """
-    student, teacher, where = _examples(student, teacher, where)
+    student, teacher, where = _flatten_examples(student, teacher, where)
     pairs = where[:, None] & where[None, :] & ~jnp.eye(len(where), dtype=bool)
 
     def distances(x: jax.Array) -> jax.Array:
-        # Differences, not a Gram matrix: that cancels far from the origin.
+        # Differences, not a Gram matrix, which suffers cancellation far from the origin.
         squares = jnp.sum(jnp.square(x[:, None] - x[None, :]), axis=-1)
-        some = pairs & (squares > 0)  # the slope of a root is infinite at 0
-        roots = jnp.where(some, jnp.sqrt(jnp.where(some, squares, 1)), 0)
-        mean = _mean(roots, pairs, axis=None)
+        is_positive = pairs & (squares > 0)  # the slope of sqrt is infinite at 0
+        roots = jnp.where(is_positive, jnp.sqrt(jnp.where(is_positive, squares, 1)), 0)
+        mean = _masked_mean(roots, pairs, axis=None)
         return roots / jnp.where(mean > 0, mean, 1)
 
     huber = optax.losses.huber_loss(distances(student), distances(teacher))
-    return _mean(huber, pairs, axis=1)
+    return _masked_mean(huber, pairs, axis=1)
 
 
 def relational_angle(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    """Huber loss between cosines of the angles that examples see two others under.
+    """Match angles within triples of examples: Huber loss between their cosines (RKD).
 
-    As `relational_distance`, of triples: it ignores where the features lie, how they are
-    turned, and their scale. It takes memory for some times ``batch**2``
-    vectors and ``batch**3`` cosines. No gradient reaches the teacher.
+    The angle is the one at which an example sees two others. Like
+    `relational_distance`, it ignores translation, rotation and scale of the features.
+    It takes memory for a few times ``batch**2`` vectors and ``batch**3`` cosines. No
+    gradient reaches the teacher.
 
-    **A value depends on the batch it is in.** Micro-batches, or a batch a device in
-    ``shard_map``, change it: that is what the loss is. Padding does not.
+    **A value depends on its batch.** Micro-batches, or one batch per device in
+    ``shard_map``, change it, by definition of the loss. Padding does not.
 
     Args:
-      student: ``(batch, ...)``; the other axes are taken as one vector.
+      student: ``(batch, ...)``; the other axes are flattened to one vector.
       teacher: ``(batch, ...)``, of the same examples.
-      where: bool ``(batch,)``: examples that count. The others are in no triple, and
-        are 0, with a gradient of 0 whatever they hold.
+      where: bool ``(batch,)``: examples that count. The others are in no triple; their
+        loss is 0, and their gradient is 0 whatever they hold.
 
     Returns:
-      ``(batch,)``, float32 (or wider, as the student): the mean over the pairs of two
-      other examples, not reduced further. It is 0 where there is no such pair.
+      ``(batch,)``, float32 (or wider, if the student is): the mean over the pairs of
+      two other examples, not reduced further. It is 0 if there is no such pair.
 
     Raises:
       ValueError: if the numbers of examples differ.
@@ -96,46 +98,46 @@ def relational_angle(
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
       >>> teacher = jnp.array([[0.0, 0.0], [3.0, 4.0], [6.0, 8.0]])
-      >>> student = jnp.array([[1.0], [2.0], [5.0]])  # in line
+      >>> student = jnp.array([[1.0], [2.0], [5.0]])  # on a line
       >>> jc.distill.relational_angle(student, teacher).round(6).tolist()
       [0.0, 0.0, 0.0]
 
     References:
       Park et al., 2019, https://arxiv.org/abs/1904.05068
     """
-    student, teacher, where = _examples(student, teacher, where)
+    student, teacher, where = _flatten_examples(student, teacher, where)
     pairs = where[:, None] & where[None, :] & ~jnp.eye(len(where), dtype=bool)
 
     def cosines(x: jax.Array) -> jax.Array:  # [vertex, one, other]
-        directions = unit(x[None, :] - x[:, None])
-        return products(directions, directions)
+        directions = normalize(x[None, :] - x[:, None])
+        return inner_products(directions, directions)
 
     triples = pairs[:, :, None] & pairs[:, None, :] & pairs[None, :, :]
     huber = optax.losses.huber_loss(cosines(student), cosines(teacher))
-    return _mean(huber, triples, axis=(1, 2))
+    return _masked_mean(huber, triples, axis=(1, 2))
 
 
 def similarity_preserving(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
-    """Squared difference of how similar an example is to all of its batch.
+    """Match how similar each example is to all examples of its batch: squared error.
 
-    Similarities are inner products, ``x @ x.T``, with rows scaled to norm 1. It ignores
-    rotation and scale of the features, so widths may differ without a projector. No
-    gradient reaches the teacher.
+    Similarities are inner products, ``x @ x.T``, with rows scaled to norm 1. The loss
+    ignores rotation and scale of the features, so widths may differ without a
+    projector. No gradient reaches the teacher.
 
-    **A value depends on the batch it is in.** Micro-batches, or a batch a device in
-    ``shard_map``, change it: that is what the loss is. Padding does not.
+    **A value depends on its batch.** Micro-batches, or one batch per device in
+    ``shard_map``, change it, by definition of the loss. Padding does not.
 
     Args:
-      student: ``(batch, ...)``; the other axes are taken as one vector.
+      student: ``(batch, ...)``; the other axes are flattened to one vector.
       teacher: ``(batch, ...)``, of the same examples.
       where: bool ``(batch,)``: examples that count. The others are in no row and no
-        column, and are 0, with a gradient of 0 whatever they hold.
+        column; their loss is 0, and their gradient is 0 whatever they hold.
 
     Returns:
-      ``(batch,)``, float32 (or wider, as the student): the mean over a row, not reduced
-      further. The mean over the examples is the paper's loss.
+      ``(batch,)``, float32 (or wider, if the student is): the mean over a row, not
+      reduced further. The mean over the examples is the paper's loss.
 
     Raises:
       ValueError: if the numbers of examples differ.
@@ -150,9 +152,11 @@ def similarity_preserving(
     References:
       Tung and Mori, 2019, https://arxiv.org/abs/1907.09682
     """
-    student, teacher, where = _examples(student, teacher, where)
-    rows = [unit(products(x, x)) for x in (student, teacher)]
-    return _mean(jnp.square(rows[0] - rows[1]), where[:, None] & where[None, :], axis=1)
+    student, teacher, where = _flatten_examples(student, teacher, where)
+    rows = [normalize(inner_products(x, x)) for x in (student, teacher)]
+    return _masked_mean(
+        jnp.square(rows[0] - rows[1]), where[:, None] & where[None, :], axis=1
+    )
 
 
 def contrastive(
@@ -162,34 +166,34 @@ def contrastive(
     temperature: float | jax.Array = 0.1,
     where: jax.Array | None = None,
 ) -> jax.Array:
-    """Cross-entropy of finding an example's teacher among those of the batch (InfoNCE).
+    """Contrast each example's teacher embedding with the others of the batch (InfoNCE).
 
-    ``-log softmax(cos(student_i, teacher_j) / temperature)`` at ``j = i``. It is like
-    CRD, with the batch as negatives: CRD draws thousands of them from a memory bank of
-    the whole data set, which is state, and trains a projector of either side; this is a
-    function, so a small batch makes an easy task and a weak loss. It is not 0 where the
-    two agree. No gradient reaches the teacher.
+    The loss is ``-log softmax(cos(student_i, teacher_j) / temperature)`` at ``j = i``.
+    It is CRD with the batch as negatives. CRD draws thousands of negatives from a
+    memory bank of the whole data set, which is state, and trains a projector on both
+    sides; see ``crd``. This is a pure function, so a small batch gives an easy task and
+    a weak loss. The loss is not 0 where the two agree. No gradient reaches the teacher.
 
-    **A value depends on the batch it is in.** Micro-batches, or a batch a device in
-    ``shard_map``, change it: that is what the loss is. Padding does not.
+    **A value depends on its batch.** Micro-batches, or one batch per device in
+    ``shard_map``, change it, by definition of the loss. Padding does not.
 
     Args:
-      student: ``(batch, ...)``; the other axes are taken as one vector.
-      teacher: ``(batch, ...)``, of the same examples, and as wide.
+      student: ``(batch, ...)``; the other axes are flattened to one vector.
+      teacher: ``(batch, ...)``, of the same examples, with the same width.
       temperature: > 0, a number or a traced scalar.
-      where: bool ``(batch,)``: examples that count. The others are no negatives, and
-        are 0, with a gradient of 0 whatever they hold.
+      where: bool ``(batch,)``: examples that count. The others are not negatives; their
+        loss is 0, and their gradient is 0 whatever they hold.
 
     Returns:
-      ``(batch,)``, in nats, float32 (or wider, as the student), not reduced.
+      ``(batch,)``, in nats, float32 (or wider, if the student is), not reduced.
 
     Raises:
       ValueError: if the shapes differ, or the temperature is not positive.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
-      >>> found = jc.distill.contrastive(jnp.eye(3), 2 * jnp.eye(3))  # log(1 + 2 exp(-10))
-      >>> [f"{loss:.6f}" for loss in found]
+      >>> losses = jc.distill.contrastive(jnp.eye(3), 2 * jnp.eye(3))
+      >>> [f"{loss:.6f}" for loss in losses]  # log(1 + 2 exp(-10))
       ['0.000091', '0.000091', '0.000091']
 
     References:
@@ -197,33 +201,35 @@ def contrastive(
       van den Oord et al., 2018, https://arxiv.org/abs/1807.03748
     """
     check_temperature(temperature)
-    student, teacher, where = _examples(student, teacher, where)
+    student, teacher, where = _flatten_examples(student, teacher, where)
     if student.shape != teacher.shape:
         raise ValueError(
-            f"student embeddings are {student.shape[1]} wide and the teacher's "
-            f"{teacher.shape[1]}: bring them to one width by a projector first, a matrix "
-            "that is trained with the student."
+            "student and teacher embeddings must have the same width, got "
+            f"{student.shape[1]} and {teacher.shape[1]}. Apply a projector first: a matrix "
+            "trained with the student."
         )
-    logits = products(unit(student), unit(teacher)) / temperature
-    # Finite, so that rows that do not count have a softmax, too.
+    logits = inner_products(normalize(student), normalize(teacher)) / temperature
+    # Finite, so that masked rows still have a softmax.
     logits = jnp.where(where[None, :], logits, jnp.finfo(logits.dtype).min)
-    return counted(-jnp.diagonal(jax.nn.log_softmax(logits)), where)
+    return mask_loss(-jnp.diagonal(jax.nn.log_softmax(logits)), where)
 
 
-def _examples(
+def _flatten_examples(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Both as (batch, features), of magnitudes up to 1, and what counts."""
+    """Return both as (batch, features), scaled to magnitudes up to 1, and the mask."""
     if student.shape[:1] != teacher.shape[:1] or not student.shape:
         raise ValueError(
-            f"student {student.shape} and teacher {teacher.shape} are not of the same "
-            "examples: the first axis is the batch."
+            "student and teacher must have the same batch as their first axis, got "
+            f"{student.shape} and {teacher.shape}."
         )
     batch = len(student)
     if where is not None and where.shape != (batch,):
-        raise ValueError(f"where {where.shape} is not {(batch,)}, one bool an example.")
+        raise ValueError(
+            f"where must have shape {(batch,)}, one bool per example, got {where.shape}."
+        )
     student, teacher = (
-        rescaled(x.reshape(batch, -1)) for x in prepared(student, teacher, where)
+        rescale(x.reshape(batch, -1)) for x in prepare(student, teacher, where)
     )
     return (
         student,
@@ -232,7 +238,7 @@ def _examples(
     )
 
 
-def _mean(
+def _masked_mean(
     x: jax.Array, where: jax.Array, axis: int | tuple[int, ...] | None
 ) -> jax.Array:
     total = jnp.sum(jnp.where(where, x, 0), axis=axis)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Schemes: who teaches whom, and on what they are asked."""
+"""Schemes: who teaches whom, and on which inputs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Network = Callable[[Params, jax.Array], Any]
 
 
 def generations(first: Params, trainings: Sequence[Train]) -> list[Params]:
-    """Train networks one after another, each with the one before as its teacher.
+    """Train networks one after another, each with the previous one as its teacher.
 
-    Born-again networks train the same network so some times; a teacher assistant is a
-    network of a size between, trained before the student. The logits of all generations
-    make an `ensemble`.
+    Born-again networks repeat the same architecture. A teacher assistant is a network
+    of intermediate size, trained before the student. The logits of all generations form
+    an `ensemble`.
 
     Args:
       first: parameters of the first teacher.
@@ -33,27 +33,27 @@ def generations(first: Params, trainings: Sequence[Train]) -> list[Params]:
       ``[first, *trained]``.
 
     Raises:
-      ValueError: if a network comes back with a parameter that is not finite (naming
-        which, of which generation), since all later ones would learn from it.
+      ValueError: if a network has a parameter that is not finite (names the parameter
+        and the generation), since all later networks would learn from it.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
-      >>> def train(teacher):  # what a real one does takes longer
+      >>> def train(teacher):  # stands in for real training
       ...     return {"w": teacher["w"] / 2}
-      >>> made = jc.distill.generations({"w": jnp.array(4.0)}, [train, train])
-      >>> [float(params["w"]) for params in made]
+      >>> networks = jc.distill.generations({"w": jnp.array(4.0)}, [train, train])
+      >>> [float(params["w"]) for params in networks]
       [4.0, 2.0, 1.0]
 
     References:
       Furlanello et al., Born-again networks, 2018, https://arxiv.org/abs/1805.04770;
       Mirzadeh et al., Teacher assistant, 2020, https://arxiv.org/abs/1902.03393
     """
-    made = [first]
+    networks = [first]
     _check_finite(first, 0)
     for number, train in enumerate(trainings, start=1):
-        made.append(train(made[-1]))
-        _check_finite(made[-1], number)
-    return made
+        networks.append(train(networks[-1]))
+        _check_finite(networks[-1], number)
+    return networks
 
 
 def same_view(
@@ -61,22 +61,22 @@ def same_view(
     teacher: Network,
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None,
 ) -> Callable[..., tuple[Any, Any]]:
-    """Ask student and teacher about one and the same picture: function matching.
+    """Show student and teacher exactly the same augmented inputs (function matching).
 
-    The augmentation is drawn once, and both networks get the array that it makes, so that
-    the teacher is never asked about another crop than the student.
+    The augmentation is drawn once and both networks get the resulting array, so the
+    teacher never sees another crop than the student.
 
     Args:
       student: ``(params, x) -> logits``, or whatever the loss takes.
-      teacher: the same of the teacher.
-      augment: ``(key, x) -> x``, such as `mixup`; None: none.
+      teacher: the same for the teacher.
+      augment: ``(key, x) -> x``, such as `mixup`; None for no augmentation.
 
     Returns:
-      ``(params, teacher_params, x, key=None) -> (student's answer, teacher's answer)``.
+      ``(params, teacher_params, x, key=None) -> (student's output, teacher's output)``.
       No gradient reaches the teacher, neither its parameters nor through ``x``.
 
     Raises:
-      ValueError: in the function, if there is an augmentation and no key.
+      ValueError: when called with an augmentation but without a key.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -97,7 +97,9 @@ def same_view(
     ) -> tuple[Any, Any]:
         if augment is not None:
             if key is None:
-                raise ValueError("there is an augmentation to draw, and no key=.")
+                raise ValueError(
+                    "the augmentation needs key=, got None. Pass a PRNG key."
+                )
             x = augment(key, x)
         answer = teacher(*lax.stop_gradient((teacher_params, x)))
         return student(params, x), lax.stop_gradient(answer)
@@ -106,12 +108,12 @@ def same_view(
 
 
 def mixup(key: jax.Array, x: jax.Array) -> jax.Array:
-    """Blend each example with another of its batch, by shares drawn evenly from [0, 1].
+    """Blend each example with another of its batch, by weights uniform in [0, 1].
 
-    There are no labels to blend: the teacher answers for what comes out.
+    There are no labels to blend: the teacher labels the result.
 
     Args:
-      key: of `jax.random`.
+      key: a PRNG key.
       x: ``(batch, ...)``, floating point.
 
     Returns:
@@ -126,11 +128,11 @@ def mixup(key: jax.Array, x: jax.Array) -> jax.Array:
     References:
       Zhang et al., 2018, https://arxiv.org/abs/1710.09412
     """
-    for_order, for_shares = jax.random.split(key)
-    other = x[jax.random.permutation(for_order, len(x))]
+    order_key, share_key = jax.random.split(key)
+    partner = x[jax.random.permutation(order_key, len(x))]
     shape = (len(x),) + (1,) * (x.ndim - 1)
-    share = jax.random.uniform(for_shares, shape, x.dtype)
-    return share * x + (1 - share) * other
+    share = jax.random.uniform(share_key, shape, x.dtype)
+    return share * x + (1 - share) * partner
 
 
 def _check_finite(params: Params, number: int) -> None:
@@ -139,6 +141,6 @@ def _check_finite(params: Params, number: int) -> None:
         floating = jnp.issubdtype(array.dtype, jnp.floating)
         if floating and not np.isfinite(array.astype(np.float32)).all():
             raise ValueError(
-                f"{path!r} of generation {number} is not finite: that training diverged, "
-                "and every later one would learn from it."
+                f"parameters must be finite, but {path!r} of generation {number} is not "
+                "finite: that training diverged, and all later ones would learn from it."
             )

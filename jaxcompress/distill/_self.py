@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Teachers that are the network itself, averaged or as it was before."""
+"""Self-distillation: teachers that are earlier or averaged copies of the network."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ import optax
 from .._compressor import Compressor, PyTree, Teacher
 
 
-class _State(NamedTuple):
+class _TeacherState(NamedTuple):
     teacher: Teacher
     count: jax.Array  # int32 []: updates done
 
 
 def ema_teacher(decay: float | optax.Schedule = 0.999) -> Compressor:
-    """Keep the moving average of the parameters, as a teacher of the network itself.
+    """Keep a moving average of the parameters as a teacher of the network itself.
 
-    A compressor that changes nothing. ``train_step`` hands the average to the loss as
-    ``teacher=``; it is in the state, so checkpoints have it, and no gradient reaches it.
-    In a chain it averages what it sees: before a quantizer the float parameters, which
-    then teach the rounded network; after it, the rounded ones.
+    It is a compressor that changes nothing. ``train_step`` passes the average to the
+    loss as ``teacher=``. The average is part of the state, so checkpoints contain it,
+    and no gradient reaches it. In a chain it averages the parameters at its position:
+    before a quantizer, the float ones, which then teach the rounded network; after it,
+    the rounded ones.
 
     Args:
-      decay: how much of the average is kept in an update, in [0, 1], or a schedule of it.
+      decay: weight of the old average in each update, in [0, 1], or a schedule of it.
 
     Returns:
-      A compressor. The average starts as the parameters themselves, and is float32 or
-      wider: in bfloat16 the small steps would be rounded away. What is no float is
-      copied.
+      A compressor. The average starts from the parameters and is float32 or wider:
+      bfloat16 would round small steps away. Leaves that are not float are copied.
 
     Raises:
       ValueError: if the decay is out of range.
@@ -43,27 +43,29 @@ def ema_teacher(decay: float | optax.Schedule = 0.999) -> Compressor:
       ...     return soft + jnp.sum(params["w"])
       >>> init, step = jc.train_step(loss_fn, optax.sgd(1.0), jc.distill.ema_teacher(0.5))
       >>> state, _ = step(init({"w": jnp.zeros((3, 2))}), jnp.ones((4, 3)))
-      >>> float(state.params["w"][0, 0]), float(state.compression.teacher.params["w"][0, 0])
+      >>> teacher = state.compression.teacher.params
+      >>> float(state.params["w"][0, 0]), float(teacher["w"][0, 0])
       (-1.0, -0.5)
 
     References:
       Tarvainen and Valpola, 2017, https://arxiv.org/abs/1703.01780
     """
     if callable(decay):
-        return _kept(decay)
+        return _track_teacher(decay)
     if not 0 <= decay <= 1:
-        raise ValueError(f"decay={decay} is not in [0, 1].")
-    return _kept(optax.constant_schedule(decay))
+        raise ValueError(f"decay must be in [0, 1], got {decay}.")
+    return _track_teacher(optax.constant_schedule(decay))
 
 
 def earlier_teacher(every: int) -> Compressor:
-    """Keep the parameters of some steps ago, as a teacher of the network itself.
+    """Keep the parameters of some steps ago as a teacher of the network itself.
 
-    As `ema_teacher`, with a copy instead of an average: update number ``every``, and each
-    multiple of it, takes a new one. Until then the teacher is the network at the start.
+    Like `ema_teacher`, with a copy instead of an average. It takes a new copy at every
+    multiple of ``every`` updates. Until the first one, the teacher is the initial
+    network.
 
     Args:
-      every: updates from one copy to the next, 1 or more.
+      every: updates between copies, 1 or more.
 
     Raises:
       ValueError: if ``every`` is below 1.
@@ -81,39 +83,41 @@ def earlier_teacher(every: int) -> Compressor:
       Yang et al., Snapshot distillation, 2019, https://arxiv.org/abs/1812.00123
     """
     if every < 1:
-        raise ValueError(f"every={every} is below 1.")
-    return _kept(lambda count: jnp.where(jnp.mod(count, every) == 0, 0.0, 1.0))
+        raise ValueError(f"every must be at least 1, got {every}.")
+    return _track_teacher(lambda count: jnp.where(jnp.mod(count, every) == 0, 0.0, 1.0))
 
 
-def _kept(decay: optax.Schedule) -> Compressor:
-    def init(params: PyTree) -> _State:
-        wide = jax.tree.map(_wide, params)
-        return _State(Teacher(wide), jnp.zeros((), jnp.int32))
+def _track_teacher(decay: optax.Schedule) -> Compressor:
+    def init(params: PyTree) -> _TeacherState:
+        teacher_params = jax.tree.map(_widen, params)
+        return _TeacherState(Teacher(teacher_params), jnp.zeros((), jnp.int32))
 
-    def update(params: PyTree, state: _State, **extras: Any) -> tuple[PyTree, _State]:
+    def update(
+        params: PyTree, state: _TeacherState, **extras: Any
+    ) -> tuple[PyTree, _TeacherState]:
         del extras
         count = state.count + 1
-        moved = jax.tree.map(
-            lambda new, old: _mixed(new, old, decay(count)),
+        teacher_params = jax.tree.map(
+            lambda new, old: _mix(new, old, decay(count)),
             params,
             state.teacher.params,
         )
-        return params, _State(Teacher(moved), count)
+        return params, _TeacherState(Teacher(teacher_params), count)
 
     return Compressor(init=init, apply=lambda params, state: params, update=update)
 
 
-def _wide(leaf: Any) -> jax.Array:
+def _widen(leaf: Any) -> jax.Array:
     leaf = jnp.asarray(leaf)
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
         return leaf
     return leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
 
 
-def _mixed(new: jax.Array, old: jax.Array, decay: Any) -> jax.Array:
+def _mix(new: jax.Array, old: jax.Array, decay: Any) -> jax.Array:
     if not jnp.issubdtype(new.dtype, jnp.floating):
         return new
     decay = jnp.asarray(decay, old.dtype)
     mixed = decay * old + (1 - decay) * new.astype(old.dtype)
-    # An average that is not asked for would bring 0 * inf in.
+    # Keep the old value at decay 1: 0 * inf would be NaN.
     return jnp.where(decay == 1, old, mixed)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A student that starts as a part of its teacher: some units of some axes."""
+"""Initialize a student from a slice of its teacher: selected units of some axes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ Plan = Mapping[tuple[str, int], Any]
 
 
 def take_slices(params: Any, plan: Plan) -> Any:
-    """Keep some units of the teacher: the student of a structured plan, ready to train.
+    """Cut selected units out of the teacher, to initialize a smaller student.
 
-    A plan says for an axis of a leaf which entries stay. A unit has an entry in several
-    leaves (a column of its own kernel, its bias, the rows of the next kernel), so the
-    plan names all of them. Where the units that go are dead, the small network is the
-    teacher.
+    Use it after structured pruning. The plan lists, per axis of a leaf, which entries
+    stay. A unit has entries in several leaves (a column of its own kernel, its bias,
+    the rows of the next kernel), so the plan names all of them. If the removed units
+    are dead, the small network computes the same function as the teacher.
 
     Args:
       params: the teacher's parameters.
-      plan: ``{(path, axis): keep}`` with bools ``(n,)`` of the axis, or integers, to take
-        entries in an order of your own. Negative axes count from the end.
+      plan: ``{(path, axis): keep}`` with bools ``(n,)`` along the axis, or integer
+        indices to take entries in any order. Negative axes count from the end.
 
     Returns:
-      A tree of the same structure with smaller leaves; those that the plan does not name
-      are copies.
+      A tree of the same structure with smaller leaves. Leaves that the plan does not
+      name are copied.
 
     Raises:
-      ValueError: if a path is not there (naming near ones), an axis does not exist, is
-        named twice, its bools do not fit, or nothing would be left.
+      ValueError: if a path does not exist (lists close ones), an axis does not exist or
+        is named twice, bools have the wrong length, or nothing would be left.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -47,44 +47,54 @@ def take_slices(params: Any, plan: Plan) -> Any:
     """
     paths, leaves, _ = paths_and_leaves(params)
     shapes = {path: jnp.shape(leaf) for path, leaf in zip(paths, leaves, strict=True)}
-    taken: dict[str, dict[int, np.ndarray]] = {}
+    indices_by_path: dict[str, dict[int, np.ndarray]] = {}
     for (path, axis), keep in plan.items():
         if path not in shapes:
             near = (
                 ", ".join(map(repr, closest(path, paths)))
                 or "none, there are no leaves"
             )
-            raise ValueError(f"{path!r} of the plan is no leaf; closest: {near}.")
+            raise ValueError(
+                f"plan must name existing leaves, got {path!r}; closest: {near}."
+            )
         ndim = len(shapes[path])
         if not -ndim <= axis < ndim:
-            raise ValueError(f"{path!r} {shapes[path]} has no axis {axis}.")
-        of_leaf = taken.setdefault(path, {})
-        if axis % ndim in of_leaf:
-            raise ValueError(f"the plan names axis {axis} of {path!r} twice.")
-        of_leaf[axis % ndim] = _indices(keep, shapes[path][axis], path, axis)
+            raise ValueError(
+                "plan must name existing axes, got axis "
+                f"{axis} of {path!r} with shape {shapes[path]}."
+            )
+        axes_taken = indices_by_path.setdefault(path, {})
+        if axis % ndim in axes_taken:
+            raise ValueError(
+                f"plan must name each axis once, got axis {axis} of {path!r} twice."
+            )
+        axes_taken[axis % ndim] = _to_indices(keep, shapes[path][axis], path, axis)
 
-    def sliced(path: str, leaf: Any) -> jax.Array:
+    def slice_leaf(path: str, leaf: Any) -> jax.Array:
         leaf = jnp.array(leaf, copy=True)
-        for axis, indices in taken.get(path, {}).items():
+        for axis, indices in indices_by_path.get(path, {}).items():
             leaf = jnp.take(leaf, indices, axis=axis)
         return leaf
 
-    return map_with_path(sliced, params)
+    return map_with_path(slice_leaf, params)
 
 
-def _indices(keep: Any, size: int, path: str, axis: int) -> np.ndarray:
+def _to_indices(keep: Any, size: int, path: str, axis: int) -> np.ndarray:
     keep = np.asarray(keep)
-    where = f"axis {axis} of {path!r}, which has {size} entries"
+    name = f"axis {axis} of {path!r}, which has {size} entries"
     if keep.ndim != 1 or keep.dtype.kind not in "biu":
         raise ValueError(
-            f"the plan of {where} is {keep.dtype} {keep.shape}, no vector."
+            f"plan must have a vector of bools or integers for {name}, got {keep.dtype} "
+            f"{keep.shape}."
         )
     if keep.dtype == bool:
         if len(keep) != size:
-            raise ValueError(f"the plan has {len(keep)} bools for {where}.")
+            raise ValueError(
+                f"plan must have one bool per entry, got {len(keep)} bools for {name}."
+            )
         keep = np.flatnonzero(keep)
     if not len(keep):
-        raise ValueError(f"the plan leaves nothing of {where}.")
+        raise ValueError(f"plan must keep at least one entry of {name}.")
     if (keep < -size).any() or (keep >= size).any():
-        raise ValueError(f"the plan takes entries that are not there from {where}.")
+        raise ValueError(f"plan must use indices in [-{size}, {size}) for {name}.")
     return keep % size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several teachers as one."""
+"""Ensembles of teachers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ def ensemble(
     weights: jax.Array | None = None,
     temperature: float | jax.Array = 1.0,
 ) -> jax.Array:
-    """Logits of the mean of the teachers' probabilities.
+    """Combine several teachers into one: logits of the mean of their probabilities.
 
-    ``softmax(ensemble / T)`` is the mean of ``softmax(teachers / T)``: give it to a loss
-    with the same temperature. Since cross-entropy is linear in the target, ``kl`` to it has
-    the gradient of the mean of the ``kl`` to each teacher.
+    ``softmax(ensemble / T)`` is the mean of ``softmax(teachers / T)``: pass the result
+    to a loss with the same temperature. Cross-entropy is linear in the target, so the
+    gradient of ``kl`` to the ensemble is the mean of the gradients of ``kl`` to each
+    teacher.
 
     Args:
       teachers: logits, ``(teachers, ..., classes)``.
-      weights: ``(teachers,)`` or ``(teachers, ...)``, not negative; they are divided by
-        their sum. None: all alike.
+      weights: ``(teachers,)`` or ``(teachers, ...)``, not negative; they are normalized
+        to sum 1. None: equal weights.
       temperature: T > 0, that of the loss.
 
     Returns:
       ``(..., classes)``, float32 or wider. No gradient reaches the teachers.
 
     Raises:
-      ValueError: if the weights do not fit.
+      ValueError: if the teachers or the weights have the wrong shape.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -45,7 +46,7 @@ def ensemble(
     check_temperature(temperature)
     if teachers.ndim < 2:
         raise ValueError(
-            f"teachers have shape {teachers.shape}; (teachers, ..., classes) is expected."
+            f"teachers must be (teachers, ..., classes), got shape {teachers.shape}."
         )
     wide = jnp.promote_types(teachers.dtype, jnp.float32)
     logits = jax.lax.stop_gradient(teachers).astype(wide)
@@ -54,13 +55,13 @@ def ensemble(
         weights = jnp.ones(len(teachers), wide)
     if weights.shape not in (teachers.shape[:1], teachers.shape[:-1]):
         raise ValueError(
-            f"weights {weights.shape} do not fit teachers {teachers.shape}: one for each, "
-            f"{teachers.shape[:1]}, or for each position, {teachers.shape[:-1]}."
+            f"weights must have shape {teachers.shape[:1]} (one per teacher) or "
+            f"{teachers.shape[:-1]} (one per teacher and position), got {weights.shape}."
         )
     shape = weights.shape + (1,) * (teachers.ndim - weights.ndim)
     total = jnp.sum(weights, 0, keepdims=True)
     shares = (weights / total).astype(wide).reshape(shape)
-    # At zero weight there is nothing to take the logarithm of.
+    # Avoid log(0) at zero weights.
     log_shares = jnp.log(jnp.where(shares > 0, shares, 1))
     terms = jnp.where(shares > 0, log_p + log_shares, -jnp.inf)
     return temperature * jax.nn.logsumexp(terms, 0)

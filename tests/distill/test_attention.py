@@ -113,15 +113,15 @@ def test_batches_and_shards_change_no_value():
 
 def test_bad_arguments():
     s = vectors(0)
-    with pytest.raises(
-        ValueError, match=r"heads=3 does not divide both widths, 8 and 6"
-    ):
+    with pytest.raises(ValueError, match=r"divide both widths, 8 and 6, got heads=3"):
         attention_relations(s, vectors(1, (2, 5, 6)), heads=3)
     with pytest.raises(ValueError, match="heads=0"):
         attention_relations(s, s, heads=0)
     with pytest.raises(
-        ValueError, match=r"\(2, 5, 8\).*\(2, 4, 8\) are not at the same"
+        ValueError, match=r"with the same positions, got \(2, 5, 8\) and \(2, 4, 8\)"
     ):
         attention_relations(s, s[:, :4], heads=2)
-    with pytest.raises(ValueError, match=r"where \(2,\) is not \(2, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"where must have shape \(2, 5\), .* got \(2,\)"
+    ):
         attention_relations(s, s, heads=2, where=jnp.ones(2, bool))

@@ -234,20 +234,24 @@ def test_sharded_over_positions_it_is_the_same(loss):
         (
             ((4, 2), (4, 3)),
             {},
-            r"2 wide and the teacher's 3: pass projector=.*\(2, 3\)",
+            r"widths, 2 and 3, need projector=.*\(2, 3\)",
         ),
         (
             ((4, 2), (4, 3)),
             {"projector": (3, 2)},
-            r"projector \(3, 2\).*must be \(2, 3\)",
+            r"projector must have shape \(2, 3\).*got \(3, 2\)",
         ),
         (
             ((4, 2), (5, 2)),
             {},
-            r"\(4, 2\).*\(5, 2\) are not at the same positions.*Pool",
+            r"same leading axes, got \(4, 2\).*\(5, 2\).*Pool",
         ),
-        (((4, 2), (4, 2)), {"where": (4, 1)}, r"where \(4, 1\) is not \(4,\)"),
-        (((), ()), {}, "not at the same positions"),
+        (
+            ((4, 2), (4, 2)),
+            {"where": (4, 1)},
+            r"where must have shape \(4,\), .*got \(4, 1\)",
+        ),
+        (((), ()), {}, "must have the same leading axes"),
     ],
 )
 def test_shapes_that_do_not_fit_name_the_fix(loss, shapes, options, text):
@@ -258,16 +262,36 @@ def test_shapes_that_do_not_fit_name_the_fix(loss, shapes, options, text):
 @pytest.mark.parametrize(
     "shapes, options, text",
     [
-        (((2, 4, 3), (2, 5, 3)), {}, r"\(2, 4\).*\(2, 5\) differ.*pool the larger"),
-        (((2, 3), (2, 3)), {}, r"student features \(2, 3\) have no positions.*hint"),
-        (((2, 4, 3),) * 2, {"power": 0.5}, "power=0.5 is below 1"),
-        (((2, 4, 3),) * 2, {"channel_axis": 3}, r"channel_axis=3 is not an axis"),
-        (((2, 4, 3),) * 2, {"channel_axis": 0}, r"channel_axis=0.*behind the batch"),
-        (((2, 4, 3),) * 2, {"channel_axis": -3}, r"channel_axis=-3.*behind the batch"),
+        (
+            ((2, 4, 3), (2, 5, 3)),
+            {},
+            r"must have the same .*\(2, 4\).*\(2, 5\). Pool the larger",
+        ),
+        (
+            ((2, 3), (2, 3)),
+            {},
+            r"student features must be \(batch, .*got \(2, 3\).*hint",
+        ),
+        (((2, 4, 3),) * 2, {"power": 0.5}, "power must be at least 1.*got 0.5"),
+        (
+            ((2, 4, 3),) * 2,
+            {"channel_axis": 3},
+            r"channel_axis must be an axis of.*got 3",
+        ),
+        (
+            ((2, 4, 3),) * 2,
+            {"channel_axis": 0},
+            r"channel_axis must be .* after the batch axis, got 0",
+        ),
+        (
+            ((2, 4, 3),) * 2,
+            {"channel_axis": -3},
+            r"channel_axis must be .* after the batch axis, got -3",
+        ),
         (
             ((2, 4, 3),) * 2,
             {"where": jnp.ones(3)},
-            r"\(3,\) is neither \(2,\).*\(2, 4\)",
+            r"where must have shape \(2,\).*\(2, 4\).*got \(3,\)",
         ),
     ],
 )

@@ -283,19 +283,20 @@ def test_random_embeddings_cost_about_the_logarithm_of_the_batch():
 @every_loss
 def test_shapes_that_do_not_fit_are_refused(loss):
     with pytest.raises(
-        ValueError, match=r"\(6, 5\).*\(4, 5\) are not of the same exam"
+        ValueError, match=r"must have the same batch .*\(6, 5\).*\(4, 5\)"
     ):
         loss(embeddings(0), embeddings(1, (4, 5)))
-    with pytest.raises(ValueError, match="not of the same examples"):
+    with pytest.raises(ValueError, match="must have the same batch"):
         loss(jnp.ones(()), jnp.ones(()))
     with pytest.raises(
-        ValueError, match=r"where \(5,\) is not \(6,\), one bool an exam"
+        ValueError,
+        match=r"where must have shape \(6,\), one bool per example, got \(5,",
     ):
         loss(embeddings(0), embeddings(1), where=jnp.ones(5, bool))
 
 
 def test_contrastive_refuses_what_it_cannot_compare():
-    with pytest.raises(ValueError, match=r"5 wide and the teacher's 7.*projector"):
+    with pytest.raises(ValueError, match=r"same width, got 5 and 7.*projector"):
         contrastive(embeddings(0), embeddings(1, (6, 7)))
-    with pytest.raises(ValueError, match="temperature=0 is not positive"):
+    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         distill.contrastive(embeddings(0), embeddings(1), temperature=0)

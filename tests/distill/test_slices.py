@@ -63,13 +63,16 @@ def test_what_is_not_named_is_copied():
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ({("conv/kernal", 0): UNITS}, "no leaf; closest: 'conv/kernel'"),
-        ({("head/bias", 1): UNITS}, r"'head/bias' \(4,\) has no axis 1"),
+        (
+            {("conv/kernal", 0): UNITS},
+            "must name existing leaves, got 'conv/kernal'; closest: 'conv/kernel'",
+        ),
+        ({("head/bias", 1): UNITS}, r"got axis 1 of 'head/bias' with shape \(4,"),
         ({("conv/bias", 0): CHANNELS[:5]}, "5 bools for axis 0 .* 6 entries"),
-        ({("conv/bias", 0): CHANNELS & False}, "leaves nothing of axis 0"),
+        ({("conv/bias", 0): CHANNELS & False}, "keep at least one entry of axis 0"),
         ({("conv/bias", 0): CHANNELS, ("conv/bias", -1): CHANNELS}, "axis -1 .* twice"),
-        ({("conv/bias", 0): np.array([6])}, "not there"),
-        ({("conv/bias", 0): np.ones((6, 1))}, "no vector"),
+        ({("conv/bias", 0): np.array([6])}, "must use indices in .-6, 6. for axis 0"),
+        ({("conv/bias", 0): np.ones((6, 1))}, "must have a vector"),
     ],
     ids=["path", "axis", "length", "nothing", "twice", "range", "kind"],
 )

@@ -128,9 +128,9 @@ def test_large_logits_in_chunks_are_stable_and_no_array_has_all_classes():
 @pytest.mark.parametrize(
     ("shapes", "chunk", "message"),
     [
-        (((3, 4), (4, 9), (2, 4), (4, 9)), 4, "differ in their positions"),
-        (((3, 4), (4, 9), (3, 4), (4, 8)), 4, "9 classes, the teacher's 8"),
-        (((3, 4), (4, 9), (3, 4), (4, 9)), 0, "chunk=0 is below 1"),
+        (((3, 4), (4, 9), (2, 4), (4, 9)), 4, "must have the same leading axes"),
+        (((3, 4), (4, 9), (3, 4), (4, 8)), 4, "same number of classes, got 9 and 8"),
+        (((3, 4), (4, 9), (3, 4), (4, 9)), 0, "chunk must be at least 1, got 0"),
     ],
 )
 def test_heads_that_do_not_fit(shapes, chunk, message):
