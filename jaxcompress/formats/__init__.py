@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Number formats: which values a code can stand for, in units of a scale."""
+"""Number formats for quantization: the levels that codes represent, times a scale."""
 
 from ._float import (
     BF16,

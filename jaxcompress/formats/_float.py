@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Floats of few bits."""
+"""Low-precision floating-point formats, such as FP8 and FP4."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from ._format import ToInteger, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Float:
-    """A floating-point format of 4 to 16 bits; what is too large becomes the largest.
+    """Floating-point format of 4 to 16 bits; values beyond the range are clipped to it.
 
-    ``E4M3``, ``E5M2`` (8 bits), ``E2M3``, ``E3M2`` (6), ``E2M1`` (4), and the casts
-    ``BF16`` and ``F16``, which have no scale, are made of it. Codes of 8 and 16 bits are
-    of the dtype itself; those of 4 and 6 bits are its bit patterns, in a byte each.
+    Instances: ``E4M3``, ``E5M2`` (8 bits), ``E2M3``, ``E3M2`` (6 bits), ``E2M1`` (4 bits),
+    and the casts ``BF16`` and ``F16``, which have no scale. Codes of 8 and 16 bits have the
+    float dtype itself; codes of 4 and 6 bits are its bit patterns, one per byte.
 
     Attributes:
-      name: of a dtype of ``ml_dtypes`` or NumPy, without infinities or not.
-      scaled: whether values are divided by a scale.
+      name: name of a dtype of ``ml_dtypes`` or NumPy, with or without infinities.
+      scaled: True if values are divided by a scale.
 
     Raises:
-      ValueError: if it is no such dtype.
+      ValueError: if there is no such dtype or it has another width.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -46,31 +46,31 @@ class Float:
 
     def __post_init__(self) -> None:
         try:
-            known = ml_dtypes.finfo(np.dtype(self.name))
+            info = ml_dtypes.finfo(np.dtype(self.name))
             ends = np.array([-1.0, 0.0]).astype(np.dtype(self.name)).astype(float)
-            # Not exponents alone, which have no sign and no zero.
-            fits = known.bits in (4, 6, 8, 16) and ends.tolist() == [-1.0, 0.0]
+            # Exponent-only formats have no sign and no zero.
+            fits = info.bits in (4, 6, 8, 16) and ends.tolist() == [-1.0, 0.0]
         except (TypeError, ValueError):
             fits = False
         if not fits:
             raise ValueError(
-                f"{self.name!r} is no float of 4, 6, 8 or 16 bits of ml_dtypes, such as "
-                "'float8_e4m3fn'."
+                "name must be a float dtype of ml_dtypes with 4, 6, 8 or 16 bits, such as "
+                f"'float8_e4m3fn', got {self.name!r}."
             )
 
     @property
     def bits(self) -> int:
-        """Bits a code."""
+        """Bits per code."""
         return int(self._info.bits)
 
     @property
     def symmetric(self) -> bool:
-        """There is no zero point."""
+        """True: there is no zero point."""
         return True
 
     @property
     def binary(self) -> bool:
-        """A code is no sign."""
+        """False: codes are not just signs."""
         return False
 
     @property
@@ -85,27 +85,27 @@ class Float:
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype itself from 8 bits on, uint8 below."""
+        """Dtype of the codes: the float dtype from 8 bits on, uint8 below."""
         return np.dtype(self.name) if self.bits >= 8 else np.dtype(np.uint8)
 
     def round(self, steps: jax.Array, to_integer: ToInteger = nearest) -> jax.Array:
-        """The value beside; ties to the even mantissa.
+        """Round values to the format; ties go to the even mantissa.
 
-        Computed and not cast: XLA may leave out a cast there and back.
+        The result is computed, not cast: XLA may drop a cast there and back.
         """
         x = jnp.clip(steps.astype(jnp.float32), self.low, self.high)
         up, down = self._powers(x)
         return (to_integer(x * up) * down).astype(steps.dtype)
 
     def inside(self, steps: jax.Array) -> jax.Array:
-        """Where a straight-through gradient passes, with half a step of slack."""
+        """Return where a straight-through gradient passes, with half a step of slack."""
         slack = 2.0 ** (np.floor(np.log2(self.high)) - self._info.nmant - 1)
         return jnp.abs(steps) <= np.float32(self.high + slack)
 
     def encode(self, levels: jax.Array) -> jax.Array:
-        """Values of the dtype, or bit patterns. There is one zero."""
+        """Encode levels as values of the dtype or as bit patterns; -0 becomes 0."""
         if self.bits >= 8:
-            # A negative zero would come back as one.
+            # Otherwise a negative zero would survive the round trip.
             return jnp.where(levels == 0, 0, levels).astype(self.dtype)
         table = _table(self.name)
         positive = jnp.asarray(table[: len(table) // 2])
@@ -114,7 +114,7 @@ class Float:
         return (pattern + sign).astype(jnp.uint8)
 
     def decode(self, codes: jax.Array, dtype: np.dtype | jnp.dtype) -> jax.Array:
-        """Values, as wider floats."""
+        """Decode codes to levels of a wider float dtype."""
         if self.bits >= 8:
             return codes.astype(dtype)
         return jnp.asarray(_table(self.name), dtype)[codes]
@@ -124,12 +124,12 @@ class Float:
         return ml_dtypes.finfo(np.dtype(self.name))
 
     def _powers(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """One over the last place of every value, and that place: powers of two."""
+        """Return 1/ulp and ulp of every value (unit in the last place): powers of two."""
         smallest, digits = int(self._info.minexp), int(self._info.nmant)
         pattern = lax.bitcast_convert_type(x, jnp.uint32)
         exponent = ((pattern >> 23) & 0xFF).astype(jnp.int32) - 127
         place = jnp.maximum(exponent, smallest) - digits
-        # The last places of bfloat16's smallest numbers are subnormal in float32.
+        # The ulps of bfloat16's smallest numbers are subnormal in float32.
         place = jnp.clip(place, -126, 126)
         return tuple(
             lax.bitcast_convert_type((p + 127) << 23, jnp.float32)
@@ -139,7 +139,7 @@ class Float:
 
 @functools.cache
 def _table(name: str) -> np.ndarray:
-    """The value of every bit pattern."""
+    """Return the value of every bit pattern."""
     dtype = np.dtype(name)
     patterns = np.arange(2 ** ml_dtypes.finfo(dtype).bits, dtype=np.uint8)
     return patterns.view(dtype).astype(np.float32)

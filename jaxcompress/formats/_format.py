@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every format can do."""
+"""The protocol of number formats."""
 
 from __future__ import annotations
 
@@ -11,42 +11,44 @@ import jax.numpy as jnp
 import numpy as np
 
 ToInteger = Callable[[jax.Array], jax.Array]
-"""A way to round: float array to whole numbers, each one of the two beside it."""
+"""Rounding function: maps each float to one of its two neighboring integers."""
 
 nearest: ToInteger = jnp.round
-"""The nearest whole number, ties to even: the default of every format."""
+"""Round to the nearest integer, ties to even: the default of every format."""
 
 
 class Format(Protocol):
-    """A finite set of levels, in units of a scale, and the codes they are stored as.
+    """Define a number format: a finite set of levels and the codes that store them.
+
+    Levels are in units of a scale.
 
     Laws:
 
-    1. ``decode(encode(levels)) == levels`` for whatever ``round`` gives.
-    2. ``round`` changes no level: it is idempotent.
-    3. Zero is a level, so that pruned weights stay zero (where there is a zero point,
-       it is the zero point).
-    4. ``round`` is differentiable through ``to_integer`` and nothing else.
+    1. ``decode(encode(levels)) == levels`` for every result of ``round``.
+    2. ``round`` is idempotent: it leaves levels unchanged.
+    3. Zero is a level, so pruned weights stay zero. With a zero point, that level is the
+       zero point.
+    4. ``round`` is differentiable only through ``to_integer``.
     """
 
     @property
     def bits(self) -> int | jax.Array:
-        """Nominal bits a code; an array where they are traced."""
+        """Nominal bits per code; an array if the bits are traced."""
         ...
 
     @property
     def symmetric(self) -> bool:
-        """Whether values have no zero point."""
+        """True if there is no zero point."""
         ...
 
     @property
     def scaled(self) -> bool:
-        """Whether values are divided by a scale; a plain cast is not."""
+        """True if values are divided by a scale; False for a plain cast."""
         ...
 
     @property
     def binary(self) -> bool:
-        """Whether a code is a sign."""
+        """True if a code is just a sign."""
         ...
 
     @property
@@ -65,27 +67,27 @@ class Format(Protocol):
         ...
 
     def round(self, steps: jax.Array, to_integer: ToInteger = nearest) -> jax.Array:
-        """One of the two levels beside every value, as floats.
+        """Round every value to one of its two neighboring levels, as floats.
 
         Args:
           steps: float array, values in units of the scale.
-          to_integer: which of the two: the position of a value between its neighbors,
-            plus a whole number, to a whole number.
+          to_integer: chooses the neighbor. It gets the position of a value between its
+            neighbors (0 to 1, plus an integer) and returns an integer.
         """
         ...
 
     def inside(self, steps: jax.Array) -> jax.Array | None:
-        """Where a straight-through gradient passes; None: everywhere.
+        """Return where a straight-through gradient passes; None means everywhere.
 
-        With slack at the bound, so that the element that sets the range is inside,
-        however its quotient was rounded.
+        Some slack at the bound keeps the element that sets the range inside, however its
+        quotient was rounded.
         """
         ...
 
     def encode(self, levels: jax.Array) -> jax.Array:
-        """Codes of levels, in ``dtype``."""
+        """Encode levels as codes of ``dtype``."""
         ...
 
     def decode(self, codes: jax.Array, dtype: np.dtype | jnp.dtype) -> jax.Array:
-        """Levels of codes, as floats."""
+        """Decode codes to levels, as floats."""
         ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integers of a fixed width."""
+"""Integer formats."""
 
 from __future__ import annotations
 
@@ -20,24 +20,23 @@ _WIDTHS = (*range(1, 9), 16)
 
 @dataclasses.dataclass(frozen=True)
 class Int:
-    """Integer codes of a fixed width.
+    """Integer format of 1 to 8 or 16 bits, symmetric or with a zero point.
 
-    Symmetric codes run from ``-(2**(bits - 1) - 1)`` to ``2**(bits - 1) - 1``, so that
-    zero has a code and the grid is the same on both sides: 2 bits are ternary. Asymmetric
-    ones run from 0 to ``2**bits - 1`` around an integer zero point. One symmetric bit is
-    the sign; an exact zero (a pruned weight) stays zero and is a third symbol.
+    Symmetric codes run from ``-(2**(bits - 1) - 1)`` to ``2**(bits - 1) - 1``, so zero has
+    a code and the grid is symmetric about it; 2 bits are ternary. Asymmetric codes run from
+    0 to ``2**bits - 1`` around an integer zero point. One symmetric bit is the sign; an
+    exact zero (a pruned weight) stays zero as a third symbol.
 
     Attributes:
-      bits: 1 to 8, or 16. Or a traced scalar, so that one program serves all widths: see
-        ``quantize``. A traced float may be anything between 1 and 16; the number of
-        codes, ``2**bits``, is then rounded, and the gradient goes to the bits.
-      symmetric: whether the grid is centered on zero.
-      narrow: whether the smallest code is left out, so that it is as far from zero as the
-        largest: ``-2**(bits - 1)`` of symmetric codes, 0 of asymmetric ones. None: of
-        symmetric codes.
+      bits: 1 to 8, or 16. It may be a traced scalar, so that one program serves all
+        widths; see ``quantize``. A traced float may be any value between 1 and 16: the
+        number of codes, ``2**bits``, is rounded, and the bits receive a gradient.
+      symmetric: True centers the grid on zero.
+      narrow: True leaves out the smallest code: ``-2**(bits - 1)`` of symmetric codes, 0
+        of asymmetric ones. None leaves it out for symmetric codes only.
 
     Raises:
-      ValueError: for another number of bits.
+      ValueError: for any other width.
 
     Example:
       >>> import jaxcompress as jc
@@ -56,38 +55,40 @@ class Int:
         if isinstance(bits, jax.Array):
             if bits.ndim:
                 raise ValueError(
-                    f"bits have shape {bits.shape}: one format has one width; vmap over a "
-                    "function that makes the format, for several."
+                    f"bits must be a scalar, got shape {bits.shape}. For several widths, "
+                    "vmap over a function that makes the format."
                 )
             if isinstance(bits, Tracer):
                 return
-            known = float(bits)
-            if not known.is_integer() and 1 <= known <= 16:
+            value = float(bits)
+            if not value.is_integer() and 1 <= value <= 16:
                 return
-            bits = int(known) if known.is_integer() else known
-        # bool is an int, and no number of bits.
-        whole = isinstance(bits, int | np.integer) and type(bits) is not bool
-        if not whole or bits not in _WIDTHS:
+            bits = int(value) if value.is_integer() else value
+        # bool is a subclass of int, but not a number of bits.
+        is_integer = isinstance(bits, int | np.integer) and type(bits) is not bool
+        if not is_integer or bits not in _WIDTHS:
             raise ValueError(
-                f"bits={bits!r}: integers of 1 to 8 and of 16 bits are supported."
+                f"bits must be an integer from 1 to 8, or 16; got {bits!r}."
             )
         object.__setattr__(self, "bits", int(bits))
         if bits == 1 and not self.symmetric and self.narrow:
-            raise ValueError("Int(1, symmetric=False, narrow=True) has one code only.")
+            raise ValueError(
+                "Int(1, symmetric=False, narrow=True) has only one code; use narrow=False."
+            )
 
     @property
     def scaled(self) -> bool:
-        """Values are divided by a scale."""
+        """True: values are divided by a scale."""
         return True
 
     @property
     def traced(self) -> bool:
-        """Whether the bits are an array."""
+        """True if the bits are an array."""
         return isinstance(self.bits, jax.Array)
 
     @property
     def binary(self) -> bool:
-        """Whether a code is a sign. Not known of traced bits, which may be."""
+        """True if a code is just a sign; False for traced bits, whatever their value."""
         return self.symmetric and not self.traced and bool(self.bits == 1)
 
     @property
@@ -113,19 +114,19 @@ class Int:
         """Integer dtype that holds a code in memory.
 
         Raises:
-          TypeError: of traced bits.
+          TypeError: if the bits are traced.
         """
         if self.traced:
             raise TypeError(
-                "bits are a traced number, and what ships has a fixed width: finalize "
-                "with Int(int(bits)), outside of jit."
+                "codes need a fixed width, but the bits are traced: finalize with "
+                "Int(int(bits)), outside jit."
             )
         if self.symmetric:
             return np.dtype(np.int8 if self.bits <= 8 else np.int16)
         return np.dtype(np.uint8 if self.bits <= 8 else np.uint16)
 
     def round(self, steps: jax.Array, to_integer: ToInteger = nearest) -> jax.Array:
-        """The code beside every value, as floats; of an exact zero it is zero."""
+        """Round values to codes, as floats; an exact zero stays zero."""
         if self.binary:
             return _sign(steps, to_integer)
         codes = _clip(to_integer(steps), *lax.stop_gradient((self.low, self.high)))
@@ -134,9 +135,9 @@ class Int:
         return codes
 
     def inside(self, steps: jax.Array) -> jax.Array | None:
-        """Where a straight-through gradient passes; None: everywhere.
+        """Return where a straight-through gradient passes; None means everywhere.
 
-        Slack is half a step; a whole one where rounding the zero point has shifted the
+        The slack is half a step; a whole step with a zero point, whose rounding shifts the
         grid.
         """
         if self.binary:
@@ -148,22 +149,22 @@ class Int:
         return passes
 
     def encode(self, levels: jax.Array) -> jax.Array:
-        """Codes, as integers."""
+        """Encode levels as integers."""
         return levels.astype(self.dtype)
 
     def decode(self, codes: jax.Array, dtype: np.dtype | jnp.dtype) -> jax.Array:
-        """Codes, as floats."""
+        """Decode codes to floats."""
         return codes.astype(dtype)
 
 
 def _clip(x: jax.Array, low: Any, high: Any) -> jax.Array:
-    # At the bound itself the whole gradient passes; that of jnp.clip is halved.
+    # At the bound the full gradient passes; jnp.clip would halve it.
     return jnp.where(x < low, low, jnp.where(x > high, high, x))
 
 
 def _sign(steps: jax.Array, to_integer: ToInteger) -> jax.Array:
     position = 0.5 + 0.5 * _clip(steps, -1, 1)
-    # However small, a value lies on its side of the middle.
-    beside = 0.5 + 2.0**-23 * jnp.sign(steps)
-    position = jnp.where(position == 0.5, beside, position)
+    # Keep even the smallest value on its own side of the middle.
+    nudged = 0.5 + 2.0**-23 * jnp.sign(steps)
+    position = jnp.where(position == 0.5, nudged, position)
     return jnp.where(steps == 0, 0, 2 * _clip(to_integer(position), 0, 1) - 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Levels from a table: normal floats, powers of two, codebooks."""
+"""Formats with a table of levels: NF4, powers of two, fitted codebooks."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from ._format import ToInteger, nearest
 
 @dataclasses.dataclass(frozen=True)
 class Levels:
-    """Any short list of levels; a code is an index into it.
+    """Format with an arbitrary table of levels; a code is an index into the table.
 
     Attributes:
-      values: 2 to 256 finite, increasing numbers, in units of the scale; zero is among
-        them, so that pruned weights stay zero.
+      values: 2 to 256 finite, increasing numbers, in units of the scale. They must contain
+        zero, so that pruned weights stay zero.
 
     Raises:
-      ValueError: for another list.
+      ValueError: if the values are anything else.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -37,36 +37,38 @@ class Levels:
     def __post_init__(self) -> None:
         values = tuple(float(np.float32(v)) for v in self.values)
         if not 2 <= len(values) <= 256:
-            raise ValueError(f"a format of {len(values)} levels: 2 to 256 have a code.")
+            raise ValueError(f"values must hold 2 to 256 levels, got {len(values)}.")
         if not all(map(math.isfinite, values)) or any(
             a >= b for a, b in itertools.pairwise(values)
         ):
-            raise ValueError(f"levels increase and are finite, unlike {self.values}.")
+            raise ValueError(
+                f"values must be finite and increasing, got {self.values}."
+            )
         if 0.0 not in values:
             raise ValueError(
-                f"zero is not among the levels {self.values}: pruned weights and padding "
-                "would not stay zero. Replace the smallest by 0."
+                f"values must contain 0, so that pruned weights and padding stay zero; "
+                f"got {self.values}. Replace the smallest magnitude by 0."
             )
         object.__setattr__(self, "values", values)
 
     @property
     def bits(self) -> int:
-        """Bits that hold an index."""
+        """Bits per code: the width of an index."""
         return (len(self.values) - 1).bit_length()
 
     @property
     def symmetric(self) -> bool:
-        """There is no zero point."""
+        """True: there is no zero point."""
         return True
 
     @property
     def scaled(self) -> bool:
-        """Values are divided by a scale."""
+        """True: values are divided by a scale."""
         return True
 
     @property
     def binary(self) -> bool:
-        """A code is no sign."""
+        """False: codes are not just signs."""
         return False
 
     @property
@@ -81,11 +83,11 @@ class Levels:
 
     @property
     def dtype(self) -> np.dtype:
-        """uint8."""
+        """Dtype of the codes: uint8."""
         return np.dtype(np.uint8)
 
     def round(self, steps: jax.Array, to_integer: ToInteger = nearest) -> jax.Array:
-        """The level beside; ties to the one below."""
+        """Round values to neighboring levels; ties go to the lower level."""
         table = jnp.asarray(self.values, steps.dtype)
         if to_integer is nearest:
             rounded = table[self._nearest(steps)]
@@ -95,33 +97,33 @@ class Levels:
             below = jnp.clip(below - 1, 0, last)
             low, high = table[below], table[below + 1]
             share = jnp.clip((steps - low) / (high - low), 0, 1)
-            # On its side of the middle, as the nearest sees it, whatever it was rounded to.
+            # Keep the share on the side of the middle that the nearest level is on.
             above = steps > self._middles(steps.dtype)[below]
             share = jnp.where(
                 above, jnp.maximum(share, 0.5 + 2.0**-23), jnp.minimum(share, 0.5)
             )
             up = to_integer(share)
             rounded = low + (high - low) * up
-            # Exactly a level, whatever the sum was rounded to.
+            # Undo the rounding of the sum, so that the result is exactly a level.
             rounded = ste(rounded, jnp.where(up > 0.5, high, low))
         return jnp.where(jnp.isnan(steps), steps, rounded)
 
     def inside(self, steps: jax.Array) -> jax.Array:
-        """Where a straight-through gradient passes, with half a step of slack."""
+        """Return where a straight-through gradient passes, with half a step of slack."""
         low = self.low - (self.values[1] - self.low) / 2
         high = self.high + (self.high - self.values[-2]) / 2
         return (steps >= np.float32(low)) & (steps <= np.float32(high))
 
     def encode(self, levels: jax.Array) -> jax.Array:
-        """Indices of levels."""
+        """Encode levels as indices."""
         return self._nearest(levels).astype(jnp.uint8)
 
     def decode(self, codes: jax.Array, dtype: np.dtype | jnp.dtype) -> jax.Array:
-        """Levels of indices."""
+        """Decode indices to levels."""
         return jnp.asarray(self.values, dtype)[codes]
 
     def _nearest(self, steps: jax.Array) -> jax.Array:
-        # A sum of comparisons, which fuses.
+        # "compare_all" is a sum of comparisons, which XLA fuses.
         middles = self._middles(steps.dtype)
         return jnp.searchsorted(middles, steps, method="compare_all")
 
@@ -139,14 +141,19 @@ NF4 = Levels(
         0.7229568362236023, 1.0,
     )
 )  # fmt: skip
-"""Quantiles of a normal distribution: https://arxiv.org/abs/2305.14314, appendix E."""
+"""NormalFloat of 4 bits: quantiles of a normal distribution.
+
+https://arxiv.org/abs/2305.14314, appendix E."""
 
 
 def powers_of_two(bits: int) -> Levels:
-    """Zero and plus or minus 1, 1/2, 1/4, ...: a product is a shift.
+    """Make a format with the levels 0, ±1, ±1/2, ±1/4, ..., whose products are bit shifts.
 
     Args:
-      bits: 2 to 7.
+      bits: 2 to 7, including the sign.
+
+    Raises:
+      ValueError: for any other width.
 
     Example:
       >>> import jaxcompress as jc
@@ -157,17 +164,21 @@ def powers_of_two(bits: int) -> Levels:
       Zhou et al., 2017, https://arxiv.org/abs/1702.03044
     """
     if not 2 <= bits <= 7:
-        raise ValueError(f"bits={bits}: powers of two have 2 to 7.")
+        raise ValueError(f"bits must be 2 to 7 for powers of two, got {bits}.")
     return _mirrored([2.0**-k for k in range(2 ** (bits - 1) - 1)])
 
 
 def additive_powers_of_two(bits: int) -> Levels:
-    """Sums of a few powers of two: a product is some shifts and sums.
+    """Make a format (APoT) whose levels are sums of a few powers of two.
 
-    Denser near the bound than ``powers_of_two``, where its levels are too far apart.
+    A product is a few shifts and additions. Levels are denser near the bound than those of
+    ``powers_of_two``, which are too far apart there.
 
     Args:
-      bits: 2 to 7, the sign included.
+      bits: 2 to 7, including the sign.
+
+    Raises:
+      ValueError: for any other width.
 
     Example:
       >>> import jaxcompress as jc
@@ -178,33 +189,35 @@ def additive_powers_of_two(bits: int) -> Levels:
       Li et al., 2020, https://arxiv.org/abs/1909.13144
     """
     if not 2 <= bits <= 7:
-        raise ValueError(f"bits={bits}: additive powers of two have 2 to 7.")
+        raise ValueError(f"bits must be 2 to 7 for additive powers of two, got {bits}.")
     wide, odd = divmod(bits - 1, 2)
     powers = (2.0**-k for k in itertools.count())
     terms = [[0.0] for _ in range(wide)]
-    # Dealt out in turn, three to each; the extra term of an odd width gets one, before
-    # the last round.
+    # Deal the powers out in turn, three to each term. The extra term of an odd width gets
+    # one, before the last round.
     for turn in range(3):
         if turn == 2 and odd:
             terms.append([0.0, next(powers)])
         for term in terms[:wide]:
             term.append(next(powers))
-    sums = {sum(chosen) for chosen in itertools.product(*terms)}
+    sums = {sum(addends) for addends in itertools.product(*terms)}
     return _mirrored([v / max(sums) for v in sums if v])
 
 
 def codebook(sample: jax.Array | np.ndarray, size: int) -> Levels:
-    """Levels fitted to numbers by k-means, for weights or activations like these.
+    """Fit a format to sample weights or activations by k-means.
 
-    The levels are fixed then; ``weight_sharing`` moves those of each leaf in training.
+    The levels stay fixed afterwards. ``weight_sharing`` instead updates the values of each
+    leaf during training.
 
     Args:
-      sample: concrete numbers of any shape, on their own scale; the levels are divided
-        by the largest magnitude.
-      size: how many levels, zero included: 2 to 256.
+      sample: concrete array of any shape and scale; the levels are divided by its largest
+        magnitude.
+      size: number of levels including zero: 2 to 256.
 
     Raises:
-      ValueError: if the sample has fewer different values.
+      ValueError: if ``size`` is out of range, or the sample is empty, all zero, not finite
+        or has too few distinct values.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -215,11 +228,11 @@ def codebook(sample: jax.Array | np.ndarray, size: int) -> Levels:
       Han et al., 2015, https://arxiv.org/abs/1510.00149
     """
     if not 2 <= size <= 256:
-        raise ValueError(f"size={size}: 2 to 256 levels have a code.")
+        raise ValueError(f"size must be 2 to 256 levels, got {size}.")
     values = np.sort(np.asarray(sample, np.float64).ravel())
     if not len(values) or not np.isfinite(values).all() or not values.any():
         raise ValueError(
-            "the sample is empty, all zero, or has NaN or infinite numbers."
+            "sample must hold finite numbers that are not all zero, and not be empty."
         )
     values = values / np.abs(values).max()
     levels = np.quantile(values, (np.arange(size) + 0.5) / size)
@@ -239,8 +252,8 @@ def codebook(sample: jax.Array | np.ndarray, size: int) -> Levels:
     levels = np.unique(np.float32(levels))
     if len(levels) < size:
         raise ValueError(
-            f"the sample gives {len(levels)} different levels, not {size}: take fewer, or "
-            "a larger sample."
+            f"sample must yield {size} distinct levels, got {len(levels)}. Use a smaller "
+            "size or a larger sample."
         )
     return Levels(tuple(map(float, levels)))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compressed leaves: pytree nodes that stand where a dense array stood."""
+"""Compressed leaves: pytree nodes that replace a dense array."""
 
 from ._codebook import Codebook
 from ._leaf import Leaf, dense, is_leaf

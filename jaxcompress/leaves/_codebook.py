@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared values: every weight is an index into a short list."""
+"""Codebook leaves: every weight is an index into a short list of values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ._leaf import Leaf, dense
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Codebook(Leaf):
-    """Weights that share values: ``dense() == centroids[codes]``.
+    """Store weights that share a few values: ``dense() == centroids[codes]``.
 
     Invariants:
 
@@ -22,7 +22,7 @@ class Codebook(Leaf):
     2. ``centroids`` is sorted and has the dense dtype.
 
     Attributes:
-      codes: uint8 or uint16, of the dense shape, or ``PackedCodes`` of them.
+      codes: uint8 or uint16, of the dense shape, or ``PackedCodes`` thereof.
       centroids: ``(k,)``, of the dense dtype.
     """
 
@@ -30,7 +30,7 @@ class Codebook(Leaf):
     centroids: jax.Array
 
     def dense(self) -> jax.Array:
-        """``centroids[codes]``."""
+        """Return ``centroids[codes]``."""
         return self.centroids[dense(self.codes)]
 
     @property

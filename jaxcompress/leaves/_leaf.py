@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every compressed leaf has: a dense value, a shape and a dtype."""
+"""The base class of compressed leaves, and ``dense``."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 
 
 class Leaf(abc.ABC):
-    """A pytree node that stands for one dense array.
+    """Base class of compressed leaves: a pytree node that represents one dense array.
 
     Invariants:
 
-    1. ``dense()`` has the node's ``shape`` and ``dtype``, and is the same, bit for
-       bit, whenever it is called on equal children.
-    2. The node's arrays are its pytree children; everything else about it is static,
-       so it passes through ``jit``, ``vmap``, ``scan`` and checkpoints.
+    1. ``dense()`` has the node's ``shape`` and ``dtype``. Equal children always give the
+       same result, bit for bit.
+    2. The node's arrays are its pytree children; everything else is static. So it passes
+       through ``jit``, ``vmap``, ``scan`` and checkpoints.
 
-    A nominal class and not a protocol: a user's module may well have a field that is
-    called ``dense``.
+    It is a class, not a protocol, because a user's module may have a field named
+    ``dense``.
     """
 
     @abc.abstractmethod
     def dense(self) -> jax.Array:
-        """The array this node stands for."""
+        """Return the dense array that this node represents."""
 
     @property
     @abc.abstractmethod
@@ -50,20 +50,20 @@ class Leaf(abc.ABC):
 
 
 def is_leaf(x: Any) -> bool:
-    """Whether ``x`` is a compressed leaf (for ``is_leaf=`` of the tree functions)."""
+    """Return True for a compressed leaf; for ``is_leaf=`` of ``jax.tree`` functions."""
     return isinstance(x, Leaf)
 
 
 def dense(tree: Any) -> Any:
-    """Replace every compressed leaf of a tree by the dense array it stands for.
+    """Decompress a tree: replace every compressed leaf by its dense array.
 
-    Works inside ``jit``, so that the compressed arrays are what travels to the device.
+    It works inside ``jit``; then only the compressed arrays are sent to the device.
 
     Args:
       tree: any pytree, with or without compressed leaves.
 
     Returns:
-      The tree with dense arrays only. Arrays that were dense come back as they are.
+      The tree with dense arrays only. Dense arrays are returned unchanged.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matrix as the product of two thin ones."""
+"""Low-rank leaves: a matrix stored as the product of two thin ones."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ._leaf import Leaf, dense
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LowRank(Leaf):
-    """A factorized array: ``dense() == tensordot(left, right, 1)``.
+    """Store a factorized array: ``dense() == tensordot(left, right, 1)``.
 
     Invariants:
 
     1. The last dimension of ``left`` and the first of ``right`` are the rank.
     2. Both factors are ordinary leaves with paths of their own (``.../left`` and
-       ``.../right``), so they can be trained, pruned and quantized in their turn.
+       ``.../right``), so they can be trained, pruned and quantized themselves.
 
     Attributes:
       left: ``(*rows, rank)``, of the dense dtype.
@@ -32,7 +32,7 @@ class LowRank(Leaf):
     right: jax.Array | Leaf
 
     def dense(self) -> jax.Array:
-        """``left @ right``, over all trailing and leading dimensions."""
+        """Multiply the factors; all dimensions but the rank are kept."""
         left, right = dense((self.left, self.right))
         return jnp.tensordot(left, right, 1)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codes of 1, 2 or 4 bits, several in a byte."""
+"""Packed codes: several codes of 1, 2 or 4 bits per byte."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ from ._qarray import QArray
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PackedCodes(Leaf):
-    """Whole numbers of few bits, side by side along the last axis.
+    """Store codes of 1, 2 or 4 bits packed into bytes along the last axis.
 
-    XLA gives an int4 a byte on most devices; this is 0.5, 0.25 or 0.125 bytes a code in
-    memory, and unpacking fuses with what reads the codes.
+    XLA stores an int4 in a whole byte on most devices. Packed codes take 0.5, 0.25 or
+    0.125 bytes each, and unpacking fuses with the operation that reads them.
 
     Invariants:
 
     1. Byte ``j`` of a row holds the codes ``j * k`` to ``j * k + k - 1``, the first in its
        lowest bits, with ``k = 8 // bits``; the row ends with zero bits.
-    2. Leading axes are the codes' own, so ``vmap`` and ``scan`` go over stacked codes.
+    2. Leading axes are those of the codes, so ``vmap`` and ``scan`` work over stacked
+       codes.
 
     Attributes:
       data: uint8 ``(..., ceil(n / k))``.
-      size_of_row: n, the codes along the last axis (static).
+      size_of_row: n, the number of codes along the last axis (static).
       bits: 1, 2 or 4 (static).
       code_dtype: int8 or uint8 (static). One bit of int8 is a sign: -1 or 1.
     """
@@ -45,15 +46,15 @@ class PackedCodes(Leaf):
 
     @classmethod
     def of(cls, codes: jax.Array, bits: int) -> PackedCodes:
-        """Pack codes.
+        """Pack codes into bytes.
 
         Args:
-          codes: int8 or uint8, of rank 1 or more; each fits in ``bits`` bits (two's
-            complement), or is -1 or 1 where one bit of int8 is asked for.
+          codes: int8 or uint8, of rank 1 or more. Each must fit in ``bits`` bits (two's
+            complement); with one bit of int8 each must be -1 or 1.
           bits: 1, 2 or 4.
 
         Raises:
-          ValueError: for other codes.
+          ValueError: if the codes or the bits are anything else.
 
         Example:
           >>> import jax.numpy as jnp, jaxcompress as jc
@@ -63,13 +64,13 @@ class PackedCodes(Leaf):
         """
         if bits not in (1, 2, 4) or codes.dtype not in (jnp.int8, jnp.uint8):
             raise ValueError(
-                f"{bits} bits of {codes.dtype} cannot be packed: 1, 2 or 4 bits of int8 "
-                "or uint8 can."
+                "PackedCodes needs 1, 2 or 4 bits and int8 or uint8 codes, got bits="
+                f"{bits} and {codes.dtype}."
             )
         if not codes.ndim:
-            raise ValueError("a scalar has no axis to pack along.")
-        signs = bits == 1 and codes.dtype == jnp.int8
-        pattern = ((codes > 0) if signs else codes).astype(jnp.uint8)
+            raise ValueError("codes must have rank 1 or more, got a scalar.")
+        are_signs = bits == 1 and codes.dtype == jnp.int8
+        pattern = ((codes > 0) if are_signs else codes).astype(jnp.uint8)
         pattern = pattern & jnp.uint8(2**bits - 1)
         count, row = 8 // bits, codes.shape[-1]
         widths = [(0, 0)] * (codes.ndim - 1) + [(0, -row % count)]
@@ -81,21 +82,21 @@ class PackedCodes(Leaf):
             jnp.array_equal(packed.dense(), codes)
         ):
             raise ValueError(
-                f"codes from {int(codes.min())} to {int(codes.max())} do not fit in "
-                f"{bits} bits; a sign has no zero."
+                f"codes must fit in {bits} bits (-1 or 1 for one bit of int8), got "
+                f"codes from {int(codes.min())} to {int(codes.max())}."
             )
         return packed
 
     def dense(self) -> jax.Array:
-        """The codes, in ``code_dtype``."""
+        """Unpack the codes, in ``code_dtype``."""
         split = self.data[..., None] >> _shifts(self.bits, self.data.ndim + 1)
-        rows, number = self.data.shape[:-1], self.data.shape[-1] * (8 // self.bits)
-        codes = split.reshape(*rows, number)[..., : self.size_of_row]
+        rows, padded = self.data.shape[:-1], self.data.shape[-1] * (8 // self.bits)
+        codes = split.reshape(*rows, padded)[..., : self.size_of_row]
         if self.code_dtype != jnp.int8:
             return codes & jnp.uint8(2**self.bits - 1)
         if self.bits == 1:
             return ((codes & 1).astype(jnp.int8) * 2 - 1).astype(jnp.int8)
-        # Up and down again, which repeats the sign.
+        # Shifting up and down again extends the sign.
         up = jnp.int8(8 - self.bits)
         return (codes.astype(jnp.int8) << up) >> up
 
@@ -111,20 +112,20 @@ class PackedCodes(Leaf):
 
 
 def _shifts(bits: int, rank: int) -> jax.Array:
-    """Of the codes in a byte, along the last of so many axes."""
+    """Return the bit shifts of the codes in a byte, along the last of ``rank`` axes."""
     shifts = jnp.arange(8 // bits, dtype=jnp.uint8) * jnp.uint8(bits)
     return shifts.reshape((1,) * (rank - 1) + (-1,))
 
 
 def pack_codes(tree: Any) -> Any:
-    """Pack the codes of a tree's quantized leaves to whole fractions of a byte.
+    """Pack the codes of quantized leaves to save device memory at inference.
 
-    Codes of up to 1, 2 and 4 bits take an eighth, a quarter and half a byte in the memory
-    of the device; wider ones stay as they are. The codes are unpacked where they are
-    used. Signs among which are exact zeros (pruned weights) take two bits.
+    Codes of up to 1, 2 and 4 bits take an eighth, a quarter and half a byte of device
+    memory; wider codes are unchanged. The codes are unpacked where they are used. Signs
+    with exact zeros among them (pruned weights) take two bits.
 
     Args:
-      tree: any pytree; leaves other than ``QArray`` and ``Codebook`` are left alone.
+      tree: any pytree; leaves other than ``QArray`` and ``Codebook`` are unchanged.
 
     Returns:
       The tree with the same ``dense`` value, bit for bit.
@@ -144,8 +145,8 @@ def pack_codes(tree: Any) -> Any:
             bits = _bits_of(leaf)
         else:
             bits = max(1, (len(leaf.centroids) - 1).bit_length())
-        bytes_ = leaf.codes.dtype in (jnp.int8, jnp.uint8)
-        if bits > 4 or not leaf.codes.ndim or not bytes_:
+        fits_byte = leaf.codes.dtype in (jnp.int8, jnp.uint8)
+        if bits > 4 or not leaf.codes.ndim or not fits_byte:
             return leaf
         width = 4 if bits > 2 else bits
         return dataclasses.replace(leaf, codes=PackedCodes.of(leaf.codes, width))
@@ -158,5 +159,5 @@ def _bits_of(leaf: QArray) -> int:
     if not (isinstance(fmt, Int) and fmt.binary):
         return leaf.bits
     zeros = jnp.any(leaf.codes == 0)
-    # Not known under jit: room for the third symbol.
+    # Unknown under jit: leave room for the third symbol.
     return 2 if isinstance(zeros, Tracer) or bool(zeros) else 1

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Codes on a scaled grid."""
+"""Quantized leaves: codes on a scaled grid."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from ..numerics import expand_tiles
 from ._leaf import Leaf, dense
 
 Scales = jax.Array | Leaf
-"""Scales as they are stored: an array of any float dtype, or a leaf, so that scales can be
-quantized too."""
+"""Scales as stored: an array of any float dtype, or a leaf if the scales are quantized."""
 
 
 def scales_as_floats(scale: Scales, dtype: np.dtype | jnp.dtype) -> jax.Array:
-    """Stored scales as an array to compute with.
+    """Convert stored scales to an array to compute with.
 
     Args:
-      scale: as stored.
-      dtype: of what they scale; the result is float32, or float64 for float64.
+      scale: the scales as stored.
+      dtype: dtype of the scaled values. The result is float32, or float64 for float64.
     """
     return dense(scale).astype(jnp.promote_types(dtype, jnp.float32))
 
@@ -35,16 +34,16 @@ def dequantize(
     zero_point: jax.Array | None,
     dtype: np.dtype | jnp.dtype,
 ) -> jax.Array:
-    """``(levels - zero_point) * scale``, computed in the scale's dtype, cast last.
+    """Turn levels into values: ``(levels - zero_point) * scale``.
 
-    The one place where levels become values: fake quantization and ``QArray.dense``
-    both call it, which is why what was trained is what ships.
+    The product is computed in the dtype of the scale and cast last. Both fake quantization
+    and ``QArray.dense`` call this function, so the trained values equal the exported ones.
 
     Args:
       levels: float array of any shape, in units of the scale.
       scale: float array of the same rank; each element covers a tile of ``levels``.
-      zero_point: like ``scale`` in shape, integer valued; None where it is zero.
-      dtype: of the result.
+      zero_point: integer-valued array of the shape of ``scale``; None for zero.
+      dtype: dtype of the result.
     """
     steps = levels.astype(scale.dtype)
     if zero_point is not None:
@@ -55,43 +54,43 @@ def dequantize(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class QArray(Leaf):
-    """A quantized array: ``dense() == (levels - zero_point) * scale``.
+    """Store a quantized array: ``dense() == (levels - zero_point) * scale``.
 
     Invariants:
 
-    1. ``codes`` has the dense shape; ``format`` says which level each code stands for.
-       ``scale`` has the same rank, and each of its dimensions divides that of ``codes``:
+    1. ``codes`` has the dense shape; ``format`` maps each code to its level. ``scale``
+       has the same rank, and each of its dimensions divides that of ``codes``:
        one element of ``scale`` covers one tile. ``(1, 1)`` is per tensor, ``(1, n)`` per
        output channel, ``(m // g, n)`` per group of ``g``.
     2. ``zero_point`` is None (symmetric) or an integer array shaped like ``scale``, so
        that the value 0.0 is always on the grid.
-    3. A code takes a whole byte or two in memory, unless it is packed: see
-       ``pack_codes``. The file packs them anyway.
+    3. A code takes one or two whole bytes in memory, unless it is packed (see
+       ``pack_codes``). A saved file always packs codes.
 
     Attributes:
-      codes: of the format's dtype and the dense shape, or ``PackedCodes`` of them.
-      scale: strictly positive; float32 (float64 for float64 weights), or what the scale
-        is stored as: a dtype of few bits, another ``QArray``.
+      codes: of the format's dtype and the dense shape, or ``PackedCodes`` thereof.
+      scale: strictly positive; float32 (float64 for float64 weights), a narrower float
+        dtype, or another ``QArray``.
       zero_point: None, or an integer array shaped like ``scale``.
-      format: what the codes mean (static).
+      format: number format of the codes (static).
       value_dtype: dtype of ``dense()`` (static).
     """
 
-    codes: Any  # jax.Array, mostly
-    scale: Any  # jax.Array, mostly
+    codes: Any  # jax.Array or PackedCodes
+    scale: Any  # Scales
     zero_point: jax.Array | None
     format: Format = dataclasses.field(metadata={"static": True})
     value_dtype: np.dtype = dataclasses.field(metadata={"static": True})
 
     def dense(self) -> jax.Array:
-        """``(levels - zero_point) * scale``."""
+        """Return ``(levels - zero_point) * scale``."""
         scale = scales_as_floats(self.scale, self.value_dtype)
         levels = self.format.decode(dense(self.codes), scale.dtype)
         return dequantize(levels, scale, self.zero_point, self.value_dtype)
 
     @property
     def bits(self) -> int:
-        """Nominal bits a code."""
+        """Nominal bits per code."""
         return int(self.format.bits)
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The non-zeros of an array, and one bit an element that says where they are."""
+"""Sparse leaves: the non-zeros of an array and a bitmask of their positions."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ._leaf import Leaf
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SparseArray(Leaf):
-    """A sparse array: a bitmask and the values under it, in row-major order.
+    """Store a sparse array as a bitmask and its non-zero values, in row-major order.
 
     Invariants:
 
-    1. ``bitmask`` holds one bit an element, most significant bit first, padded with
+    1. ``bitmask`` holds one bit per element, most significant bit first, padded with
        zeros to whole bytes. Exactly ``len(values)`` bits are set.
-    2. ``values`` holds the elements at the set bits. A bit is set where the element
-       is not zero, so ``dense()`` restores the array (a negative zero becomes zero).
+    2. ``values`` holds the elements at the set bits. A bit is set if the element is not
+       zero, so ``dense()`` restores the array (a negative zero becomes zero).
 
-    It takes ``nnz * itemsize + size / 8`` bytes: below dense from 1/32 sparsity on for
-    float32. It saves memory and is no speed claim: ``dense()`` rebuilds the array.
+    It takes ``nnz * itemsize + size / 8`` bytes: for float32, less than dense from 1/32
+    sparsity on. It saves memory but not time: ``dense()`` rebuilds the array.
 
     Attributes:
       values: ``(nnz,)``.
@@ -42,32 +42,35 @@ class SparseArray(Leaf):
 
     @classmethod
     def from_dense(cls, array: jax.Array) -> SparseArray:
-        """Keep the non-zeros of a concrete array.
+        """Compress a concrete array to its non-zeros.
 
         Args:
-          array: of any shape and dtype, not traced: the number of non-zeros decides
-            the shape of the result.
+          array: array of any shape and dtype. It must not be traced, because the number
+            of non-zeros determines the shape of the result.
+
+        Raises:
+          TypeError: if the array is traced.
         """
         if isinstance(array, Tracer):
             raise TypeError(
-                "SparseArray.from_dense needs a concrete array: the number of non-zeros "
-                "is a shape. Call it outside jit."
+                "SparseArray.from_dense needs a concrete array, because the number of "
+                "non-zeros is a shape. Call it outside jit."
             )
         flat = np.asarray(array).ravel()
-        kept = flat != 0
+        nonzero = flat != 0
         return cls(
-            values=jnp.asarray(flat[kept]),
-            bitmask=jnp.asarray(np.packbits(kept)),
+            values=jnp.asarray(flat[nonzero]),
+            bitmask=jnp.asarray(np.packbits(nonzero)),
             dense_shape=tuple(array.shape),
         )
 
     def dense(self) -> jax.Array:
-        """Put the values back where the bits are set, zeros elsewhere."""
+        """Rebuild the array: values where the bits are set, zeros elsewhere."""
         if self.values.size == 0:
             return jnp.zeros(self.dense_shape, self.values.dtype)
-        kept = jnp.unpackbits(self.bitmask, count=self.size).astype(bool)
-        index = jnp.maximum(jnp.cumsum(kept) - 1, 0)
-        flat = jnp.where(kept, self.values[index], jnp.zeros((), self.values.dtype))
+        is_set = jnp.unpackbits(self.bitmask, count=self.size).astype(bool)
+        index = jnp.maximum(jnp.cumsum(is_set) - 1, 0)
+        flat = jnp.where(is_set, self.values[index], jnp.zeros((), self.values.dtype))
         return flat.reshape(self.dense_shape)
 
     @property
@@ -82,14 +85,14 @@ class SparseArray(Leaf):
 
 
 def sparsify(tree: Any, where: Where = is_weight) -> Any:
-    """Turn the selected dense leaves into ``SparseArray`` leaves, where that is smaller.
+    """Convert pruned leaves to ``SparseArray`` leaves where that saves memory.
 
     Args:
       tree: a concrete pytree, for instance ``pruner.finalize(params, state)``.
       where: a glob on the path, a ``(path, leaf) -> bool``, or a bool tree.
 
     Returns:
-      The tree; leaves too dense to gain from it stay as they are.
+      The tree; leaves that are too dense to gain from it are unchanged.
 
     Raises:
       ValueError: if ``where`` selects nothing.
@@ -104,8 +107,8 @@ def sparsify(tree: Any, where: Where = is_weight) -> Any:
 
     def convert(leaf: jax.Array) -> jax.Array | SparseArray:
         sparse = SparseArray.from_dense(leaf)
-        smaller = sparse.values.nbytes + sparse.bitmask.nbytes < leaf.nbytes
-        return sparse if smaller else leaf
+        is_smaller = sparse.values.nbytes + sparse.bitmask.nbytes < leaf.nbytes
+        return sparse if is_smaller else leaf
 
     selection = select(tree, where)
     return selection.put(jax.tree.map(convert, selection.tree))

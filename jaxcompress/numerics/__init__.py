@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exact numerics that the techniques share: straight-through values, ranks, tiles."""
+"""Shared exact numerics: straight-through values, k smallest, tiles, Hessians."""
 
 from ._hessian import (
     EXACT,

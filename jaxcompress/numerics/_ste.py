@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values forward, the identity backward."""
+"""The straight-through estimator."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from jax import lax
 
 
 def ste(x: jax.Array, value: jax.Array, inside: jax.Array | None = None) -> jax.Array:
-    """``value`` forward, bit for bit; the identity of ``x`` backward.
+    """Return ``value`` in the forward pass, bit for bit, and pass the gradient to ``x``.
 
-    Written as ``value + (x - x)`` with stopped gradients and not as ``x + (value - x)``,
-    whose rounding turns the 16 values of a 4-bit grid into a few more. It is made of
-    ordinary operations, so forward mode and second derivatives pass through it.
+    It computes ``value + (x - x)`` with stopped gradients. The usual ``x + (value - x)``
+    rounds, which turns the 16 values of a 4-bit grid into a few more. It uses ordinary
+    operations, so forward mode and second derivatives work.
 
     Args:
-      x: float array, what the gradient goes to.
-      value: array of the same shape and dtype, what the forward pass sees.
-      inside: bool array; where it is False the gradient is zero. None: everywhere True.
+      x: float array that receives the gradient.
+      value: array of the same shape and dtype, the result of the forward pass.
+      inside: bool array; the gradient is zero where it is False. None means True
+        everywhere.
 
     References:
       Bengio et al., 2013, https://arxiv.org/abs/1308.3432

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One value for each tile of an array, and back."""
+"""Reduce an array to one value per tile, and broadcast back."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 
 def expand_tiles(tiles: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """Broadcast one value a tile to the whole array.
+    """Broadcast one value per tile to the whole array.
 
     Args:
       tiles: array of the rank of ``shape``; each dimension divides that of ``shape``.
@@ -23,9 +23,9 @@ def expand_tiles(tiles: jax.Array, shape: Sequence[int]) -> jax.Array:
       [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
     """
     split, spread = [], []
-    for have, want in zip(tiles.shape, shape, strict=True):
-        split += [have, 1]
-        spread += [have, want // have if have else 1]
+    for count, size in zip(tiles.shape, shape, strict=True):
+        split += [count, 1]
+        spread += [count, size // count if count else 1]
     return jnp.broadcast_to(tiles.reshape(split), spread).reshape(shape)
 
 
@@ -34,12 +34,12 @@ def reduce_tiles(
     x: jax.Array,
     tiles: Sequence[int],
 ) -> jax.Array:
-    """One value for each tile of an array.
+    """Reduce each tile of an array to one value.
 
     Args:
       reduce: ``(array, axes) -> array`` without these axes, such as ``jnp.max``.
       x: array whose dimensions are multiples of ``tiles``.
-      tiles: how many tiles there are along each axis.
+      tiles: number of tiles along each axis.
 
     Returns:
       Array of shape ``tiles``.
@@ -51,23 +51,23 @@ def reduce_tiles(
     """
     split: list[int] = []
     axes: list[int] = []
-    for have, want in zip(tiles, x.shape, strict=True):
-        # Only what is divided gets two axes: XLA for CPU is slow at reductions between
+    for count, size in zip(tiles, x.shape, strict=True):
+        # Only divided axes are split in two: XLA for CPU is slow at reductions between
         # axes of length 1.
-        if have not in (1, want):
-            split.append(have)
-        if have != want:
+        if count not in (1, size):
+            split.append(count)
+        if count != size:
             axes.append(len(split))
-        split.append(want // have if have not in (1, want) else want)
+        split.append(size // count if count not in (1, size) else size)
     return reduce(x.reshape(split), tuple(axes)).reshape(tuple(tiles))
 
 
 def tiles_as_rows(x: jax.Array, tiles: Sequence[int]) -> jax.Array:
-    """The elements of every tile, as one row each.
+    """Reshape an array so that each tile becomes one row.
 
     Args:
       x: array whose dimensions are multiples of ``tiles``.
-      tiles: how many tiles there are along each axis.
+      tiles: number of tiles along each axis.
 
     Returns:
       Array (number of tiles, elements of a tile), tiles in the order of the axes.
@@ -78,7 +78,7 @@ def tiles_as_rows(x: jax.Array, tiles: Sequence[int]) -> jax.Array:
       [[1.0, 2.0], [5.0, 3.0]]
     """
     split: list[int] = []
-    for have, want in zip(tiles, x.shape, strict=True):
-        split += [have, want // have if have else 1]
+    for count, size in zip(tiles, x.shape, strict=True):
+        split += [count, size // count if count else 1]
     order = [*range(0, len(split), 2), *range(1, len(split), 2)]
     return x.reshape(split).transpose(order).reshape(math.prod(tiles), -1)

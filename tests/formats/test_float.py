@@ -127,7 +127,9 @@ def test_the_range_has_half_a_step_of_slack():
     "name", ["float32", "float64", "int8", "banana", "uint4", "float8_e8m0fnu", ""]
 )
 def test_what_is_no_float_of_few_bits_is_refused(name):
-    with pytest.raises(ValueError, match="no float of 4, 6, 8 or 16 bits"):
+    with pytest.raises(
+        ValueError, match="must be a float dtype of ml_dtypes with 4, 6, 8 or 16 bits"
+    ):
         formats.Float(name)
 
 

@@ -69,15 +69,15 @@ def test_no_codes_at_all(shape):
 @pytest.mark.parametrize(
     ("codes", "bits", "message"),
     [
-        (jnp.array([8], jnp.int8), 4, "from 8 to 8 do not fit in 4 bits"),
-        (jnp.array([-9, 0], jnp.int8), 4, "do not fit"),
-        (jnp.array([4], jnp.uint8), 2, "do not fit"),
-        (jnp.array([-1, 0, 1], jnp.int8), 1, "a sign has no zero"),
-        (jnp.array([0], jnp.int8), 3, "3 bits of int8 cannot be packed"),
-        (jnp.array([0], jnp.int8), 8, "cannot be packed"),
-        (jnp.array([0], jnp.int16), 4, "4 bits of int16 cannot be packed"),
-        (jnp.array([0.0]), 4, "float32 cannot be packed"),
-        (jnp.array(1, jnp.int8), 4, "scalar"),
+        (jnp.array([8], jnp.int8), 4, "must fit in 4 bits.*got codes from 8 to 8"),
+        (jnp.array([-9, 0], jnp.int8), 4, "must fit in 4 bits"),
+        (jnp.array([4], jnp.uint8), 2, "must fit in 2 bits"),
+        (jnp.array([-1, 0, 1], jnp.int8), 1, "-1 or 1 for one bit of int8"),
+        (jnp.array([0], jnp.int8), 3, "1, 2 or 4 bits .* got bits=3 and int8"),
+        (jnp.array([0], jnp.int8), 8, "got bits=8 and int8"),
+        (jnp.array([0], jnp.int16), 4, "got bits=4 and int16"),
+        (jnp.array([0.0]), 4, "got bits=4 and float32"),
+        (jnp.array(1, jnp.int8), 4, "rank 1 or more, got a scalar"),
     ],
 )
 def test_codes_that_cannot_be_packed_are_refused(codes, bits, message):
