@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Low rank: a matrix as the product of two thin ones, by truncated SVD."""
+"""Low-rank factorization of weights by truncated SVD."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .leaves import LowRank
 
 
 class LowRankState(NamedTuple):
-    """State of low rank."""
+    """State of ``low_rank``."""
 
     count: jax.Array  # int32 []: updates so far
-    bases: PyTree  # (*rows, rank) a leaf, orthonormal columns; None: left dense
+    bases: PyTree  # (*rows, rank) per leaf, orthonormal columns; None if left dense
 
 
 def low_rank(
@@ -34,29 +34,31 @@ def low_rank(
     every: int = 100,
     where: Where = is_weight,
 ) -> Compressor:
-    """Project weights onto their leading singular directions.
+    """Train weights to low rank, by projecting them onto leading singular vectors.
 
-    The view is ``u @ (u.T @ w)``, where ``u`` holds the leading left singular vectors,
-    refreshed by an SVD every few updates. It is linear in ``w``, so its gradient is exact.
-    ``finalize`` gives ``LowRank`` leaves.
+    The view is ``u @ (u.T @ w)``, where ``u`` holds the leading left singular vectors. An
+    SVD refreshes ``u`` every few updates. The view is linear in ``w``, so its gradient is
+    exact. ``finalize`` returns ``LowRank`` leaves.
 
     Args:
-      rank: of the product; or
-      energy: the smallest rank that keeps this fraction of the sum of squares, in (0, 1],
-        leaf by leaf. It decides shapes, so ``init`` then needs concrete parameters.
-      split: how many leading axes make the rows of the matrix: 1 for a dense kernel, 3
-        for a Flax convolution.
+      rank: rank of the product. Pass either ``rank`` or ``energy``.
+      energy: fraction of the sum of squares to keep, in (0, 1]; each leaf gets the
+        smallest rank that does. It determines shapes, so ``init`` needs concrete
+        parameters.
+      split: number of leading axes that form the rows of the matrix: 1 for a dense
+        kernel, 3 for a Flax convolution.
       every: updates between two SVDs.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      ValueError: unless exactly one of ``rank`` and ``energy`` is given; and in ``init``,
-        if ``where`` selects nothing, the split is ambiguous, or a given rank would make a
-        leaf larger.
+      ValueError: unless exactly one of ``rank`` and ``energy`` is set; in ``init``, if
+        ``where`` selects nothing, the split is ambiguous, or ``rank`` would not make a
+        leaf smaller.
+      TypeError: in ``init``, if ``energy`` is set and the parameters are traced.
 
     Warns:
-      UserWarning: names leaves that ``energy`` leaves dense, since two factors of the
-        rank they need would be larger.
+      UserWarning: for leaves that stay dense, because two factors of the rank that
+        ``energy`` requires would not be smaller.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -69,16 +71,16 @@ def low_rank(
       Denton et al., 2014, https://arxiv.org/abs/1404.0736
     """
     if (rank is None) == (energy is None):
-        raise ValueError("low_rank takes either rank= or energy=.")
+        raise ValueError("low_rank needs either rank= or energy=, got both or neither.")
     if rank is not None and rank < 1:
-        raise ValueError(f"rank={rank} is below 1.")
+        raise ValueError(f"rank must be at least 1, got {rank}.")
     if energy is not None and not 0 < energy <= 1:
-        raise ValueError(f"energy={energy} is outside (0, 1].")
+        raise ValueError(f"energy must be in (0, 1], got {energy}.")
 
     def init(params: PyTree) -> LowRankState:
         def basis(path: str, leaf: jax.Array) -> jax.Array | None:
-            chosen = _rank(path, leaf, split, rank, energy)
-            return None if chosen is None else _basis(leaf, split, chosen)
+            leaf_rank = _rank(path, leaf, split, rank, energy)
+            return None if leaf_rank is None else _basis(leaf, split, leaf_rank)
 
         bases = map_with_path(basis, params)
         return LowRankState(jnp.zeros((), jnp.int32), bases)
@@ -87,8 +89,8 @@ def low_rank(
         def view(leaf: jax.Array, basis: jax.Array | None) -> jax.Array:
             if basis is None:
                 return leaf
-            # The SVD gathers, so the basis is on every device; adding a zero made of the
-            # leaf brings the product back to where the leaf is.
+            # The SVD gathers, so the basis is on every device. Adding a zero computed from
+            # the leaf gives the product the sharding of the leaf.
             return _factors(leaf, basis).dense() + (leaf - leaf)
 
         return _map(view, params, state.bases)
@@ -128,10 +130,11 @@ def factorize(
     split: int = 1,
     where: Where = is_weight,
 ) -> PyTree:
-    """Replace weights by ``LowRank`` leaves, whose factors are leaves to train.
+    """Replace weights by trainable low-rank factors, once, by a truncated SVD.
 
-    The factors have paths of their own (``Dense_0/kernel/left``), so that they can be
-    trained, pruned and quantized; ``dense`` inside the loss multiplies them out.
+    Each weight becomes a ``LowRank`` leaf. Its factors have their own paths
+    (``Dense_0/kernel/left``), so they can be trained, pruned and quantized. Call ``dense``
+    inside the loss to multiply them.
 
     Args:
       params: concrete parameters.
@@ -154,7 +157,7 @@ def factorize(
 
 
 def _map(fn: Any, params: PyTree, bases: PyTree) -> PyTree:
-    """``jax.tree.map`` over leaves whose partner may be None."""
+    """Map over leaves and bases, where a basis may be None."""
     leaves, treedef = jax.tree.flatten(params)
     partners = treedef.flatten_up_to(bases)
     pairs = zip(leaves, partners, strict=True)
@@ -173,7 +176,7 @@ def _factors(leaf: jax.Array, basis: jax.Array) -> LowRank:
 
 
 def _basis(leaf: jax.Array, split: int, rank: int) -> jax.Array:
-    """The leading left singular vectors, shaped ``(*rows, rank)``."""
+    """Return the leading left singular vectors, shaped ``(*rows, rank)``."""
     wide = lax.stop_gradient(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32))
     left = jnp.linalg.svd(_matrix(wide, split), full_matrices=False)[0]
     return left[:, :rank].reshape(*leaf.shape[:split], rank).astype(leaf.dtype)
@@ -184,32 +187,36 @@ def _rank(
 ) -> int | None:
     if leaf.ndim > 2 and split == 1:
         raise ValueError(
-            f"{path!r} has shape {tuple(leaf.shape)}: pass split=, the number of leading "
-            "axes that make the rows (3 for a Flax convolution)."
+            f"{path!r} has shape {tuple(leaf.shape)}, so its rows are ambiguous: pass "
+            "split=, the number of leading axes that form the rows (3 for a Flax "
+            "convolution)."
         )
     if not 0 < split < leaf.ndim:
-        raise ValueError(f"{path!r} has rank {leaf.ndim}: split={split} is no split.")
+        raise ValueError(
+            f"split must be between 1 and ndim - 1 = {leaf.ndim - 1} for {path!r}, got "
+            f"{split}."
+        )
     rows, columns = _matrix(leaf, split).shape
     if rank is not None:
         if rank * (rows + columns) >= rows * columns:
             raise ValueError(
-                f"{path!r} is a {rows} x {columns} matrix: factors of rank {rank} are no "
-                f"smaller. Take a rank below {rows * columns / (rows + columns):g}, or "
-                "leave this leaf out with `where=`."
+                f"rank must be below {rows * columns / (rows + columns):g} to make the "
+                f"{rows} x {columns} matrix {path!r} smaller, got {rank}. Use a smaller "
+                "rank, or leave this leaf out with `where=`."
             )
         return rank
     if isinstance(leaf, Tracer):
         raise TypeError(
-            "low_rank(energy=...) chooses shapes by values: call init outside jit, or "
-            "pass rank=."
+            "low_rank(energy=...) needs concrete values, because they determine shapes: "
+            "call init outside jit, or pass rank=."
         )
     squares = np.linalg.svd(np.asarray(_matrix(leaf, split), np.float64))[1] ** 2
-    kept = np.cumsum(squares) >= energy * squares.sum() * (1 - 1e-12)
-    needed = int(np.argmax(kept)) + 1
+    is_enough = np.cumsum(squares) >= energy * squares.sum() * (1 - 1e-12)
+    needed = int(np.argmax(is_enough)) + 1
     if needed * (rows + columns) >= rows * columns:
         warnings.warn(
-            f"{path!r} stays dense: {energy:g} of its energy needs rank {needed}, whose "
-            f"factors are no smaller than {rows} x {columns}.",
+            f"{path!r} stays dense: {energy:g} of its energy needs rank {needed}, and "
+            f"factors of that rank are not smaller than the {rows} x {columns} matrix.",
             stacklevel=2,
         )
         return None

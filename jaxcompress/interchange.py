@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Quantized arrays of other libraries: to and from qwix's."""
+"""Convert quantized arrays to and from other libraries: qwix."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from .formats import E2M1, E4M3, E5M2, NF4, Format, Int
 from .leaves import QArray, dense, scales_as_floats
 
-# qwix's logical types by name, and the dtypes it holds their codes in. Its integers use
-# the whole range of two's complement, with a zero point in it where they are asymmetric.
+# qwix's logical types by name, and the dtypes of their codes. Its integers use the full
+# range of two's complement; asymmetric ones have a zero point within that range.
 _FORMATS: dict[str, tuple[Format, str]] = {
     **{
         f"int{b}": (Int(b, narrow=False), f"int{4 if b < 5 else 8}")
@@ -27,18 +27,18 @@ _FORMATS: dict[str, tuple[Format, str]] = {
 
 
 def to_qwix(leaf: QArray) -> Any:
-    """A quantized leaf as a ``qwix.QArray`` of the same values.
+    """Convert a quantized leaf to a ``qwix.QArray`` with the same values.
 
     Args:
-      leaf: of integers of 2 to 8 bits, NF4, E4M3, E5M2 or E2M1.
+      leaf: leaf with integers of 2 to 8 bits, NF4, E4M3, E5M2 or E2M1.
 
     Returns:
-      A ``qwix.QArray``. It has the dtype of its scales, so a bfloat16 leaf comes out as
+      A ``qwix.QArray``. Its dtype is that of its scales, so a bfloat16 leaf becomes
       float32.
 
     Raises:
-      ImportError: without qwix.
-      TypeError: for a format that qwix does not have.
+      ImportError: if qwix is not installed.
+      TypeError: if qwix does not support the format.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -52,11 +52,12 @@ def to_qwix(leaf: QArray) -> Any:
     name = next((n for n, (f, _) in _FORMATS.items() if _same_codes(fmt, f)), None)
     if name is None:
         raise TypeError(
-            f"qwix has no {fmt}; it has {', '.join(_FORMATS)}. Give it `dense(leaf)`."
+            f"leaf must have a format of qwix ({', '.join(_FORMATS)}), got {fmt}. Pass "
+            "`dense(leaf)` to qwix instead."
         )
     if zero_point is not None:
         codes, zero_point = (
-            _shifted(x, -(2 ** (leaf.bits - 1))) for x in (codes, zero_point)
+            _shift(x, -(2 ** (leaf.bits - 1))) for x in (codes, zero_point)
         )
     if fmt == E2M1:
         codes = fmt.decode(codes, jnp.float32)
@@ -70,13 +71,13 @@ def to_qwix(leaf: QArray) -> Any:
 
 
 def from_qwix(array: Any) -> QArray:
-    """A ``qwix.QArray`` as a leaf of the same values, which ``save`` can write.
+    """Convert a ``qwix.QArray`` to a leaf with the same values, for example to save it.
 
     Args:
       array: a ``qwix.QArray``.
 
     Raises:
-      TypeError: for another object, or a type that is not known here.
+      TypeError: if it is not a ``qwix.QArray``, or its type is not supported.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -86,18 +87,18 @@ def from_qwix(array: Any) -> QArray:
       True
     """
     if not all(hasattr(array, n) for n in ("qvalue", "scale", "zero_point", "qtype")):
-        raise TypeError(f"a {type(array).__name__} is no qwix.QArray.")
+        raise TypeError(f"array must be a qwix.QArray, got a {type(array).__name__}.")
     name = array.qtype if isinstance(array.qtype, str) else np.dtype(array.qtype).name
     if name not in _FORMATS:
         raise TypeError(
-            f"the type {name!r} of qwix is not known ({', '.join(_FORMATS)})."
+            f"the qwix type must be one of {', '.join(_FORMATS)}; got {name!r}."
         )
     fmt, _ = _FORMATS[name]
     codes, zero_point = array.qvalue, array.zero_point
     if zero_point is not None:
         bits = int(fmt.bits)
         fmt = Int(bits, symmetric=False)
-        codes, zero_point = (_shifted(x, 2 ** (bits - 1)) for x in (codes, zero_point))
+        codes, zero_point = (_shift(x, 2 ** (bits - 1)) for x in (codes, zero_point))
     elif fmt == E2M1:
         codes = fmt.encode(codes.astype(jnp.float32))
     return QArray(
@@ -109,13 +110,13 @@ def from_qwix(array: Any) -> QArray:
     )
 
 
-def _shifted(codes: jax.Array, by: int) -> jax.Array:
+def _shift(codes: jax.Array, by: int) -> jax.Array:
     return codes.astype(jnp.int32) + by
 
 
 def _same_codes(a: Format, b: Format) -> bool:
     if isinstance(a, Int) and isinstance(b, Int):
-        # A narrow range is a part of the whole one; a zero point is the array's business.
+        # A narrow range is part of the full one; the array holds any zero point.
         return bool(a.bits == b.bits) and not a.binary
     return a == b
 
@@ -125,6 +126,6 @@ def _qwix() -> Any:
         import qwix
     except ImportError as error:
         raise ImportError(
-            "qwix is not installed; it comes with `pip install jaxcompress[qwix]`."
+            "qwix is not installed; run `pip install jaxcompress[qwix]`."
         ) from error
     return qwix

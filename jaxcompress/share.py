@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weight sharing: every weight of a leaf is one of a few values, found by k-means."""
+"""Weight sharing: k-means clustering of the weights of each leaf."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ class ShareState(NamedTuple):
     """State of weight sharing."""
 
     count: jax.Array  # int32 []: updates so far
-    centroids: PyTree  # (clusters,) a leaf, sorted, of the leaf's dtype
+    centroids: PyTree  # (clusters,) per leaf, sorted, of the leaf's dtype
 
 
 def share(
     clusters: int, *, keep_zero: bool = True, every: int = 1, iterations: int = 20
 ) -> Compressor:
-    """Replace every weight by the nearest of ``clusters`` shared values, in every leaf.
+    """Cluster the weights of every leaf; ``weight_sharing`` adds a selection of leaves.
 
     See ``weight_sharing`` for the arguments.
     """
     if not 2 <= clusters <= 65536:
-        raise ValueError(f"clusters={clusters}: 2 to 65536 values can be shared.")
+        raise ValueError(f"clusters must be 2 to 65536 values, got {clusters}.")
     if every < 1:
-        raise ValueError(f"every={every}: centroids move every 1 or more updates.")
+        raise ValueError(f"every must be at least 1 update, got {every}.")
 
     def init(params: PyTree) -> ShareState:
         def fit(leaf: jax.Array) -> jax.Array:
@@ -80,22 +80,23 @@ def weight_sharing(
     iterations: int = 20,
     where: Where = is_weight,
 ) -> Compressor:
-    """Share values: each weight becomes the nearest centroid of its leaf.
+    """Cluster weights with k-means: each weight becomes the nearest centroid of its leaf.
 
-    Centroids are found by k-means in ``init``; in training, gradients pass straight
-    through to the weights and ``update`` moves each centroid to the mean of its weights.
-    ``finalize`` gives ``Codebook`` leaves.
+    ``init`` finds the centroids. In training, gradients pass straight through to the
+    weights, and ``update`` moves each centroid to the mean of its weights. ``finalize``
+    returns ``Codebook`` leaves.
 
     Args:
-      clusters: values a leaf, 2 to 65536; ``2**b`` cost b bits a weight.
-      keep_zero: pin one centroid to exactly zero, so that pruned weights stay zero.
+      clusters: number of values per leaf, 2 to 65536; ``2**b`` values cost b bits per
+        weight.
+      keep_zero: True pins one centroid to exactly zero, so pruned weights stay zero.
       every: updates between two moves of the centroids.
-      iterations: of k-means in ``init``.
+      iterations: iterations of k-means in ``init``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      ValueError: for unsupported ``clusters`` or ``every``; and in ``init``, if
-        ``where`` selects nothing.
+      ValueError: if ``clusters`` or ``every`` is out of range; in ``init``, if ``where``
+        selects nothing.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -120,35 +121,35 @@ def _k_means(
 
 
 def _spread(leaf: jax.Array, clusters: int, keep_zero: bool) -> jax.Array:
-    """Evenly spaced over the range: it keeps the rare large weights, which matter most."""
+    """Space centroids evenly over the range, which keeps rare, important large weights."""
     low, high = leaf.min(), leaf.max()
     centroids = low + (high - low) * jnp.linspace(0, 1, clusters, dtype=leaf.dtype)
     return _pin_zero(centroids) if keep_zero else centroids
 
 
 def _pin_zero(centroids: jax.Array) -> jax.Array:
-    """Set the centroid nearest to zero to exactly zero; the order is kept."""
+    """Set the centroid nearest to zero to exactly zero; the order stays."""
     nearest = jnp.argmin(jnp.abs(centroids))
     return centroids.at[nearest].set(0)
 
 
 def _nearest(leaf: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Index of the nearest centroid; a sum of comparisons, which fuses."""
+    """Return the index of the nearest centroid, by a sum of comparisons that XLA fuses."""
     leaf = lax.stop_gradient(leaf)
-    middles = (centroids[1:] + centroids[:-1]) / 2
-    # Zero goes to an exact zero even where rounding has put a middle on top of it.
-    index = jnp.searchsorted(middles, leaf, method="compare_all")
+    midpoints = (centroids[1:] + centroids[:-1]) / 2
+    # A weight equal to a centroid (zero!) gets it, even if rounding put a midpoint there.
+    index = jnp.searchsorted(midpoints, leaf, method="compare_all")
     exact = jnp.searchsorted(centroids, leaf, method="compare_all")
     exact = jnp.minimum(exact, len(centroids) - 1)
     return jnp.where(centroids[exact] == leaf, exact, index)
 
 
 def _lloyd(leaf: jax.Array, centroids: jax.Array, keep_zero: bool) -> jax.Array:
-    """Each centroid to the mean of its weights; an empty one stays where it is."""
+    """Move each centroid to the mean of its weights; empty centroids stay."""
     index, size = _nearest(leaf, centroids).ravel(), len(centroids)
     wide = leaf.ravel().astype(jnp.promote_types(leaf.dtype, jnp.float32))
     total = jax.ops.segment_sum(wide, index, size)
-    number = jax.ops.segment_sum(jnp.ones_like(wide), index, size)
-    mean = (total / jnp.maximum(number, 1)).astype(leaf.dtype)
-    moved = jnp.sort(jnp.where(number > 0, mean, centroids))
+    counts = jax.ops.segment_sum(jnp.ones_like(wide), index, size)
+    mean = (total / jnp.maximum(counts, 1)).astype(leaf.dtype)
+    moved = jnp.sort(jnp.where(counts > 0, mean, centroids))
     return _pin_zero(moved) if keep_zero else moved

@@ -42,8 +42,8 @@ for name in ("int8", "int4", "int3", "nf4", "float8_e4m3fn"):
 theirs = qwix.quantize(w, "int8", calibration_method="minmax")
 np.testing.assert_allclose(from_qwix(theirs).dense(), qwix.dequantize(theirs), rtol=1e-6)
 for bad, message in (
-    (lambda: to_qwix(to_qarray(w, Int(1))), "qwix has no Int"),
-    (lambda: from_qwix(w), "is no qwix.QArray"),
+    (lambda: to_qwix(to_qarray(w, Int(1))), "leaf must have a format of qwix"),
+    (lambda: from_qwix(w), "must be a qwix.QArray, got"),
 ):
     try:
         bad()

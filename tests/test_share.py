@@ -84,10 +84,10 @@ def test_large_codebooks_take_two_bytes_a_code():
 
 @pytest.mark.parametrize("clusters", [1, 65537])
 def test_bad_clusters(clusters):
-    with pytest.raises(ValueError, match="2 to 65536 values"):
+    with pytest.raises(ValueError, match="clusters must be 2 to 65536 values"):
         jc.weight_sharing(clusters)
 
 
 def test_bad_every():
-    with pytest.raises(ValueError, match="every=0"):
+    with pytest.raises(ValueError, match="every must be at least 1 update, got 0"):
         jc.weight_sharing(4, every=0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The artifact: a tree of parameters as one small file, and back, bit for bit."""
+"""Save and load a tree of parameters as one small file, bit for bit."""
 
 from ._errors import ArtifactError
 from ._file import Contents, inspect, load, save

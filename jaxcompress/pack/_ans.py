@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entropy coding: asymmetric numeral systems, by the `constriction` library.
+"""Entropy coding with asymmetric numeral systems, by the `constriction` library.
 
-The models are integer counts, which the payload carries; the decoder rebuilds the same
-model from the same integers.
+The payload carries integer counts; encoder and decoder build the same model from them.
 
 References:
   Duda, 2013, https://arxiv.org/abs/1311.2540; Bamler, 2022,
@@ -18,18 +17,19 @@ import numpy as np
 
 from ._payload import CorruptPayload
 
-# The coder works on int32; in parts, so that a byte array needs no fourfold copy.
+# The coder needs int32; coding in parts avoids a fourfold copy of a byte array.
 _PART = 1 << 20
 
 
 def encode(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
-    """Encode runs of symbols, each with the model that its own counts make.
+    """Encode runs of symbols, each with a model made from its own counts.
 
     Args:
-      runs: pairs of flat integer symbols in ``[0, k)`` and of how often each occurs.
+      runs: pairs ``(symbols, counts)``: flat integers in ``[0, k)``, and how often each
+        symbol occurs.
     """
     coder = _constriction().stream.stack.AnsCoder()
-    # A stack: what is encoded last is decoded first.
+    # The coder is a stack: the last symbol encoded is decoded first.
     for symbols, counts in reversed(runs):
         if np.count_nonzero(counts) > 1:
             model = _model(counts)
@@ -40,7 +40,7 @@ def encode(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
 
 
 class Decoder:
-    """Gives back, run by run, what ``encode`` was given."""
+    """Decode the runs of ``encode``, one by one."""
 
     def __init__(self, data: bytes) -> None:
         words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
@@ -50,7 +50,7 @@ class Decoder:
             raise CorruptPayload("the entropy-coded stream is damaged") from error
 
     def decode(self, counts: np.ndarray) -> Iterator[np.ndarray]:
-        """The next run in parts; the counts add up to its length."""
+        """Yield the next run in parts; the counts sum to its length."""
         total = int(counts.sum())
         if np.count_nonzero(counts) > 1:
             model = _model(counts)
@@ -61,7 +61,7 @@ class Decoder:
                 yield np.full(stop - start, np.argmax(counts), np.int32)
 
     def finish(self) -> None:
-        """Check that the stream is used up."""
+        """Check that nothing is left in the stream."""
         if not self._coder.is_empty():
             raise CorruptPayload("the entropy-coded stream is longer than its array")
 
@@ -71,19 +71,19 @@ def _parts(size: int) -> Iterator[tuple[int, int]]:
 
 
 def _model(counts: np.ndarray) -> Any:
-    # `perfect=True` would search for a better rounding: slow, and below 0.01 % here.
+    # `perfect=True` searches for a better rounding: slow, and gains below 0.01 % here.
     return _constriction().stream.model.Categorical(
         counts.astype(np.float64), perfect=False
     )
 
 
 def _constriction() -> Any:
-    # Imported here, so that importing jaxcompress stays fast.
+    # Imported here to keep `import jaxcompress` fast.
     try:
         import constriction
     except ImportError as error:
         raise ImportError(
             "packing needs `constriction`, a dependency of jaxcompress that is not "
-            "installed here; run: pip install 'constriction>=0.5,<0.6'"
+            "installed; run: pip install 'constriction>=0.5,<0.6'"
         ) from error
     return constriction

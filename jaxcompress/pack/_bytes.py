@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec ``bytes``: the first bytes of all elements, then the second ones, and so on.
+"""The codec ``bytes``: first bytes of all elements, then all second bytes, and so on.
 
-Made for floats, whose exponents repeat while their fractions do not: each plane of bytes
-gets the codec that is smallest for it.
+It is made for floats, whose exponents repeat while their fractions do not. Each plane of
+bytes is coded with the codec that makes it smallest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ._payload import Reader
 
 
 def encode(patterns: np.ndarray) -> bytes | None:
-    """One plane a byte, most significant first; None for elements of one byte."""
+    """Encode one plane per byte, most significant first; None for 1-byte elements."""
     width = patterns.dtype.itemsize
     if width == 1 or patterns.size == 0:
         return None
@@ -25,7 +25,7 @@ def encode(patterns: np.ndarray) -> bytes | None:
 
 
 def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Inverse of ``encode``."""
+    """Invert ``encode``."""
     reader, patterns = Reader(data), np.zeros(shape, dtype)
     for i in reversed(range(dtype.itemsize)):
         plane = _nested.read(reader, shape, np.dtype(np.uint8), _nested.PLAIN)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codecs by name, and the choice between them: the smallest wins.
+"""The codecs by name, and the choice of the smallest result.
 
 A codec is a pair of pure functions between an array of unsigned bit patterns and bytes.
-Working on bit patterns, it cannot lose the sign of a zero or the payload of a NaN.
+Bit patterns preserve the sign of a zero and the payload of a NaN.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from . import _bytes, _packed, _raw, _sparse, _symbols
 from ._nested import Codec
 from ._payload import CorruptPayload, Unsupported
 
-# In order of preference where two are equally small: the simplest first.
+# On ties the first wins: the simplest codecs come first.
 CODECS = {
     "raw": Codec(_raw.encode, _raw.decode),
     "packed": Codec(_packed.encode, _packed.decode),
@@ -28,7 +28,7 @@ CODECS = {
 _PATTERNS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
 
-# The dtypes of JAX whose elements are 1, 2, 4 or 8 bytes in memory, by name.
+# JAX dtypes whose elements take 1, 2, 4 or 8 bytes in memory, by name.
 _DTYPES = {
     dtype.name: dtype
     for dtype in map(
@@ -46,25 +46,27 @@ _DTYPES = {
 
 
 def parse_dtype(name: Any) -> np.dtype:
-    """The dtype of this name.
+    """Return the dtype with this name.
 
     Raises:
-      ValueError: if it is none, or one that cannot be saved.
+      ValueError: if there is no such dtype, or it cannot be saved.
     """
     if not isinstance(name, str) or name not in _DTYPES:
-        raise ValueError(f"dtype {name!s} cannot be saved (can: {', '.join(_DTYPES)}).")
+        raise ValueError(
+            f"dtype {name!s} cannot be saved (supported: {', '.join(_DTYPES)})."
+        )
     return _DTYPES[name]
 
 
 def encode(array: np.ndarray) -> tuple[str, bytes]:
-    """Encode with every codec and keep the smallest.
+    """Encode with every codec and keep the smallest result.
 
     Returns:
       The name of the codec, and the payload.
     """
     if array.size == 0:
         return "raw", b""
-    # This also gives a scalar the one axis that codecs may count on.
+    # This also turns a scalar into a vector: codecs expect at least one axis.
     patterns = np.ascontiguousarray(array).view(_PATTERNS[array.dtype.itemsize])
     coded = {name: codec.encode(patterns) for name, codec in CODECS.items()}
     return min(
@@ -76,10 +78,10 @@ def encode(array: np.ndarray) -> tuple[str, bytes]:
 def decode(
     name: str, data: bytes, shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
-    """Inverse of ``encode``; bit for bit.
+    """Invert ``encode``, bit for bit.
 
     Raises:
-      CorruptPayload: if the payload is not one of this codec for this shape.
+      CorruptPayload: if the payload does not decode to this shape with this codec.
       Unsupported: if there is no such codec.
     """
     if name not in CODECS:
@@ -94,5 +96,5 @@ def decode(
     pattern = np.dtype(_PATTERNS[dtype.itemsize])
     patterns = CODECS[name].decode(data, shape or (1,), pattern)
     if dtype == np.bool_ and patterns.max() > 1:
-        raise CorruptPayload("a bool is neither 0 nor 1")
+        raise CorruptPayload("a bool must be 0 or 1")
     return patterns.view(dtype).reshape(shape)

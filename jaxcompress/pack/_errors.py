@@ -5,7 +5,9 @@ from __future__ import annotations
 
 
 class ArtifactError(ValueError):
-    """A file is no artifact, is damaged, or needs more than this version or limit allows.
+    """The error of ``load`` and ``inspect`` for files that they cannot read.
 
-    The text names the file, the tensor where there is one, and the likely cause.
+    The file is not a jaxcompress file, is damaged, comes from a newer version or exceeds
+    ``max_bytes``. The message names the file, the tensor if there is one, and the likely
+    cause.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file: safetensors around the coded tensors, written atomically."""
+"""The file: coded tensors in a safetensors container, written atomically."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ _MAX_BYTES = 8 << 30
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> int:
-    """Write a tree of parameters to one file, every leaf with the codec that fits it best.
+    """Save a tree of parameters to one small file, each leaf with the best codec.
 
-    ``load(path)`` gives the same tree, bit for bit: values (the payload of a NaN and the
-    sign of a zero included), shapes, dtypes and static fields. Of each array only what
-    JAX calls a weak type is lost.
+    ``load(path)`` restores the same tree, bit for bit: values (including the payload of a
+    NaN and the sign of a zero), shapes, dtypes and static fields. Only JAX's weak types
+    are lost.
 
-    The file is a safetensors file, which any reader of that format opens: one tensor of
-    coded bytes a leaf, and the manifest as JSON in its metadata. It is written beside its
-    final place and moved there when complete, so a reader sees the old file or the new
-    one; equal trees give equal files.
+    The file is a safetensors file that any reader of that format opens: one tensor of
+    coded bytes per leaf, and a JSON manifest in its metadata. It is written under a
+    temporary name and moved into place when complete, so a reader sees either the old file
+    or the new one. Equal trees give equal files.
 
     Args:
-      path: of the file; an existing one is replaced.
+      path: path of the file; an existing file is replaced.
       tree: nested dicts, lists, tuples and None around arrays and compressed leaves. Any
         other pytree (``nnx.State``, an Equinox module, a NamedTuple) is saved by the
-        paths of its leaves, and ``load`` needs ``like=`` for it. Python numbers and
-        functions are no arrays and are refused.
+        paths of its leaves, and ``load`` then needs ``like=``. Python numbers and
+        functions are not arrays and raise an error.
 
     Returns:
       The size of the file in bytes.
 
     Raises:
-      TypeError: for a leaf that is no array, or a dict key that is no string.
-      ValueError: for leaves that could not come back the same.
-      OSError: if the file cannot be written. An existing file is left as it is.
+      TypeError: if a leaf is not an array, or a dict key is not a string.
+      ValueError: if a leaf could not be restored exactly.
+      OSError: if the file cannot be written. An existing file is then unchanged.
 
     Example:
       >>> import os, tempfile, jax, jaxcompress as jc
@@ -66,8 +66,8 @@ def save(path: str | os.PathLike[str], tree: Any) -> int:
     path, data = Path(path), _to_bytes(tree)
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"cannot save {str(path)!r}: the folder {str(path.parent)!r} does not exist; "
-            "create it first."
+            f"cannot save {str(path)!r}: the folder {str(path.parent)!r} does not exist. "
+            "Create it first."
         )
     if path.is_dir():
         raise IsADirectoryError(f"cannot save {str(path)!r}: it is a folder.")
@@ -78,44 +78,44 @@ def save(path: str | os.PathLike[str], tree: Any) -> int:
 def load(
     path: str | os.PathLike[str], *, like: Any = None, max_bytes: int = _MAX_BYTES
 ) -> Any:
-    """Read what ``save`` wrote, checksums verified.
+    """Load a file written by ``save``, and verify its checksums.
 
     Args:
-      path: of the file.
-      like: a tree whose structure to restore, found by the paths of its leaves; its
-        leaves need only a shape. None: plain dicts, lists and tuples as saved.
-      max_bytes: refuse files whose arrays take more than this when decoded, before
-        memory is taken for them. On the way a few times as much is in use; what
-        ``dense`` makes of the arrays later is not counted.
+      path: path of the file.
+      like: tree whose structure is restored; leaves are matched by path and need only a
+        shape. None restores plain dicts, lists and tuples as saved.
+      max_bytes: maximum total size of the decoded arrays. A larger file raises an error
+        before memory is allocated. Decoding needs a few times this memory for a while;
+        the later result of ``dense`` does not count.
 
     Returns:
       The tree; its leaves are JAX arrays and compressed leaves.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ArtifactError: if the file is no artifact, is damaged, comes from a newer version
-        or is too large.
-      ValueError: if ``like`` has other paths or shapes, or is missing where needed.
+      ArtifactError: if the file is not a jaxcompress file, is damaged, comes from a newer
+        version or is too large.
+      ValueError: if ``like`` has other paths or shapes, or is required but missing.
     """
     contents = inspect(path, max_bytes=max_bytes)
     if like is not None:
         return _restore(contents.tree, like, path)
     if contents.by_path is not None:
         raise ValueError(
-            f"{os.fspath(path)!r} holds a tree with a {contents.by_path} in it, saved by "
-            "the paths of its leaves; pass like= with a tree of that structure."
+            f"{os.fspath(path)!r} holds a tree with a {contents.by_path} in it, which is "
+            "saved by the paths of its leaves. Pass like= with a tree of that structure."
         )
     return contents.tree
 
 
 class Contents(NamedTuple):
-    """What is in a file, decoded.
+    """Hold the decoded contents of a file: the result of ``inspect``.
 
     Attributes:
-      tree: as saved; where saved by path, a dict from path to leaf.
-      entries: the leaves one by one.
+      tree: the tree as saved; a dict from path to leaf if it was saved by path.
+      entries: one entry per leaf.
       file_bytes: size of the file.
-      by_path: name of the first type that made saving by path necessary, else None.
+      by_path: name of the first type that required saving by path, else None.
     """
 
     tree: Any
@@ -125,10 +125,10 @@ class Contents(NamedTuple):
 
 
 def inspect(path: str | os.PathLike[str], *, max_bytes: int = _MAX_BYTES) -> Contents:
-    """Decode a file and tell leaf by leaf how it is stored.
+    """Decode a file and report how each leaf is stored: codec and size.
 
     Args:
-      path: of the file.
+      path: path of the file.
       max_bytes: as for ``load``.
 
     Raises:
@@ -137,32 +137,32 @@ def inspect(path: str | os.PathLike[str], *, max_bytes: int = _MAX_BYTES) -> Con
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}.")
+        raise FileNotFoundError(f"there is no file {str(path)!r}. Check the path.")
     try:
         manifest, payloads = _read_container(path)
-        described, by_path = manifest.get("tree"), manifest.get("by_path")
+        tree_node, by_path = manifest.get("tree"), manifest.get("by_path")
         checksums = _check_manifest(manifest, len(payloads))
         tensors = {
             name: Tensor(payloads[name], checksum)
             for name, checksum in zip(sorted(payloads), checksums, strict=True)
         }
-        tree, entries = _manifest.read(described, tensors, max_bytes)
+        tree, entries = _manifest.read(tree_node, tensors, max_bytes)
     except Unsupported as error:
         raise ArtifactError(f"{str(path)!r} cannot be read: {error}.") from error
     except (CorruptPayload, RecursionError) as error:
         raise ArtifactError(
-            f"{str(path)!r} cannot be read: {error}. It is damaged, or was copied only in "
-            "part, or is no file of jaxcompress."
+            f"{str(path)!r} cannot be read: {error}. It is damaged, copied only in part, "
+            "or not a jaxcompress file."
         ) from error
     return Contents(tree, tuple(entries), path.stat().st_size, by_path)
 
 
 def _to_bytes(tree: Any) -> bytes:
     foreign = _foreign(tree)
-    described, tensors = _manifest.write(_by_path(tree) if foreign else tree)
-    checksums = [_checksum(described, foreign)]
+    tree_node, tensors = _manifest.write(_by_path(tree) if foreign else tree)
+    checksums = [_checksum(tree_node, foreign)]
     checksums += [tensors[name].checksum for name in sorted(tensors)]
-    manifest = {"version": _VERSION, "crc32": checksums, "tree": described}
+    manifest = {"version": _VERSION, "crc32": checksums, "tree": tree_node}
     if foreign:
         manifest["by_path"] = foreign
     arrays = {
@@ -173,7 +173,7 @@ def _to_bytes(tree: Any) -> bytes:
 
 
 def _check_manifest(manifest: dict[str, Any], count: int) -> list[Any]:
-    """The checksums of the tensors, once the manifest has passed its own."""
+    """Verify the manifest against its own checksum; return those of the tensors."""
     version, checksums = manifest.get("version"), manifest.get("crc32")
     if version != _VERSION:
         raise Unsupported(
@@ -181,76 +181,76 @@ def _check_manifest(manifest: dict[str, Any], count: int) -> list[Any]:
             "may have written it"
         )
     if not isinstance(checksums, list) or len(checksums) != count + 1:
-        raise CorruptPayload("it does not have one checksum a tensor")
+        raise CorruptPayload("it does not have one checksum per tensor")
     if checksums[0] != _checksum(manifest.get("tree"), manifest.get("by_path")):
         raise CorruptPayload("the checksum of its manifest is wrong")
     return checksums[1:]
 
 
 def _read_container(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The manifest, and the payloads by name."""
+    """Return the manifest, and the payloads by name."""
     safetensors, payloads = _safetensors(), {}
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get(_KEY)
             if text is None:
                 raise CorruptPayload(
-                    "it is a safetensors file, but none that jaxcompress.save wrote"
+                    "it is a safetensors file, but not one written by jaxcompress.save"
                 )
             for name in file.keys():
                 part = file.get_slice(name)
                 if part.get_dtype() != "U8" or len(part.get_shape()) != 1:
-                    raise CorruptPayload(f"tensor {name!r} is no list of bytes")
+                    raise CorruptPayload(f"tensor {name!r} is not a vector of bytes")
                 payloads[name] = file.get_tensor(name).tobytes()
     except safetensors.SafetensorError as error:
-        raise CorruptPayload(f"safetensors says: {error}") from error
+        raise CorruptPayload(f"safetensors reports: {error}") from error
     try:
         manifest = json.loads(text)
     except ValueError as error:
-        raise CorruptPayload(f"the manifest is no JSON ({error})") from error
+        raise CorruptPayload(f"the manifest is not valid JSON ({error})") from error
     if not isinstance(manifest, dict):
-        raise CorruptPayload("the manifest is no JSON object")
+        raise CorruptPayload("the manifest is not a JSON object")
     return manifest, payloads
 
 
 def _restore(tree: Any, like: Any, path: str | os.PathLike[str]) -> Any:
-    found, wanted = _by_path(tree), _by_path(like)
-    problems = [f"{name!r} is not in the file" for name in wanted if name not in found]
+    saved, wanted = _by_path(tree), _by_path(like)
+    problems = [f"{name!r} is not in the file" for name in wanted if name not in saved]
     problems += [
-        f"{name!r} is only in the file" for name in found if name not in wanted
+        f"{name!r} is only in the file" for name in saved if name not in wanted
     ]
-    for name in found.keys() & wanted.keys():
+    for name in saved.keys() & wanted.keys():
         shape = getattr(wanted[name], "shape", ())
-        if found[name].shape != shape:
+        if saved[name].shape != shape:
             problems.append(
-                f"{name!r} is {found[name].shape} there and {shape} in like"
+                f"{name!r} has shape {saved[name].shape} in the file and {shape} in like="
             )
     if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise ValueError(
-            f"{os.fspath(path)!r} does not fit like=: {'; '.join(problems[:5])}{more}."
+            f"{os.fspath(path)!r} does not match like=: {'; '.join(problems[:5])}{more}."
         )
     treedef = jax.tree.structure(like, is_leaf=is_leaf)
-    return jax.tree.unflatten(treedef, [found[name] for name in wanted])
+    return jax.tree.unflatten(treedef, [saved[name] for name in wanted])
 
 
 def _by_path(tree: Any) -> dict[str, Any]:
-    """Leaves by path text, in tree order; a compressed leaf is one leaf."""
+    """Return leaves by path text, in tree order; a compressed leaf is one leaf."""
     pairs, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_leaf)
     leaves = {path_text(path): leaf for path, leaf in pairs}
     if len(leaves) < len(pairs):
         raise ValueError(
-            "two leaves of this tree have the same path text, so they cannot be told "
-            "apart; rename one, or save the parts of the tree in a dict."
+            "two leaves of this tree have the same path text. Rename one, or save the "
+            "parts of the tree in a dict."
         )
     return leaves
 
 
 def _foreign(node: Any) -> str | None:
-    """Name of the first type above the leaves that is no dict, list or tuple."""
+    """Return the name of the first node type that is not a dict, list or tuple."""
     if node is None or isinstance(node, Leaf):
         return None
-    # Other mappings are dicts if their keys are text: those of an nnx.State may not be.
+    # Other mappings count as dicts if all keys are strings; nnx.State may have others.
     if isinstance(node, dict) or isinstance(node, Mapping) and _text_keys(node):
         return next(filter(None, map(_foreign, node.values())), None)
     if type(node) in (list, tuple):
@@ -262,9 +262,9 @@ def _text_keys(node: Mapping[Any, Any]) -> bool:
     return all(isinstance(key, str) for key in node)
 
 
-def _checksum(described: Any, by_path: Any) -> int:
-    # "surrogatepass": a damaged manifest may hold text that no file can.
-    return zlib.crc32(_text([described, by_path]).encode(errors="surrogatepass"))
+def _checksum(tree_node: Any, by_path: Any) -> int:
+    # "surrogatepass": a damaged manifest may hold text that cannot be encoded.
+    return zlib.crc32(_text([tree_node, by_path]).encode(errors="surrogatepass"))
 
 
 def _text(value: Any) -> str:
@@ -272,12 +272,12 @@ def _text(value: Any) -> str:
 
 
 def _safetensors() -> Any:
-    # Imported here, so that importing jaxcompress stays fast.
+    # Imported here to keep `import jaxcompress` fast.
     try:
         import safetensors.numpy
     except ImportError as error:
         raise ImportError(
             "packing needs `safetensors`, a dependency of jaxcompress that is not "
-            "installed here; run: pip install 'safetensors>=0.8,<0.9'"
+            "installed; run: pip install 'safetensors>=0.8,<0.9'"
         ) from error
     return safetensors

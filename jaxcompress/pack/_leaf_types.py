@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compressed leaves a file can hold: the one table that a new leaf type is added to."""
+"""The leaf types that a file can hold; add a new leaf type to this table."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from ._codecs import parse_dtype
 
 
 class LeafType(NamedTuple):
-    """How a leaf class becomes fields, and fields the leaf."""
+    """Convert a leaf class to fields and back."""
 
     cls: type[Leaf]
-    # Its children (arrays, leaves or None), and its static fields as JSON values.
+    # leaf -> (children, static): arrays, leaves or None; static fields as JSON values.
     open: Callable[[Any], tuple[list[Any], list[Any]]]
-    # Back again, from NumPy children and JSON values; ValueError if they do not fit.
+    # (NumPy children, JSON values) -> leaf; raises ValueError if they do not fit.
     close: Callable[[list[Any], list[Any]], Leaf]
 
 
 def _fields(
     cls: type[Leaf], children: tuple[str, ...], **static: Callable[[Any], Any]
 ) -> LeafType:
-    """A leaf that is stored field by field, in the order given here.
+    """Make the ``LeafType`` of a dataclass that is stored field by field, in this order.
 
     Args:
-      cls: a dataclass.
-      children: the names of its children.
-      **static: for each static field, what turns its JSON value into the value.
+      cls: the dataclass.
+      children: names of its children.
+      **static: for each static field, a function that parses its JSON value.
     """
 
     def open_leaf(leaf: Any) -> tuple[list[Any], list[Any]]:
@@ -49,24 +49,24 @@ def _fields(
 
 
 def _open_sparse(leaf: SparseArray) -> tuple[list[Any], list[Any]]:
-    """Values and mask; as an array of bools the mask has rows that a codec can use."""
+    """Return values and mask; as a bool array, the mask has rows that a codec can use."""
     packed = np.asarray(leaf.bitmask)
     if packed.shape == (-(-leaf.size // 8),):
         mask = np.unpackbits(packed, count=leaf.size).astype(bool)
         if np.array_equal(np.packbits(mask), packed):
             return [leaf.values, mask.reshape(leaf.dense_shape)], []
     raise ValueError(
-        "the bitmask of a SparseArray must hold one bit an element, padded with zeros; "
-        "make it with SparseArray.from_dense."
+        "the bitmask of a SparseArray must hold one bit per element, padded with zeros; "
+        "make the leaf with SparseArray.from_dense."
     )
 
 
 def _close_sparse(arrays: list[Any], values: list[Any]) -> SparseArray:
-    kept, mask = arrays
+    nonzeros, mask = arrays
     if values or not isinstance(mask, np.ndarray) or mask.dtype != bool:
-        raise ValueError("a SparseArray is made of values and a mask of bools")
+        raise ValueError("a SparseArray must consist of values and a mask of bools")
     return SparseArray(
-        values=_to_jax(kept),
+        values=_to_jax(nonzeros),
         bitmask=jnp.asarray(np.packbits(mask)),
         dense_shape=mask.shape,
     )
@@ -83,14 +83,14 @@ def _to_json(value: Any) -> Any:
         return [type(value).__name__, *dataclasses.astuple(value)]
     if dataclasses.is_dataclass(value):
         raise TypeError(
-            f"the format {value} cannot be saved (known: {', '.join(FORMATS)}); save "
+            f"the format {value} cannot be saved (supported: {', '.join(FORMATS)}); save "
             "`dense(tree)` instead."
         )
     return np.dtype(value).name
 
 
 def _parse_format(value: Any) -> Format:
-    """A format from its name and fields; their own checks refuse what does not fit."""
+    """Parse a format from its name and fields; the format checks its own fields."""
     match value:
         case [str(name), *fields] if name in FORMATS:
             cls = FORMATS[name]
@@ -99,24 +99,26 @@ def _parse_format(value: Any) -> Format:
                 return cls(*hashable)
             except TypeError as error:
                 raise ValueError(
-                    f"{fields} are no fields of {name}: {error}"
+                    f"{name} cannot have the fields {fields}: {error}"
                 ) from error
-    raise ValueError(f"{value!r} is no format (known: {', '.join(FORMATS)})")
+    raise ValueError(f"unknown format {value!r} (known: {', '.join(FORMATS)})")
 
 
 def _parse_bits(value: Any) -> int:
     if type(value) is not int or value not in (1, 2, 4):
-        raise ValueError(f"{value!r} is no number of bits that codes are packed to")
+        raise ValueError(f"packed codes must have 1, 2 or 4 bits, got {value!r}")
     return value
 
 
 def _parse_size(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r} is no size of an axis")
+        raise ValueError(
+            f"the size of an axis must be an integer of at least 0, got {value!r}"
+        )
     return value
 
 
-# The formats a file can name.
+# The formats that a file can name.
 FORMATS: dict[str, type] = {"Int": Int, "Float": Float, "Levels": Levels}
 
 LEAF_TYPES = {
@@ -140,7 +142,7 @@ LEAF_TYPES = {
 
 
 def name_of(leaf: Leaf) -> str:
-    """The name of a leaf's type in a file.
+    """Return the name that a leaf's type has in a file.
 
     Raises:
       TypeError: if the type is not in the table.
@@ -149,6 +151,6 @@ def name_of(leaf: Leaf) -> str:
         if type(leaf) is leaf_type.cls:
             return name
     raise TypeError(
-        f"leaves of type {type(leaf).__name__} cannot be saved (known: "
+        f"leaves of type {type(leaf).__name__} cannot be saved (supported: "
         f"{', '.join(LEAF_TYPES)}); save `dense(tree)` instead."
     )

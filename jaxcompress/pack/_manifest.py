@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees as JSON: what is where in the file.
+"""The manifest: the structure of the tree as JSON.
 
 A node of the manifest is one of
 
@@ -11,8 +11,8 @@ A node of the manifest is one of
                                               order of `_leaf_types.py`
 
 Every array and every outermost compressed leaf is one tensor of the file. The tensor is
-named by its path and holds the payloads of its arrays, each with its size in front. Its
-checksum is that of the decoded bytes, so it covers the decoder too.
+named by its path and holds the payloads of its arrays, each prefixed with its size. The
+checksum is computed from the decoded bytes, so it covers the decoder, too.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ _ARRAY = re.compile(r"(\w+)\[((?:[0-9]{1,18}(?:,[0-9]{1,18}){0,31})?)\](\w+)", r
 
 
 class Tensor(NamedTuple):
-    """What one tensor of the file holds."""
+    """Payload and checksum of one tensor in the file."""
 
     payload: bytes
     checksum: int
 
 
 class Entry(NamedTuple):
-    """One leaf of a file, decoded.
+    """Describe one decoded leaf of a file.
 
     Attributes:
-      path: of the leaf in the tree, such as ``"Dense_0/kernel"``.
-      kind: ``"array"``, or the name of the compressed leaf.
-      leaf: the leaf.
-      codecs: of each of its arrays, in order.
+      path: path of the leaf in the tree, such as ``"Dense_0/kernel"``.
+      kind: ``"array"``, or the type name of the compressed leaf.
+      leaf: the decoded leaf.
+      codecs: codec names of its arrays, in order.
       nbytes: size of its payload in the file.
     """
 
@@ -62,11 +62,11 @@ class Entry(NamedTuple):
 
 
 def write(tree: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Turn a tree into its JSON node and its tensors by name.
+    """Convert a tree to its JSON node and its tensors by name.
 
     Raises:
-      TypeError: for a key that is no string, or a leaf that is no array.
-      ValueError: for arrays of 64 bits while JAX works with 32.
+      TypeError: if a key is not a string, or a leaf is not an array.
+      ValueError: for 64-bit arrays while JAX uses 32 bits.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -80,9 +80,9 @@ def write(tree: Any) -> tuple[Any, dict[str, Tensor]]:
         if type(node) in (list, tuple):
             items = (visit(item, _join(path, str(i))) for i, item in enumerate(node))
             return [type(node).__name__, *items]
-        described, payload, checksum = _write_leaf(node, path)
+        leaf_node, payload, checksum = _write_leaf(node, path)
         tensors[_unused(path, tensors)] = Tensor(payload, checksum)
-        return described
+        return leaf_node
 
     return visit(tree, ""), tensors
 
@@ -90,13 +90,13 @@ def write(tree: Any) -> tuple[Any, dict[str, Tensor]]:
 def read(
     node: Any, tensors: Mapping[str, Tensor], max_bytes: int
 ) -> tuple[Any, list[Entry]]:
-    """Inverse of ``write``: the tree, and its leaves one by one.
+    """Invert ``write``: return the tree and one entry per leaf.
 
     Raises:
-      CorruptPayload: if anything does not fit; it names the tensor.
-      Unsupported: if decoding takes too much memory, or what this version lacks.
+      CorruptPayload: if the file is inconsistent; the error names the tensor.
+      Unsupported: if decoding needs too much memory or a newer version.
     """
-    left, budget = dict(tensors), _Budget(max_bytes)
+    unread, budget = dict(tensors), _Budget(max_bytes)
     names: set[str] = set()
     entries: list[Entry] = []
 
@@ -112,34 +112,34 @@ def read(
             return items if node[0] == "list" else tuple(items)
         name = _unused(path, names)
         names.add(name)
-        if name not in left:
+        if name not in unread:
             raise CorruptPayload(f"tensor {name!r} is missing")
         try:
-            entries.append(_read_leaf(node, path, left.pop(name), budget))
+            entries.append(_read_leaf(node, path, unread.pop(name), budget))
         except ValueError as error:
             kind = Unsupported if isinstance(error, Unsupported) else CorruptPayload
             raise kind(f"tensor {name!r}: {error}") from error
         return entries[-1].leaf
 
     tree = visit(node, "")
-    if left:
-        raise CorruptPayload(f"tensor {min(left)!r} belongs to no leaf")
+    if unread:
+        raise CorruptPayload(f"tensor {min(unread)!r} does not belong to a leaf")
     return tree, entries
 
 
 class _Budget:
-    """Counts decoded bytes before they are allocated."""
+    """Count decoded bytes before they are allocated."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max = self._left = max_bytes
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self._left -= math.prod(shape) * dtype.itemsize
-        # Even an empty array must not have axes that no array can have.
-        spread = math.prod(max(1, n) for n in shape)
-        if self._left < 0 or spread > 1 << 48:
+        # An empty array must not have impossibly large axes either.
+        extent = math.prod(max(1, n) for n in shape)
+        if self._left < 0 or extent > 1 << 48:
             raise Unsupported(
-                f"decoding it takes more than max_bytes={self._max}; pass a larger "
+                f"decoding it needs more than max_bytes={self._max}; pass a larger "
                 "max_bytes= if you trust the file"
             )
 
@@ -162,14 +162,14 @@ def _write_leaf(leaf: Any, path: str) -> tuple[Any, bytes, int]:
         return f"{array.dtype.name}[{','.join(map(str, array.shape))}]{codec}"
 
     try:
-        described = visit(leaf)
+        leaf_node = visit(leaf)
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"cannot save leaf {path!r}: {error}") from error
-    return described, b"".join(payloads), checksum
+    return leaf_node, b"".join(payloads), checksum
 
 
-def _read_leaf(described: Any, path: str, tensor: Tensor, budget: _Budget) -> Entry:
+def _read_leaf(leaf_node: Any, path: str, tensor: Tensor, budget: _Budget) -> Entry:
     reader, codecs, checksum = Reader(tensor.payload), [], 0
 
     def visit(node: Any) -> Any:
@@ -177,37 +177,38 @@ def _read_leaf(described: Any, path: str, tensor: Tensor, budget: _Budget) -> En
         match node:
             case None:
                 return None
-            case str() if found := _ARRAY.fullmatch(node):
-                dtype = _codecs.parse_dtype(found[1])
-                shape = tuple(int(n) for n in found[2].split(",") if n)
+            case str() if match := _ARRAY.fullmatch(node):
+                dtype = _codecs.parse_dtype(match[1])
+                shape = tuple(int(n) for n in match[2].split(",") if n)
                 budget.take(shape, dtype)
-                array = _codecs.decode(found[3], reader.sized(), shape, dtype)
+                array = _codecs.decode(match[3], reader.sized(), shape, dtype)
                 _check_width(dtype)
-                codecs.append(found[3])
+                codecs.append(match[3])
                 checksum = zlib.crc32(array.tobytes(), checksum)
                 return array
             case [str(name), list(children), *static] if name in LEAF_TYPES:
                 return LEAF_TYPES[name].close([visit(c) for c in children], static)
-        raise CorruptPayload(f"the manifest says {str(node)[:80]!r}, which is unknown")
+        raise CorruptPayload(f"the manifest has an unknown node {str(node)[:80]!r}")
 
-    leaf = visit(described)
+    leaf = visit(leaf_node)
     reader.finish()
     if checksum != tensor.checksum:
         raise CorruptPayload("the checksum is wrong")
     if isinstance(leaf, np.ndarray):
         leaf = jnp.asarray(leaf)
-    kind = described[0] if isinstance(described, list) else "array"
+    kind = leaf_node[0] if isinstance(leaf_node, list) else "array"
     return Entry(path, kind, leaf, tuple(codecs), len(tensor.payload))
 
 
 def _concrete(node: Any) -> np.ndarray:
-    """The array as NumPy has it; refuses what could not come back the same."""
+    """Convert to NumPy; raise for arrays that could not be restored exactly."""
     if isinstance(node, Tracer):
-        raise TypeError("it is traced; save outside jit.")
+        raise TypeError("it is traced; call save outside jit.")
     if not isinstance(node, jax.Array | np.ndarray | np.generic):
         raise TypeError(
-            f"{type(node).__name__} is no array. Make a number one with jnp.asarray; "
-            "leave functions and settings out, as eqx.filter(tree, eqx.is_array) does."
+            f"leaves must be arrays, got {type(node).__name__}. Convert numbers with "
+            "jnp.asarray; remove functions and settings, for example with "
+            "eqx.filter(tree, eqx.is_array)."
         )
     if jnp.issubdtype(node.dtype, jax.dtypes.prng_key):
         raise TypeError(
@@ -219,7 +220,7 @@ def _concrete(node: Any) -> np.ndarray:
 
 
 def _check_width(dtype: np.dtype) -> None:
-    """Refuse 64-bit arrays where JAX would cut them to 32."""
+    """Raise for 64-bit arrays if JAX would truncate them to 32 bits."""
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise Unsupported(
             f"{dtype} needs jax.config.update('jax_enable_x64', True); without it JAX "
@@ -231,14 +232,14 @@ def _keys(node: Mapping[Any, Any], path: str) -> list[str]:
     for key in node:
         if not isinstance(key, str):
             raise TypeError(
-                f"the dict at {path!r} has the key {key!r}; only strings can be saved as "
-                "keys. Use str(key), or a list."
+                f"dict keys must be strings, the dict at {path!r} has the key {key!r}. "
+                "Use str(key), or a list."
             )
         try:
             key.encode()
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"the key {key!r} at {path!r} is no valid text."
+                f"the key {key!r} at {path!r} is not valid text; rename it."
             ) from error
     return sorted(node)
 
@@ -248,8 +249,8 @@ def _join(path: str, key: str) -> str:
 
 
 def _unused(path: str, names: Any) -> str:
-    """The path, told apart from equal ones (``{"a/b": x, "a": {"b": y}}``) by quotes."""
-    # The second name is the one that safetensors keeps for itself.
+    """Make a path unique by appending quotes, as for ``{"a/b": x, "a": {"b": y}}``."""
+    # safetensors reserves the name "__metadata__".
     while path in names or path == "__metadata__":
         path += "'"
     return path

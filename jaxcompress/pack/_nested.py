@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arrays inside a payload: one byte that names the codec, the size, the bytes."""
+"""Arrays inside a payload, stored as codec number (one byte), size and bytes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ._payload import CorruptPayload, Reader, sized
 class Codec(NamedTuple):
     """A pair of pure functions over arrays of unsigned bit patterns."""
 
-    encode: Callable[[np.ndarray], bytes | None]  # None: not made for this array
+    encode: Callable[[np.ndarray], bytes | None]  # None: unsuited to this array
     decode: Callable[[bytes, tuple[int, ...], np.dtype], np.ndarray]
 
 
-# The position is the byte in the file: only ever append.
+# The index is the codec number in the file, so only append.
 PLAIN = (
     Codec(_raw.encode, _raw.decode),
     Codec(_packed.encode, _packed.decode),
@@ -28,7 +28,7 @@ PLAIN = (
 
 
 def write(patterns: np.ndarray, codecs: Sequence[Codec]) -> bytes:
-    """Encode with the codec that makes the fewest bytes."""
+    """Encode with the codec that yields the fewest bytes."""
     coded = [(i, codec.encode(patterns)) for i, codec in enumerate(codecs)]
     index, data = min(
         ((i, data) for i, data in coded if data is not None), key=lambda x: len(x[1])
@@ -39,8 +39,8 @@ def write(patterns: np.ndarray, codecs: Sequence[Codec]) -> bytes:
 def read(
     reader: Reader, shape: tuple[int, ...], dtype: np.dtype, codecs: Sequence[Codec]
 ) -> np.ndarray:
-    """Inverse of ``write``."""
+    """Invert ``write``."""
     index = reader.byte()
     if index >= len(codecs):
-        raise CorruptPayload(f"there is no codec number {index}")
+        raise CorruptPayload(f"unknown codec number {index}")
     return codecs[index].decode(reader.sized(), shape, dtype)

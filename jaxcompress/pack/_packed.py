@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec ``packed``: distances from the lowest element, in as few bits as hold all.
+"""The codec ``packed``: differences to the smallest element, in as few bits as possible.
 
-Without a model to store, it is what pays for small arrays; a constant array takes no
-bits at all. Distances wrap around, so that -1 and 0 are neighbors.
+It stores no model, so it is best for small arrays; a constant array takes no bits at all.
+Differences wrap around, so that -1 and 0 are neighbors.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import numpy as np
 
 from ._payload import CorruptPayload, Reader, varint
 
-# Bits are unpacked to bytes on the way; a multiple of 8, so that parts end on bytes.
+# Bits are unpacked to bytes part by part; a multiple of 8, so that parts end on bytes.
 _PART = 1 << 20
 
 
 def encode(patterns: np.ndarray) -> bytes | None:
-    """First pattern, width, bits; None where they would span 16 bits or more."""
+    """Encode as smallest pattern, width and bits; None if the width is 16 bits or more."""
     if patterns.size == 0:
         return None
     width, low = min(_span(patterns), _span(patterns.view(f"i{patterns.itemsize}")))
@@ -32,11 +32,13 @@ def encode(patterns: np.ndarray) -> bytes | None:
 
 
 def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Inverse of ``encode``."""
+    """Invert ``encode``."""
     reader = Reader(data)
     low, width = reader.varint(), reader.byte()
     if low > np.iinfo(dtype).max or width >= min(16, 8 * dtype.itemsize):
-        raise CorruptPayload(f"{width}-bit codes from {low} on do not fit in {dtype}")
+        raise CorruptPayload(
+            f"{width}-bit codes that start at {low} do not fit in {dtype}"
+        )
     flat = np.full(int(np.prod(shape, dtype=np.int64)), low, dtype)
     for start in range(0, flat.size if width else 0, _PART):
         part = flat[start : start + _PART]
@@ -50,6 +52,6 @@ def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _span(values: np.ndarray) -> tuple[int, int]:
-    """Bits that the distances from the smallest value take; the pattern of that value."""
+    """Return the bit width of differences to the minimum, and the minimum's pattern."""
     low, high = int(values.min()), int(values.max())
     return (high - low).bit_length(), low % (1 << 8 * values.itemsize)

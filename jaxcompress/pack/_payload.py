@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading and writing the bytes of a payload: variable-length integers and slices."""
+"""Read and write the bytes of a payload: variable-length integers and slices."""
 
 from __future__ import annotations
 
 
 class CorruptPayload(ValueError):
-    """A payload does not decode; the file layer adds which file and which tensor."""
+    """A payload does not decode; the file layer adds the names of file and tensor."""
 
 
 def varint(value: int) -> bytes:
-    r"""A non-negative integer in 7-bit groups, lowest first; small ones take one byte.
+    r"""Encode a non-negative integer in 7-bit groups, lowest first; small ones take 1 byte.
 
     Example:
       >>> varint(5), varint(300)
@@ -24,27 +24,27 @@ def varint(value: int) -> bytes:
 
 
 def sized(data: bytes) -> bytes:
-    """``data`` with its length in front, so that more can follow."""
+    """Prefix ``data`` with its length, so that more can follow."""
     return varint(len(data)) + data
 
 
 class Unsupported(ValueError):
-    """A file that is not damaged asks for what this version or limit does not allow."""
+    """An intact file needs a newer version or exceeds a limit."""
 
 
 class Reader:
-    """Reads a payload from front to back; what is not there raises ``CorruptPayload``."""
+    """Read a payload from front to back; reading past the end raises ``CorruptPayload``."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
     def byte(self) -> int:
-        """The next byte."""
+        """Read the next byte."""
         return self.take(1)[0]
 
     def varint(self) -> int:
-        """The next variable-length integer, of at most 64 bits."""
+        """Read the next variable-length integer, of at most 64 bits."""
         value = 0
         for shift in range(0, 70, 7):
             group = self.byte()
@@ -56,21 +56,21 @@ class Reader:
         raise CorruptPayload("an integer has more than 64 bits")
 
     def take(self, count: int) -> bytes:
-        """The next ``count`` bytes."""
+        """Read the next ``count`` bytes."""
         if count > len(self._data) - self._at:
             raise CorruptPayload("the payload ends too early")
         self._at += count
         return self._data[self._at - count : self._at]
 
     def sized(self) -> bytes:
-        """What ``sized`` wrote."""
+        """Read bytes written by ``sized``."""
         return self.take(self.varint())
 
     def rest(self) -> bytes:
-        """Everything that is left."""
+        """Read all remaining bytes."""
         return self.take(len(self._data) - self._at)
 
     def finish(self) -> None:
-        """Check that nothing is left."""
+        """Check that no bytes remain."""
         if self._at != len(self._data):
             raise CorruptPayload("the payload is longer than its array")

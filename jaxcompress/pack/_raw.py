@@ -9,12 +9,12 @@ from ._payload import CorruptPayload
 
 
 def encode(patterns: np.ndarray) -> bytes:
-    """The bytes of the array in row-major order."""
+    """Return the bytes of the array in row-major order."""
     return patterns.astype(patterns.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Inverse of ``encode``."""
+    """Invert ``encode``."""
     if len(data) != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
         raise CorruptPayload("the payload does not have the size of its array")
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype).reshape(shape)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec ``sparse``: where the array differs from its commonest value, then by what.
+"""The codec ``sparse``: a mask of elements that differ from the most common value.
 
-Pruned matrices are not evenly empty: pixels at a border and idle units leave almost empty
-rows and columns. So rows and columns are each put into a few classes of like density, and
-every (row class, column class) block of the mask is coded with its own frequency. Where
-that pays, the mask takes less than its order-0 entropy.
+The zeros of pruned matrices are unevenly distributed: border pixels and idle units leave
+almost empty rows and columns. So rows and columns are grouped into a few classes of similar
+density, and every (row class, column class) block of the mask is coded with its own
+frequency. Such a mask can take less than its order-0 entropy.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ _CLASSES = (1, 2, 3, 4, 6, 8)
 
 
 def encode(patterns: np.ndarray) -> bytes | None:
-    """Commonest value, mask, other values; None where it does not stand out."""
+    """Encode as common value, mask and other values; None if no value is common enough."""
     if patterns.size == 0:
         return None
-    fill = _commonest(patterns)
-    kept = patterns != fill
-    if np.count_nonzero(kept) > 0.9 * kept.size:
+    fill = _most_common(patterns)
+    mask = patterns != fill
+    if np.count_nonzero(mask) > 0.9 * mask.size:
         return None
-    values = _nested.write(patterns[kept], _VALUES)
-    return varint(int(fill)) + _encode_mask(kept.reshape(_matrix(kept.shape))) + values
+    values = _nested.write(patterns[mask], _VALUES)
+    return varint(int(fill)) + _encode_mask(mask.reshape(_matrix(mask.shape))) + values
 
 
 def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Inverse of ``encode``."""
+    """Invert ``encode``."""
     reader = Reader(data)
     fill = reader.varint()
     if fill > np.iinfo(dtype).max:
         raise CorruptPayload(f"{fill} does not fit in {dtype}")
     patterns = np.full(shape, fill, dtype)
-    kept = _decode_mask(reader, _matrix(shape)).reshape(shape)
-    count = int(np.count_nonzero(kept))
-    patterns[kept] = _nested.read(reader, (count,), dtype, _VALUES)
+    mask = _decode_mask(reader, _matrix(shape)).reshape(shape)
+    count = int(np.count_nonzero(mask))
+    patterns[mask] = _nested.read(reader, (count,), dtype, _VALUES)
     reader.finish()
     return patterns
 
@@ -52,8 +52,8 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return int(np.prod(shape[:-1], dtype=np.int64)), columns
 
 
-def _commonest(patterns: np.ndarray) -> np.generic:
-    # Of wide floats only zero occurs often enough to be worth a mask.
+def _most_common(patterns: np.ndarray) -> np.generic:
+    # In wide floats only zero is common enough to be worth a mask.
     if patterns.dtype.itemsize > 2:
         return patterns.dtype.type(0)
     return patterns.dtype.type(np.argmax(np.bincount(patterns.reshape(-1))))
@@ -100,42 +100,42 @@ def _decode_run(decoder: _ans.Decoder, size: int, ones: int) -> np.ndarray:
 
 
 def _groups(ids: np.ndarray) -> list[tuple[Any, int]]:
-    """What selects the members of each class, and how many they are."""
+    """Return an index that selects the members of each class, and the size of each."""
     if not ids.any():
-        # No list of indices, which for a vector would be larger than the mask.
+        # A slice, because for a vector a list of indices would be larger than the mask.
         return [(slice(None), ids.size)]
     members = [np.flatnonzero(ids == k) for k in range(int(ids.max()) + 1)]
     return [(index, index.size) for index in members]
 
 
 def _limit(shape: tuple[int, int]) -> int:
-    """Most classes of rows and of columns; in a vector each would hold one element."""
+    """Return the maximum number of classes; 1 for vectors, whose rows have one element."""
     return max(_CLASSES) if min(shape) > 1 else 1
 
 
-def _classes(counts: np.ndarray, number: int) -> np.ndarray:
-    """Class ids, equally wide in the square root of the count.
+def _classes(counts: np.ndarray, classes: int) -> np.ndarray:
+    """Assign class ids, with classes equally wide in the square root of the count.
 
-    The square root spreads counts evenly over their noise, which is about as wide as the
-    root everywhere; fitting the classes by k-means was measured to gain below 0.1 %.
+    The square root makes the noise of counts about equally wide everywhere. Fitting the
+    classes by k-means instead gained below 0.1 % in measurements.
     """
     root = np.sqrt(counts)
-    width = (root.max() - root.min()) / number
+    width = (root.max() - root.min()) / classes
     ids = (root - root.min()) / width if width else np.zeros(counts.size)
-    return np.minimum(ids, number - 1).astype(np.uint8)
+    return np.minimum(ids, classes - 1).astype(np.uint8)
 
 
 def _best_classes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The classes of rows and of columns that are estimated to take the fewest bits."""
-    options, numbers = [], [n for n in _CLASSES if n <= _limit(mask.shape)]
-    for rows in (_classes(mask.sum(1), n) for n in numbers):
+    """Return the classes of rows and columns with the smallest estimated size."""
+    options, class_counts = [], [n for n in _CLASSES if n <= _limit(mask.shape)]
+    for rows in (_classes(mask.sum(1), n) for n in class_counts):
         row_sizes = np.bincount(rows)
         per_class = [mask[rows == k].sum(0) for k in range(row_sizes.size)]
-        for columns in (_classes(mask.sum(0), n) for n in numbers):
+        for columns in (_classes(mask.sum(0), n) for n in class_counts):
             column_sizes = np.bincount(columns)
             ones = np.stack([np.bincount(columns, weights=x) for x in per_class])
             zeros = np.outer(row_sizes, column_sizes) - ones
-            # Beside the entropies, a count a block: some 12 bits.
+            # Besides the entropies, each block stores a count of about 12 bits.
             side = _bits(row_sizes) + _bits(column_sizes) + 12 * ones.size
             options.append((_bits(np.stack([ones, zeros])) + side, rows, columns))
     _, rows, columns = min(options, key=lambda option: option[0])
@@ -143,7 +143,7 @@ def _best_classes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _bits(counts: np.ndarray) -> float:
-    """Total bits of symbols that occur this often; distributions along the first axis."""
+    """Return the total bits of symbols with these counts; symbols along the first axis."""
     total = counts.sum(0)
     share = np.where(counts > 0, counts, 1) / np.maximum(total, 1)
     return float(-(counts * np.log2(share)).sum())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec ``symbols``: every element costs what its frequency is worth in bits.
+"""The codec ``symbols``: entropy coding by the frequency of each element.
 
-It comes within a few bytes of the order-0 entropy, plus the alphabet and its counts.
+The size is within a few bytes of the order-0 entropy, plus the alphabet and its counts.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 from . import _ans
 from ._payload import CorruptPayload, Reader, varint
 
-# A sample of this many elements tells arrays of few different values from the others
-# before the whole is sorted.
+# A sample of this many elements identifies arrays with few distinct values, before the
+# whole array is sorted.
 _SAMPLE = 4096
 
 
 def encode(patterns: np.ndarray) -> bytes | None:
-    """Alphabet, counts, coded symbols; None where the alphabet alone would be too big."""
+    """Encode as alphabet, counts and coded symbols; None if the alphabet is too big."""
     if patterns.size == 0:
         return None
     flat = patterns.reshape(-1)
@@ -35,15 +35,13 @@ def encode(patterns: np.ndarray) -> bytes | None:
 
 
 def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Inverse of ``encode``."""
+    """Invert ``encode``."""
     flat = np.empty(int(np.prod(shape, dtype=np.int64)), dtype)
     reader = Reader(data)
     size = reader.varint()
-    # Before the loop: a count in a damaged file must not decide how long it runs.
+    # Check before the loop: a damaged count must not determine how long it runs.
     if not 1 <= size <= min(flat.size, 1 << 16):
-        raise CorruptPayload(
-            f"{flat.size} elements cannot have {size} different values"
-        )
+        raise CorruptPayload(f"{flat.size} elements cannot have {size} distinct values")
     alphabet = list(itertools.accumulate(reader.varint() for _ in range(size)))
     counts = [reader.varint() for _ in range(size)]
     if alphabet[-1] > np.iinfo(dtype).max or sum(counts) != flat.size:
@@ -58,10 +56,10 @@ def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 def _alphabet(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The patterns that occur, the index of each element among them, and their counts."""
+    """Return the distinct patterns, each element's index among them, and their counts."""
     if flat.dtype.itemsize > 2:
         return np.unique(flat, return_inverse=True, return_counts=True)
-    # Counting instead of sorting: ten times as fast.
+    # Counting is ten times as fast as sorting.
     counts = np.bincount(flat, minlength=1)
     alphabet = np.flatnonzero(counts)
     index = np.zeros(counts.size, np.int32)

@@ -169,7 +169,7 @@ def test_impossible_counts_are_refused():
         CODECS["sparse"].decode(
             b"\0" + ids + ids + b"\x03\0", (1, 2), np.dtype(np.uint8)
         )
-    with pytest.raises(CorruptPayload, match="2 elements cannot have 3 different"):
+    with pytest.raises(CorruptPayload, match="2 elements cannot have 3 distinct"):
         CODECS["symbols"].decode(b"\x03" + b"\1" * 6, (2,), np.dtype(np.uint8))
     with pytest.raises(CorruptPayload, match="counts do not fit"):
         CODECS["symbols"].decode(b"\x02\0\1\1\2", (2,), np.dtype(np.uint8))

@@ -62,7 +62,7 @@ def test_every_single_bit_of_a_small_file_is_guarded(path):
 @given(content=st.binary(max_size=100))
 def test_any_bytes_are_no_artifact(path, content):
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="safetensors says"):
+    with pytest.raises(ArtifactError, match="safetensors reports"):
         pack.load(path)
 
 
@@ -79,15 +79,15 @@ HUGE = 10**15
 HOSTILE = {
     "huge": (f"int8[{HUGE}]packed", b"\x02\0\0", "tensor 'x': .*max_bytes=8589934592"),
     "huge and empty": (f"int8[{HUGE},{HUGE},0]raw", b"\0", "max_bytes"),
-    "many axes": (f"int8[{','.join('1' * 40)}]raw", b"\x01\0", "which is unknown"),
+    "many axes": (f"int8[{','.join('1' * 40)}]raw", b"\x01\0", "has an unknown node"),
     "unknown codec": ("int8[2]brotli", b"\x01\0", "codec 'brotli' is unknown.*newer"),
     "unknown dtype": ("object[2]raw", b"\x01\0", "dtype object cannot be saved"),
     "unknown leaf": (
         ["Pickle", [], 1],
         b"",
-        r"\['Pickle', \[\], 1\].*which is unknown",
+        r"has an unknown node .*\['Pickle', \[\], 1\]",
     ),
-    "not a bool": ("bool[1]raw", b"\x01\x02", "a bool is neither 0 nor 1"),
+    "not a bool": ("bool[1]raw", b"\x01\x02", "a bool must be 0 or 1"),
     "trailing bytes": ("int8[1]raw", b"\x01\0\0", "longer than its array"),
     "short": (
         "int8[9]raw",
@@ -98,12 +98,12 @@ HOSTILE = {
     "format": (
         ["QArray", [None, None, None], ["Int", -4, True, None], "int8"],
         b"",
-        "bits=-4: integers of 1 to 8",
+        "bits must be an integer from 1 to 8, or 16; got -4",
     ),
     "unknown format": (
         ["QArray", [None, None, None], ["os.system", "ls"], "int8"],
         b"",
-        "is no format",
+        "unknown format .*os.system",
     ),
     "fields of a format": (
         ["QArray", [None, None, None], ["Levels", 4], "int8"],
@@ -112,8 +112,8 @@ HOSTILE = {
     ),
     "fields": (["QArray", [None]], b"", "tensor 'x'"),
     "mask": (["SparseArray", [None, None]], b"", "values and a mask of bools"),
-    "empty tag": ([], b"", "which is unknown"),
-    "number": (5, b"", "which is unknown"),
+    "empty tag": ([], b"", "has an unknown node"),
+    "number": (5, b"", "has an unknown node"),
 }
 
 
@@ -130,7 +130,7 @@ def test_tensors_and_manifest_must_agree(path):
     with pytest.raises(ArtifactError, match="tensor 'x' is missing"):
         pack.load(path)
     forge(path, {}, {"y": b"\0"})
-    with pytest.raises(ArtifactError, match="tensor 'y' belongs to no leaf"):
+    with pytest.raises(ArtifactError, match="tensor 'y' does not belong to a leaf"):
         pack.load(path)
     forge(path, {}, {}, version=2)
     with pytest.raises(ArtifactError, match="version is 2 .*newer jaxcompress"):
@@ -149,10 +149,12 @@ def test_deep_nesting_is_refused(path):
 
 def test_other_safetensors_files_are_told_apart(path):
     save_file({"x": np.ones(3)}, path)
-    with pytest.raises(ArtifactError, match="safetensors file, but none that jaxcomp"):
+    with pytest.raises(
+        ArtifactError, match="safetensors file, but not one written by jaxcomp"
+    ):
         pack.load(path)
     save_file({"x": np.ones(3)}, path, {"jaxcompress": "{}"})
-    with pytest.raises(ArtifactError, match="tensor 'x' is no list of bytes"):
+    with pytest.raises(ArtifactError, match="tensor 'x' is not a vector of bytes"):
         pack.load(path)
 
 

@@ -200,7 +200,7 @@ def test_other_pytrees_come_back_with_like(path, tree, request):
     pack.save(path, tree)
     assert_same(pack.load(path, like=tree), tree)
     name = request.node.callspec.id
-    with pytest.raises(ValueError, match=f"a {name} in it.*pass like="):
+    with pytest.raises(ValueError, match=f"a {name} in it.*Pass like="):
         pack.load(path)
 
 
@@ -219,7 +219,9 @@ def test_like_names_what_does_not_fit(path):
         ValueError, match="'c' is not in the file; 'b' is only in the file"
     ):
         pack.load(path, like={"a": jnp.ones((2, 3)), "c": jnp.ones(1)})
-    with pytest.raises(ValueError, match=r"'a' is \(2, 3\) there and \(3, 2\) in like"):
+    with pytest.raises(
+        ValueError, match=r"'a' has shape \(2, 3\) in the file and \(3, 2\) in like="
+    ):
         pack.load(path, like={"a": jnp.ones((3, 2)), "b": jnp.ones(1)})
 
 
@@ -235,9 +237,17 @@ def test_paths_that_cannot_be_told_apart_are_refused(path):
 @pytest.mark.parametrize(
     ("tree", "error", "text"),
     [
-        ({"a": {1: jnp.ones(1)}}, TypeError, "dict at 'a' has the key 1; only strings"),
-        ({"\ud800": jnp.ones(1)}, ValueError, "is no valid text"),
-        ({"step": 3}, TypeError, "leaf 'step': int is no array.*jnp.asarray"),
+        (
+            {"a": {1: jnp.ones(1)}},
+            TypeError,
+            "keys must be strings, the dict at 'a' has the key 1",
+        ),
+        ({"\ud800": jnp.ones(1)}, ValueError, "is not valid text"),
+        (
+            {"step": 3},
+            TypeError,
+            "leaf 'step': leaves must be arrays, got int.*jnp.asarray",
+        ),
         ({"act": jax.nn.relu}, TypeError, "leaf 'act': .*eqx.filter"),
         ({"key": jax.random.key(0)}, TypeError, "leaf 'key': .*jax.random.key_data"),
         ({"z": jnp.ones(1, complex)}, ValueError, "leaf 'z': dtype complex64 cannot"),
