@@ -155,7 +155,8 @@ def test_bits_a_weight_in_memory_and_on_disk(name, tmp_path):
 )
 def test_blocks_that_do_not_divide_are_named(make, size):
     with pytest.raises(
-        ValueError, match=f"'layer/kernel': axis 0.*{size}.*divisor of 40"
+        ValueError,
+        match=f"'layer/kernel': .* divide axis 0 .* length 40, got {size}. Use a divisor",
     ):
         make().init({"layer": {"kernel": jnp.ones((40, 2))}})
 
