@@ -24,8 +24,7 @@ def hint(
     Gradients reach the student and the projector, not the teacher.
 
     Args:
-      student: ``(..., student features)``, such as ``(batch, height, width,
-        channels)``.
+      student: ``(..., student features)``, such as ``(batch, height, width, channels)``.
       teacher: ``(..., teacher features)``, with the same leading axes.
       projector: ``(student features, teacher features)``, required if the widths
         differ. Train it with the student: put it into the parameters, and discard it

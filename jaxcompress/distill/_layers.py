@@ -134,9 +134,9 @@ def from_teacher(student: Any, teacher: Any, layers: Mapping[str, str]) -> Any:
         ]
         raise ValueError(
             f"every prefix must copy a leaf, but {prefix!r} of the student copied none "
-            f"from {layers[prefix]!r} of the teacher. Either no paths below them are equal, "
-            f"or longer prefixes took them all. Student: {_format_names(student_paths)}; "
-            f"teacher: {_format_names(teacher_paths)}."
+            f"from {layers[prefix]!r} of the teacher. Either no paths below them are "
+            "equal, or longer prefixes took them all. Student: "
+            f"{_format_names(student_paths)}; teacher: {_format_names(teacher_paths)}."
         )
     return started
 

@@ -19,10 +19,10 @@ def kl(
 ) -> jax.Array:
     """KL divergence of softened student from teacher: the standard distillation loss.
 
-    It is ``T**2 * sum(p * (log p - log q))`` with ``p = softmax(teacher / T)`` and ``q
-    = softmax(student / T)``. The factor keeps the size of gradients constant as T
-    changes. The loss is zero where the logits agree up to a constant. No gradient
-    reaches the teacher.
+    It is ``T**2 * sum(p * (log p - log q))`` with ``p = softmax(teacher / T)`` and
+    ``q = softmax(student / T)``. The factor keeps the size of gradients constant as T
+    changes. The loss is zero where the logits agree up to a constant. No gradient reaches
+    the teacher.
 
     Args:
       student: logits, ``(..., classes)``, floating point. Sequences and dense
@@ -110,10 +110,10 @@ def jensen_shannon(
 ) -> jax.Array:
     """Generalized Jensen-Shannon divergence: bounded, between ``kl`` and ``reverse_kl``.
 
-    It is ``mix * KL(p | m) + (1 - mix) * KL(q | m)`` with ``m = mix * p + (1 - mix) *
-    q``, times ``T**2``. At 0.5 it is symmetric. Divided by ``mix`` it approaches ``kl``
-    as mix goes to 0; divided by ``1 - mix`` it approaches ``reverse_kl`` as mix goes to
-    1.
+    It is ``mix * KL(p | m) + (1 - mix) * KL(q | m)`` with
+    ``m = mix * p + (1 - mix) * q``, times ``T**2``. At 0.5 it is symmetric. Divided by
+    ``mix`` it approaches ``kl`` as mix goes to 0; divided by ``1 - mix`` it approaches
+    ``reverse_kl`` as mix goes to 1.
 
     Args:
       student: logits, ``(..., classes)``.

@@ -51,8 +51,9 @@ def rollout(
         generated token ends a sequence, not one in the prompt.
 
     Returns:
-      The tokens ``(batch, length)``, unchanged before ``start``; and bool ``(batch,
-      length)``: the generated positions that count, including the first ``end``.
+      The tokens ``(batch, length)``, unchanged before ``start``; and bool
+      ``(batch, length)``: the generated positions that count, including the first
+      ``end``.
 
     Raises:
       ValueError: if a shape is wrong, or start or temperature is out of range.

@@ -85,7 +85,7 @@ def prune(
       TypeError: if a factory such as ``NOfM`` or ``sr_ste`` was passed without calling it;
         in ``update``, if extras that the score needs are missing.
     """
-    check(sparsity, pattern, every)
+    check_arguments(sparsity, pattern, every)
     if not isinstance(score, Running):
         check_score(score)
     if not isinstance(pruned, Pruned):
@@ -102,7 +102,7 @@ def prune(
     def init(params: PyTree) -> PruneState:
         count = jnp.zeros((), jnp.int32)
         memory = score.init(params) if isinstance(score, Running) else ()
-        masks = draw(score(params), count) if draw_in_init else all_kept(params)  # pyright: ignore[reportCallIssue]
+        masks = draw(score(params), count) if draw_in_init else make_full_masks(params)  # pyright: ignore[reportCallIssue]
         kept = masks if pruned.trained else Active(masks)
         trigger = every.init() if isinstance(every, Trigger) else ()
         return PruneState(count, kept, memory, trigger)
@@ -222,14 +222,14 @@ def draw_masks(
     )
 
 
-def all_kept(params: PyTree) -> PyTree:
+def make_full_masks(params: PyTree) -> PyTree:
     """Make masks that are True everywhere, with the sharding of the leaves."""
     # A constant has no sharding. The barrier hides from XLA that this is a constant.
     true = lax.optimization_barrier(jnp.ones((), bool))
     return jax.tree.map(lambda p: jnp.isnan(p) | true, params)
 
 
-def check(
+def check_arguments(
     sparsity: float | Schedule, pattern: Pattern | None, every: int | Trigger = 1
 ) -> None:
     """Refuse invalid ``sparsity``, ``pattern`` and ``every``."""

@@ -69,10 +69,10 @@ def macs(per_weight: Mapping[str, float]) -> Price:
     """Price weights in multiply-accumulates per example, skipping zeros; for ``saving``.
 
     Args:
-      per_weight: ``{glob: MACs}``, the MACs per weight of the leaf: the number of
-        output positions for a convolution, of tokens for a dense layer. To read them
-        off a function: ``{s.leaf: s.macs / leaf_size for s in jaxcompress.sites(fn,
-        params, x)}``.
+      per_weight: ``{glob: MACs}``, the MACs per weight of the leaf: the number of output
+        positions for a convolution, of tokens for a dense layer. To read them off a
+        function:
+        ``{s.leaf: s.macs / leaf_size for s in jaxcompress.sites(fn, params, x)}``.
 
     Raises:
       ValueError: when masks are drawn, if a leaf has no entry (names the leaf).

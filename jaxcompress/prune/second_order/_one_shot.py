@@ -15,7 +15,7 @@ from jax.core import Tracer
 from ..._compressor import Compressor, PyTree
 from ..._select import paths_and_leaves
 from ...layerwise import Evidence
-from .._prune import all_kept, check
+from .._prune import check_arguments, make_full_masks
 from ..patterns._protocol import Pattern
 from ..treatments import keep
 
@@ -60,11 +60,11 @@ def prune_once(
     Raises:
       ValueError: if the sparsity is outside [0, 1) or beyond what the pattern allows.
     """
-    check(sparsity, pattern)
+    check_arguments(sparsity, pattern)
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
 
     def init(params: PyTree) -> OneShotState:
-        return OneShotState(jnp.zeros((), jnp.int32), all_kept(params))
+        return OneShotState(jnp.zeros((), jnp.int32), make_full_masks(params))
 
     def apply(params: PyTree, state: OneShotState) -> PyTree:
         return jax.tree.map(keep, params, state.masks)

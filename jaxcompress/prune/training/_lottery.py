@@ -59,8 +59,7 @@ def lottery_ticket(
 
     Args:
       sparsity: sparsity after the last round, in [0, 1). Every round prunes the same
-        fraction of the remaining weights; for the paper's 20 %, pass ``1 -
-        0.8**rounds``.
+        fraction of the remaining weights; for the paper's 20 %, pass ``1 - 0.8**rounds``.
       rounds: number of pruning rounds.
       every: training steps per round.
       rewind_to: the step whose parameters are stored; 0 for the initial ones; None to

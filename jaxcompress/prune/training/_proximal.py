@@ -40,9 +40,9 @@ def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Com
 
     A proximal gradient step of a penalty ``lambda * r(w)`` at learning rate ``lr`` has
     strength ``lr * lambda``. The compressor does not see the learning rate, so
-    ``strength`` is that product. With a learning-rate schedule, pass ``lambda count:
-    lr(count) * lam``; both count from zero. An optimizer that scales gradients per
-    weight (Adam) does not scale the penalty with them.
+    ``strength`` is that product. With a learning-rate schedule, pass
+    ``lambda count: lr(count) * lam``; both count from zero. An optimizer that scales
+    gradients per weight (Adam) does not scale the penalty with them.
 
     Args:
       prox: ``(path, array, strength) -> array``: ``soft_threshold``,
@@ -146,8 +146,8 @@ def group_soft_threshold(groups: Slices | Blocks = Slices()) -> Prox:  # noqa: B
     """Make a prox that shrinks groups of weights together: the prox of the group lasso.
 
     The penalty of a group of ``g`` weights is ``sqrt(g)`` times its Euclidean norm, so
-    groups of different sizes shrink alike. A group whose norm is at most ``strength *
-    sqrt(g)`` becomes zero as a whole.
+    groups of different sizes shrink alike. A group whose norm is at most
+    ``strength * sqrt(g)`` becomes zero as a whole.
 
     Args:
       groups: ``Slices()`` for whole outputs, ``Slices(axis)``, or ``Blocks(shape)``.
