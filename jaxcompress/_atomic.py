@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are there whole or not at all."""
+"""Atomic file writes: a file is either complete or absent."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import os
 import uuid
 from pathlib import Path
 
-LEFT_OVER = ".*.tmp"  # glob of what a run that was killed while writing leaves behind
+LEFT_OVER = ".*.tmp"  # glob for temporary files that a killed run leaves behind
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file under another name, and rename it when it is on the disk.
+    """Write a file atomically: to a temporary name first, then rename it.
 
     Args:
-      path: of the file; one that is there is replaced.
-      data: its content.
+      path: path of the file. An existing file is replaced.
+      data: content of the file.
 
     Raises:
-      OSError: if the folder or the disk refuses it; nothing is left behind.
+      OSError: if the file cannot be written. No partial file remains.
     """
-    # In the same folder, because a move between file systems is not atomic.
+    # Use the same folder, because a move between file systems is not atomic.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with open(temporary, "xb") as file:
@@ -33,7 +33,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         if isinstance(error, OSError):
             raise type(error)(
                 error.errno,
-                f"cannot save {str(path)!r}: {error.strerror or error}. Is the folder "
-                "writable, and is there space left?",
+                f"cannot save {str(path)!r}: {error.strerror or error}. Check that the "
+                "folder is writable and the disk has space left.",
             ) from error
         raise

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a loss function returns: a number, a mean with its weight, or terms by name."""
+"""Return values of a loss function: a scalar, a weighted ``Mean``, or named terms."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from ._compressor import PyTree
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mean:
-    """A mean that is still a sum and a weight, so that parts of a batch add up exactly.
+    """A mean kept as a sum and a weight, so unequal micro-batches average exactly.
 
-    Micro-batches that hold unequal numbers of tokens, labels or real examples have means
-    whose mean is another number. A loss function that returns ``Mean`` gives
-    ``train_step`` what it needs: sums are added, weights are added, then divided.
+    Return it from a loss function when micro-batches hold unequal numbers of tokens,
+    labels or real examples. The plain average of their means would be wrong.
+    ``train_step`` adds the sums, adds the weights, and then divides.
 
     Attributes:
       total: the weighted sum, a float scalar.
-      weight: how much was added up, a scalar; no gradient reaches it.
+      weight: the sum of the weights, a scalar. No gradient flows to it.
     """
 
     total: ArrayLike
@@ -34,12 +34,12 @@ class Mean:
 
     @classmethod
     def of(cls, values: jax.Array, where: jax.Array | None = None) -> Mean:
-        """The mean of some values, such as the losses of examples or tokens.
+        """Average values, such as the losses of examples or tokens, over real entries.
 
         Args:
-          values: of any shape.
-          where: what counts: bools, or weights that are not negative, of the same shape.
-            None: all alike. Where it is zero the value may be anything, NaN included.
+          values: float array of any shape.
+          where: bools, or non-negative weights, of the same shape. None weights all
+            values equally. Values with weight zero may be anything, including NaN.
 
         Raises:
           ValueError: if the shapes differ.
@@ -50,14 +50,14 @@ class Mean:
           >>> float(jc.Mean.of(losses, real).value)
           2.0
         """
-        # In bfloat16 a sum, and a count above 256, would be rounded.
+        # bfloat16 would round the sum, and any count above 256.
         values = values.astype(jnp.promote_types(values.dtype, jnp.float32))
         if where is None:
             return cls(jnp.sum(values), jnp.asarray(values.size, values.dtype))
         if where.shape != values.shape:
             raise ValueError(
-                f"where= {where.shape} and values {values.shape} differ: one weight a "
-                "value."
+                f"where must have one weight per value: the shape of values is "
+                f"{values.shape}, got {where.shape}."
             )
         weights = lax.stop_gradient(where).astype(values.dtype)
         weighted = jnp.where(weights != 0, values, 0) * weights
@@ -65,20 +65,20 @@ class Mean:
 
     @property
     def value(self) -> jax.Array:
-        """The mean; 0 if nothing counted."""
+        """The mean, or 0 if the weight is 0."""
         weight = lax.stop_gradient(jnp.asarray(self.weight))
         return jnp.asarray(self.total) / jnp.where(weight == 0, 1, weight)
 
 
 class Aux(NamedTuple):
-    """What a loss function may return beside the loss: ``return loss, Aux(...)``."""
+    """Extra results of a loss function: ``return loss, Aux(metrics=..., ...)``."""
 
-    # Scalars are averaged over micro-batches, a Mean is that of all of them.
+    # Scalars are averaged over micro-batches; a Mean covers the whole batch exactly.
     metrics: Mapping[str, ArrayLike | Mean] = {}
-    model_state: PyTree = None  # the new model state, where the model has one
+    model_state: PyTree = None  # new model state; None if the model has no state
 
 
-Terms = dict[str, Any]  # of the loss, by name: scalars and Means
+Terms = dict[str, Any]  # terms of the loss by name: scalars and Means
 
 
 def call(
@@ -86,52 +86,54 @@ def call(
     view: PyTree,
     batch: PyTree,
     args: tuple[Any, ...],
-    known: Mapping[str, Any],
+    kwargs: Mapping[str, Any],
 ) -> tuple[Terms, Aux]:
-    """Call a loss function, and check what it returns.
+    """Call a loss function and check what it returns.
 
     Args:
       loss_fn: see ``train_step``.
       view: the compressed parameters.
-      batch: the batch, or a micro-batch.
-      args: what else the step was given.
-      known: what the loss is given by keyword; ``"model_state"`` must come back.
+      batch: batch or micro-batch.
+      args: further positional arguments of the step.
+      kwargs: keyword arguments of the loss. If they include ``"model_state"``, the loss
+        must return a new one.
 
     Raises:
-      TypeError: if something else than ``Aux`` is beside the loss.
-      ValueError: if a term is no scalar, a name is used twice, or the model state is
+      TypeError: if the second result is not an ``Aux``.
+      ValueError: if a term is not a scalar, a name is used twice, or the model state is
         missing.
     """
-    out = loss_fn(view, batch, *args, **known)
+    out = loss_fn(view, batch, *args, **kwargs)
     loss, aux = out if isinstance(out, tuple) else (out, Aux())
     if not isinstance(aux, Aux):
         raise TypeError(
-            f"the loss function returned {type(aux).__name__} beside the loss; return "
-            "`loss` or `loss, jaxcompress.Aux(metrics={...}, model_state=...)`."
+            "the loss function must return `loss` or `loss, jaxcompress.Aux(metrics={...}, "
+            f"model_state=...)`, got a {type(aux).__name__} after the loss."
         )
     terms = loss if isinstance(loss, dict) else {"loss": loss}
-    several = "loss" in terms and len(terms) > 1
-    if twice := ["loss"] if several else sorted(terms.keys() & aux.metrics.keys()):
+    reserved = "loss" in terms and len(terms) > 1
+    if clashes := ["loss"] if reserved else sorted(terms.keys() & aux.metrics.keys()):
         raise ValueError(
-            f"{twice[0]!r} names two things: the metrics have the terms of the loss by "
-            'name, and their sum as "loss". Choose another name.'
+            f"the name {clashes[0]!r} is used twice: the metrics already contain each term "
+            'of the loss by name, and their sum as "loss". Choose another name.'
         )
     for name, term in terms.items():
         for part in jax.tree.leaves(term):
             if jnp.ndim(part):
                 raise ValueError(
-                    f"{name!r} of the loss has shape {jnp.shape(part)}: reduce it to a "
-                    "scalar, with .mean(), or with jaxcompress.Mean.of(losses, where)."
+                    f"the loss term {name!r} must be a scalar, got shape "
+                    f"{jnp.shape(part)}. Reduce it with .mean() or with "
+                    "jaxcompress.Mean.of(losses, where)."
                 )
-    if "model_state" in known and aux.model_state is None:
+    if "model_state" in kwargs and aux.model_state is None:
         raise ValueError(
-            "init was given a model_state, so the loss function returns the new one: "
+            "init received a model_state, so the loss function must return the new one: "
             "`return loss, jaxcompress.Aux(model_state=...)`."
         )
     return terms, aux
 
 
 def total_of(terms: Terms) -> jax.Array:
-    """What is minimized: the terms, added up."""
+    """Return the minimized value: the sum of the terms."""
     values = (t.value if isinstance(t, Mean) else t for t in terms.values())
     return sum(values, start=jnp.zeros(()))

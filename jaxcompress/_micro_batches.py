@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Loss and gradients of a batch, whole or in parts that add up to it."""
+"""Loss and gradients of a batch, computed at once or accumulated over micro-batches."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ._compressor import PyTree, split_learned
 from ._loss import Aux, Mean, Terms, call
 
 
-class Taken(NamedTuple):
-    """What a step takes from its batch."""
+class LossAndGrads(NamedTuple):
+    """Metrics and gradients of one batch, and the new model state."""
 
     model_state: PyTree
-    metrics: dict[str, jax.Array]  # "loss", its terms by name, and those of the Aux
+    metrics: dict[str, jax.Array]  # "loss", its terms by name, and the metrics of Aux
     view_grads: PyTree
-    model_grads: list[PyTree]  # of what the model state has ``Learned``
+    model_grads: list[PyTree]  # gradients of the ``Learned`` values in the model state
 
 
 def loss_and_grads(
@@ -28,29 +28,31 @@ def loss_and_grads(
     view: PyTree,
     batch: PyTree,
     args: tuple[Any, ...],
-    known: Mapping[str, Any],
+    kwargs: Mapping[str, Any],
     parts: int,
-) -> Taken:
-    """Loss, metrics, and the gradients at the view and at what the model state learns.
+) -> LossAndGrads:
+    """Compute loss, metrics and gradients of a batch, micro-batch by micro-batch.
+
+    The gradients are those at the view and at the ``Learned`` values in the model state.
 
     Args:
       loss_fn: see ``train_step``.
       view: the compressed parameters.
-      batch: whose leaves have the examples along their leading axes.
-      args: what else the step was given.
-      known: what the loss is given by keyword.
-      parts: into how many micro-batches the batch is split.
+      batch: tree of arrays with the examples along the leading axis.
+      args: further positional arguments of the step.
+      kwargs: keyword arguments of the loss.
+      parts: number of micro-batches.
 
     Raises:
-      ValueError: if it does not split.
+      ValueError: if the batch does not divide into that many micro-batches.
     """
-    known = dict(known)
-    model_state, rng = known.pop("model_state", None), known.pop("rng", None)
+    kwargs = dict(kwargs)
+    model_state, rng = kwargs.pop("model_state", None), kwargs.pop("rng", None)
 
     def run(view: PyTree, part: _Part) -> tuple[Terms, Aux]:
-        given = {"model_state": part.model_state, "rng": part.rng}
-        given = {name: value for name, value in given.items() if value is not None}
-        return call(loss_fn, view, part.batch, args, {**known, **given})
+        own = {"model_state": part.model_state, "rng": part.rng}
+        own = {name: value for name, value in own.items() if value is not None}
+        return call(loss_fn, view, part.batch, args, {**kwargs, **own})
 
     def grads_of(part: _Part, weights: Terms) -> Any:
         learned, rebuild = split_learned(part.model_state)
@@ -62,11 +64,11 @@ def loss_and_grads(
             metrics = _shares(aux.metrics, weights, parts)
             return loss, (aux.model_state, {"loss": loss, **shares, **metrics})
 
-        both, aux = jax.grad(loss_of, argnums=(0, 1), has_aux=True)(view, learned)
-        return *aux, *both
+        grads, aux = jax.grad(loss_of, argnums=(0, 1), has_aux=True)(view, learned)
+        return *aux, *grads
 
     if parts == 1:
-        return Taken(*grads_of(_Part(batch, model_state, rng), {}))
+        return LossAndGrads(*grads_of(_Part(batch, model_state, rng), {}))
     keys = None if rng is None else jax.random.split(rng, parts)
     split = jax.tree.map(lambda x: _split(x, parts), batch)
 
@@ -80,11 +82,11 @@ def loss_and_grads(
         model_state, *out = grads_of(_Part(part[0], model_state, part[1]), weights)
         return model_state, tuple(out)
 
-    # First the divisors, which every part must know. Nothing else of the loss is asked
-    # for here, so the compiler drops the rest of it.
-    _, weights = _sum(weights_of, (), (split, keys))
-    model_state, total = _sum(body, model_state, (split, keys))
-    return Taken(model_state, *total)
+    # Every part needs the total weights, so sum those first. Only the weights are used
+    # here, so the compiler drops the rest of the loss.
+    _, weights = _scan_sum(weights_of, (), (split, keys))
+    model_state, total = _scan_sum(body, model_state, (split, keys))
+    return LossAndGrads(model_state, *total)
 
 
 class _Part(NamedTuple):
@@ -98,7 +100,7 @@ def _weights(terms: Mapping[str, Any]) -> Terms:
 
 
 def _shares(terms: Mapping[str, Any], weights: Terms, parts: int) -> Terms:
-    """What a part of the batch adds to the value of each term of the whole."""
+    """Return what one micro-batch contributes to each term of the whole batch."""
 
     def share(name: str, term: Any) -> jax.Array:
         if not isinstance(term, Mean):
@@ -108,18 +110,19 @@ def _shares(terms: Mapping[str, Any], weights: Terms, parts: int) -> Terms:
     return {name: share(name, term) for name, term in terms.items()}
 
 
-def _sum(body: Any, carry: PyTree, parts: PyTree) -> tuple[PyTree, PyTree]:
-    """A scan that adds up what the body puts out."""
+def _scan_sum(body: Any, carry: PyTree, parts: PyTree) -> tuple[PyTree, PyTree]:
+    """Scan over parts and sum the outputs of the body."""
     first = jax.tree.map(lambda x: x[0], parts)
     out = jax.eval_shape(body, carry, first)[1]
     if not jax.tree.leaves(out):
         return carry, out
 
-    def add(both: tuple[PyTree, PyTree], part: Any) -> Any:
-        carry, out = body(both[0], part)
-        return (carry, jax.tree.map(jnp.add, both[1], out)), None
+    def add(carry_and_sum: tuple[PyTree, PyTree], part: Any) -> Any:
+        carry, total = carry_and_sum
+        carry, out = body(carry, part)
+        return (carry, jax.tree.map(jnp.add, total, out)), None
 
-    # In the carry: a stack of gradients would be as many times their size.
+    # Sum in the carry: stacked gradients would take `parts` times the memory.
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), out)
     return lax.scan(add, (carry, zeros), parts)[0]
 
@@ -127,7 +130,7 @@ def _sum(body: Any, carry: PyTree, parts: PyTree) -> tuple[PyTree, PyTree]:
 def _split(x: jax.Array, parts: int) -> jax.Array:
     if not x.shape or x.shape[0] % parts:
         raise ValueError(
-            f"a batch leaf of shape {tuple(x.shape)} does not split into {parts} "
-            "micro-batches along its leading axis."
+            "the leading axis of every batch leaf must be divisible by "
+            f"micro_batches={parts}, got a leaf of shape {tuple(x.shape)}."
         )
     return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])

@@ -186,7 +186,7 @@ def _flags(
 
 def _nothing_selected(where: Where, paths: list[str]) -> str:
     if not paths:
-        return "cannot select leaves: the tree has no leaves."
+        return "there is nothing to select from: the tree has no leaves."
     if isinstance(where, str):
         near = ", ".join(repr(path) for path in closest(where, paths))
         return (

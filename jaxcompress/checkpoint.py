@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints: any pytree, to the bit, through orbax; a kill at any moment is survived."""
+"""Checkpoints: save and restore any pytree bit for bit, safe against a kill anytime."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ if TYPE_CHECKING:
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or read, with the likely reason."""
+    """A checkpoint cannot be written or read; the message gives the likely reason."""
 
 
 def save_checkpoint(
     directory: str | os.PathLike[str], step: int, state: PyTree, *, keep: int = 2
 ) -> None:
-    """Write a pytree as the checkpoint of a step.
+    """Save a pytree, such as a ``TrainState``, as the checkpoint of a training step.
 
-    It returns when the checkpoint is on disk. Until then it has a temporary name, so a
-    run killed at any moment finds the one before.
+    The call returns once the checkpoint is on disk. Until then it has a temporary name,
+    so a run that is killed still finds the previous checkpoint.
 
     Args:
-      directory: made if it is missing.
-      step: number of the checkpoint, above those that are there.
-      state: any pytree of arrays, such as a ``TrainState``; typed keys included.
-      keep: how many of the newest checkpoints stay.
+      directory: checkpoint folder, created if missing.
+      step: number of the checkpoint, greater than all existing ones.
+      state: any pytree of arrays, including typed PRNG keys.
+      keep: number of newest checkpoints to keep.
 
     Raises:
-      CheckpointError: if the directory cannot be written, or holds this step or a later
-        one, which stays as it is.
+      CheckpointError: if the directory cannot be written, or if it already holds this
+        step or a later one. Existing checkpoints are not changed.
     """
     import orbax.checkpoint as ocp
 
     steps = checkpoint_steps(directory)
-    # Replacing one would leave a moment without any.
+    # Replacing a checkpoint would leave a moment without any.
     if steps and step <= steps[-1]:
         raise CheckpointError(
             f"{directory} already holds a checkpoint of step {steps[-1]}, so step {step} "
-            "is not written. Go on from it with restore_checkpoint, or give a new run a "
-            "folder of its own."
+            "was not saved. Continue that run with restore_checkpoint, or use another "
+            "folder for a new run."
         )
     with _manager(directory, keep=keep, create=True) as manager:
         manager.save(step, args=ocp.args.StandardSave(_named(state)))
@@ -59,27 +59,27 @@ def save_checkpoint(
 def restore_checkpoint(
     directory: str | os.PathLike[str], like: PyTree, *, step: int | None = None
 ) -> PyTree:
-    """Read a checkpoint back, bit for bit.
+    """Load a checkpoint bit for bit, to continue a training run.
 
     Args:
-      directory: where ``save_checkpoint`` wrote.
-      like: a pytree of the structure, shapes, dtypes and shardings to restore into, such
-        as a fresh ``init(params)``. Its values are not used.
-      step: which checkpoint; None: the newest.
+      directory: folder that ``save_checkpoint`` wrote to.
+      like: pytree with the structure, shapes, dtypes and shardings to restore, such as a
+        fresh ``init(params)``. Its values are not used.
+      step: step to restore; None restores the newest.
 
     Returns:
-      The state.
+      The saved state.
 
     Raises:
-      CheckpointError: if there is none, it is damaged, or it is not ``like``; it names
-        the folder and the leaves. Nothing is deleted.
+      CheckpointError: if the checkpoint does not exist, is damaged, or does not match
+        ``like``. The message names the folder and the leaves. Nothing is deleted.
     """
     import orbax.checkpoint as ocp
 
     steps = checkpoint_steps(directory)
     if not steps or (step is not None and step not in steps):
         wanted = "checkpoint" if step is None else f"checkpoint of step {step}"
-        raise CheckpointError(f"there is no {wanted} in {directory} (steps: {steps}).")
+        raise CheckpointError(f"no {wanted} in {directory} (available steps: {steps}).")
     step = steps[-1] if step is None else step
     target = {name: _abstract(leaf) for name, leaf in _named(like).items()}
     with _manager(directory) as manager:
@@ -90,22 +90,24 @@ def restore_checkpoint(
             raise
         except Exception as error:
             older = [s for s in steps if s < step]
-            instead = f"or restore step {older[-1]}" if older else "and start again"
+            fallback = f"or restore step {older[-1]}" if older else "and start again"
             raise CheckpointError(
-                f"the checkpoint of step {step} in {directory} cannot be read; it is "
-                f"damaged or was written by another program. Move its folder away "
-                f"{instead}. ({type(error).__name__}: {str(error)[:200]})"
+                f"cannot read the checkpoint of step {step} in {directory}: it is "
+                "damaged or was written by another program. Move its folder away "
+                f"{fallback}. ({type(error).__name__}: {str(error)[:200]})"
             ) from error
     paths, leaves, treedef = paths_and_leaves(like)
     values = [
-        _like(leaf, restored[name]) if (name := _name(path)) in restored else leaf
+        _convert_like(leaf, restored[name])
+        if (name := _name(path)) in restored
+        else leaf
         for path, leaf in zip(paths, leaves, strict=True)
     ]
     return treedef.unflatten(values)
 
 
 def checkpoint_steps(directory: str | os.PathLike[str]) -> list[int]:
-    """The steps that have a complete checkpoint, oldest first; [] without a directory."""
+    """List the steps with a complete checkpoint, oldest first; [] without a directory."""
     import orbax.checkpoint as ocp
 
     if not os.path.isdir(directory):
@@ -122,8 +124,8 @@ def _manager(
     options = ocp.CheckpointManagerOptions(
         max_to_keep=keep,
         create=create,
-        # Synchronous: what this library checkpoints is small, and a caller who was told
-        # that a step is saved may count on it.
+        # Synchronous, because the states of this library are small and a caller must be
+        # able to rely on a saved step.
         enable_async_checkpointing=False,
     )
     try:
@@ -135,21 +137,24 @@ def _manager(
             yield manager
     except OSError as error:
         raise CheckpointError(
-            f"{directory} cannot be used for checkpoints ({error.strerror or error}). "
-            "Is it a folder that you may write to?"
+            f"cannot use {directory} for checkpoints ({error.strerror or error}). Check "
+            "that it is a folder and that you may write to it."
         ) from error
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
-    """Leaves by name, keys as raw data: no container outlives its class this way.
+    """Return the leaves by name, with PRNG keys as raw data.
 
-    Arrays without elements, which orbax refuses, hold nothing to save.
+    A flat dict keeps the checkpoint independent of container classes. Empty arrays are
+    left out, because orbax rejects them and they hold nothing to save.
     """
     paths, leaves, _ = paths_and_leaves(tree)
     names = [_name(path) for path in paths]
     if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise CheckpointError(f"two leaves share a path: {twice}.")
+        duplicates = sorted({name for name in names if names.count(name) > 1})
+        raise CheckpointError(
+            f"leaf paths must be unique, but several leaves share a path: {duplicates}."
+        )
     return {
         name: jax.random.key_data(leaf) if _is_key(leaf) else leaf
         for name, leaf in zip(names, leaves, strict=True)
@@ -158,21 +163,21 @@ def _named(tree: PyTree) -> dict[str, Any]:
 
 
 def _name(path: str) -> str:
-    # A dot, since orbax takes a slash for a folder.
+    # Use dots, because orbax treats a slash as a folder.
     return path.replace("/", ".") or "tree"
 
 
 def _abstract(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array) and not leaf.committed:
-        # Orbax pins what it restores to a device: such an array could no longer stand
-        # beside those of a mesh, and would compile what reads it anew.
+        # Restore as NumPy. Orbax would commit the array to a device, so it could not be
+        # combined with arrays of a mesh, and jitted functions would recompile.
         return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
     if isinstance(leaf, jax.Array):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
     return leaf
 
 
-def _like(like: Any, value: Any) -> Any:
+def _convert_like(like: Any, value: Any) -> Any:
     if _is_key(like):
         return jax.random.wrap_key_data(value, impl=jax.random.key_impl(like))
     return jnp.asarray(value) if isinstance(like, jax.Array) else value
@@ -187,20 +192,21 @@ def _is_key(leaf: Any) -> bool:
 def _check_like(
     directory: str | os.PathLike[str], step: int, saved: Any, target: dict[str, Any]
 ) -> None:
-    """Compare names, shapes and dtypes first: orbax would cast or pad in silence."""
-    have = {name: _signature(meta) for name, meta in dict(saved).items()}
-    want = {name: _signature(leaf) for name, leaf in target.items()}
-    different = [
-        f"{name}: saved {have.get(name, 'nothing')}, expected {want.get(name, 'nothing')}"
-        for name in sorted(have.keys() | want.keys())
-        if have.get(name) != want.get(name)
+    """Compare names, shapes and dtypes first, because orbax casts or pads silently."""
+    actual = {name: _signature(meta) for name, meta in dict(saved).items()}
+    expected = {name: _signature(leaf) for name, leaf in target.items()}
+    mismatches = [
+        f"{name}: saved {actual.get(name, 'nothing')}, "
+        f"expected {expected.get(name, 'nothing')}"
+        for name in sorted(actual.keys() | expected.keys())
+        if actual.get(name) != expected.get(name)
     ]
-    if different:
-        shown = "\n  ".join(different[:5])
-        more = f"\n  and {len(different) - 5} more" if len(different) > 5 else ""
+    if mismatches:
+        shown = "\n  ".join(mismatches[:5])
+        more = f"\n  and {len(mismatches) - 5} more" if len(mismatches) > 5 else ""
         raise CheckpointError(
-            f"the checkpoint of step {step} in {directory} is of another model, optimizer "
-            f"or compressor:\n  {shown}{more}"
+            f"the checkpoint of step {step} in {directory} belongs to another model, "
+            f"optimizer or compressor:\n  {shown}{more}"
         )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compression inside of an optimizer, for a training loop that nobody may edit."""
+"""Compression inside an optimizer, for training loops that you cannot change."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from ._fresh import fresh
 class WrappedState(NamedTuple):
     """State of a wrapped optimizer."""
 
-    inner: PyTree  # state of the optimizer inside
-    params: PyTree  # raw parameters; the loop's own are the view of them
+    inner: PyTree  # state of the wrapped optimizer
+    params: PyTree  # raw parameters; the loop holds their view
     compression: PyTree  # the compressor's state
 
 
 def wrap_optimizer(
     tx: optax.GradientTransformation, compressor: Compressor
 ) -> optax.GradientTransformationExtraArgs:
-    """Compress inside an optimizer, for a training loop that nobody may edit.
+    """Wrap an optax optimizer so that it compresses, without changes to the training loop.
 
-    The parameters that the loop holds become the view: the model sees compressed weights
-    and nothing in the loop changes. The raw parameters live in the optimizer's state
-    (``unwrap`` takes them out), which costs one copy. The loop's parameters are the view
-    up to one rounding, since optax adds updates; zeros are exact. The first gradient is
-    the one at the uncompressed parameters.
+    Use it when you cannot change the loop; otherwise prefer ``train_step``. The loop's
+    parameters become the view, so the model sees compressed weights. The raw parameters
+    live in the optimizer state, which costs one copy; ``unwrap`` extracts them. The
+    loop's parameters equal the view up to one rounding, because optax adds updates;
+    zeros are exact. The first gradient is taken at the uncompressed parameters.
 
     Args:
       tx: the optimizer of the loop.
-      compressor: without learned parameters, for which there is ``train_step``.
+      compressor: compressor without learned parameters; those need ``train_step``.
 
     Raises:
-      ValueError: in ``init``, if the compressor has learned parameters; in ``update``, if
+      ValueError: in ``init``, if the compressor has learned parameters. In ``update``, if
         the loop does not pass the parameters.
 
     Example:
@@ -57,10 +57,10 @@ def wrap_optimizer(
         compression = compressor.init(params)
         if split_learned(compression)[0]:
             raise ValueError(
-                "this compressor has learned parameters, which an optimizer wrapped for "
-                "somebody else's loop cannot see the gradient of. Use train_step."
+                "this compressor has learned parameters, and a wrapped optimizer cannot "
+                "compute their gradients. Use train_step."
             )
-        # Copies: the loop may donate its parameters together with this state.
+        # Copy, because the loop may donate its parameters together with this state.
         raw = jax.tree.map(jnp.copy, params)
         inner = tx.init(jax.tree.map(jnp.copy, params))
         return WrappedState(inner, raw, compression)
@@ -70,7 +70,8 @@ def wrap_optimizer(
     ) -> tuple[PyTree, WrappedState]:
         if params is None:
             raise ValueError(
-                "a wrapped optimizer needs tx.update(grads, state, params)."
+                "a wrapped optimizer needs the parameters: call "
+                "tx.update(grads, state, params)."
             )
         _, pullback = jax.vjp(
             lambda raw: compressor.apply(raw, state.compression), state.params
@@ -89,21 +90,22 @@ def wrap_optimizer(
 
 
 def unwrap(opt_state: PyTree) -> tuple[PyTree, PyTree]:
-    """The raw parameters and the compressor's state inside a wrapped optimizer's state.
+    """Extract the raw parameters and the compressor's state after wrapped training.
 
     Args:
-      opt_state: state of ``wrap_optimizer(tx, c)``, also inside ``optax.chain``.
+      opt_state: state of ``wrap_optimizer(tx, c)``, possibly inside ``optax.chain``.
 
     Returns:
       ``(params, state)``, ready for ``c.finalize(params, state)``.
 
     Raises:
-      ValueError: if there is no wrapped state inside, or several.
+      ValueError: if it does not contain exactly one wrapped state.
     """
     nodes = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, WrappedState))
-    found = [node for node in nodes if isinstance(node, WrappedState)]
-    if len(found) != 1:
+    states = [node for node in nodes if isinstance(node, WrappedState)]
+    if len(states) != 1:
         raise ValueError(
-            f"this optimizer state holds {len(found)} states of wrap_optimizer, not one."
+            "the optimizer state must hold exactly one state of wrap_optimizer, got "
+            f"{len(states)}."
         )
-    return found[0].params, found[0].compression
+    return states[0].params, states[0].compression

@@ -117,7 +117,7 @@ def test_only_the_newest_stay_and_none_is_replaced(tmp_path):
 
 def test_a_missing_checkpoint_is_named(tmp_path):
     assert jc.checkpoint_steps(tmp_path / "nowhere") == []
-    with pytest.raises(jc.CheckpointError, match="there is no checkpoint in"):
+    with pytest.raises(jc.CheckpointError, match="^no checkpoint in"):
         jc.restore_checkpoint(tmp_path, PARAMS)
     jc.save_checkpoint(tmp_path, 4, PARAMS)
     with pytest.raises(jc.CheckpointError, match=r"no checkpoint of step 9 .*\[4\]"):
@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_refused_and_the_older_one_named(tmp_path):
 def test_a_file_in_the_way_is_said(tmp_path):
     file = tmp_path / "file"
     file.write_text("not a folder")
-    with pytest.raises(jc.CheckpointError, match="a folder that you may write to"):
+    with pytest.raises(jc.CheckpointError, match="that you may write to it"):
         jc.save_checkpoint(file, 0, PARAMS)
     assert file.read_text() == "not a folder"
 

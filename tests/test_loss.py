@@ -92,16 +92,19 @@ def test_a_mean_of_nothing_is_zero_and_counts_are_not_rounded():
     assert not grads.any()
     half = jc.Mean.of(jnp.ones(1001, jnp.bfloat16))
     assert half.weight == 1001 and half.value == 1
-    with pytest.raises(ValueError, match="one weight a value"):
+    with pytest.raises(ValueError, match="one weight per value"):
         jc.Mean.of(jnp.ones((2, 3)), jnp.ones(2, bool))
 
 
 @pytest.mark.parametrize(
     ("loss", "message"),
     [
-        (lambda p, b: {"loss": 1.0, "kd": 1.0}, "'loss' names two things"),
-        (lambda p, b: ({"a": 1.0}, jc.Aux(metrics={"a": 1.0})), "'a' names two"),
-        (lambda p, b: {"kd": jnp.ones(3)}, r"'kd' of the loss has shape \(3,\)"),
+        (lambda p, b: {"loss": 1.0, "kd": 1.0}, "name 'loss' is used twice"),
+        (lambda p, b: ({"a": 1.0}, jc.Aux(metrics={"a": 1.0})), "'a' is used twice"),
+        (
+            lambda p, b: {"kd": jnp.ones(3)},
+            r"term 'kd' must be a scalar, got shape \(3,\)",
+        ),
         (lambda p, b: jc.Mean(jnp.ones(3), jnp.ones(())), "jaxcompress.Mean.of"),
     ],
     ids=["reserved", "twice", "term", "mean"],
@@ -140,8 +143,12 @@ def test_schedules_reach_the_loss_at_their_step_without_a_recompile():
 @pytest.mark.parametrize(
     ("schedules", "error", "message"),
     [
-        ({"rng": optax.constant_schedule(1.0)}, ValueError, "'rng' of schedules="),
-        ({"temperature": 2.0}, TypeError, "is 2.0, no function of the step"),
+        (
+            {"rng": optax.constant_schedule(1.0)},
+            ValueError,
+            "schedules= cannot use the name 'rng'",
+        ),
+        ({"temperature": 2.0}, TypeError, "must be a function of the step, got 2.0"),
     ],
     ids=["name", "constant"],
 )

@@ -135,5 +135,5 @@ def test_wrapped_optimizers_say_what_they_need():
         tx.update(PARAMS, tx.init(PARAMS))
     with pytest.raises(ValueError, match="Use train_step"):
         jc.wrap_optimizer(optax.sgd(0.1), learned_gain()).init(PARAMS)
-    with pytest.raises(ValueError, match="holds 0 states of wrap_optimizer"):
+    with pytest.raises(ValueError, match="exactly one state of wrap_optimizer, got 0"):
         jc.unwrap(optax.sgd(0.1).init(PARAMS))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reports: accuracy, size, speed and provenance of a model, each measured or absent."""
+"""Report the accuracy, size, speed and provenance of a model; nothing is estimated."""
 
 from ._entropy import bound_bytes, code_entropy
 from ._latency import Latency, latency

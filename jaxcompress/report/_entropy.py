@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Entropy: the bytes below which no coder comes that looks at one element at a time."""
+"""Entropy: a lower bound on the bytes of any coder that codes one element at a time."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ..leaves import Leaf, SparseArray
 
 
 def code_entropy(array: Any) -> float:
-    """Order-0 empirical entropy of an array, in bits an element.
+    """Compute the order-0 empirical entropy of an array, in bits per element.
 
-    What a coder that knows only how often each value occurs needs on average, without
-    the table of values. Values are told apart by their bits: -0.0 is not 0.0.
+    This is the average cost for a coder that knows only how often each value occurs,
+    without the table of values. Values are compared by their bits: -0.0 is not 0.0.
 
     Args:
-      array: of any shape and dtype; that of an empty one is 0.
+      array: array of any shape and dtype. An empty array has entropy 0.
 
     References:
       Shannon, 1948, https://doi.org/10.1002/j.1538-7305.1948.tb01338.x
@@ -34,20 +34,21 @@ def code_entropy(array: Any) -> float:
     if array.size == 0:
         return 0.0
     _, counts = np.unique(array.view(f"u{array.itemsize}"), return_counts=True)
-    share = counts / counts.sum()
-    return abs(float(-(share * np.log2(share)).sum()))  # abs: a lone value gives -0.0
+    shares = counts / counts.sum()
+    # abs, because a single distinct value gives -0.0.
+    return abs(float(-(shares * np.log2(shares)).sum()))
 
 
 def bound_bytes(leaf: Any) -> float:
-    """Bytes that coding each element of a leaf by its own frequency would take.
+    """Bound how far entropy coding could shrink a leaf: its order-0 bound in bytes.
 
-    Integers (codes, zero points) count with their order-0 entropy. Floats (scales,
-    centroids, biases, sparse values) count raw, but for zeros, which count with the
-    entropy of the mask. Tables of values are not counted, so an order-0 coder ends a
-    little above this bound; one that sees rows, columns or exponents can end below.
+    Integers (codes, zero points) cost their order-0 entropy. Floats (scales, centroids,
+    biases, sparse values) cost their raw size, except zeros, which cost the entropy of
+    the mask. Tables of values are not counted, so an order-0 coder needs slightly more
+    than this bound. A coder that exploits rows, columns or exponents can need less.
 
     Args:
-      leaf: an array or a compressed leaf.
+      leaf: array or compressed leaf.
     """
     if isinstance(leaf, SparseArray):
         mask = np.unpackbits(np.asarray(leaf.bitmask), count=leaf.size)
@@ -60,8 +61,8 @@ def bound_bytes(leaf: Any) -> float:
     array = np.asarray(leaf)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         return code_entropy(array) * array.size / 8
-    kept = array != 0
-    masked = (
-        code_entropy(kept) * kept.size / 8 + np.count_nonzero(kept) * array.itemsize
+    mask = array != 0
+    sparse_bytes = (
+        code_entropy(mask) * mask.size / 8 + np.count_nonzero(mask) * array.itemsize
     )
-    return float(min(masked, array.nbytes))
+    return float(min(sparse_bytes, array.nbytes))

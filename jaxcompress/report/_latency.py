@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Latency: how long a compiled function takes, compilation apart."""
+"""Latency: the run time of a compiled function, with compile time measured separately."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Wall-clock times of one function on one device.
+    """Wall-clock times of one function on one device, as measured by ``latency``.
 
     Attributes:
-      median_seconds: half of the runs took no longer.
-      p90_seconds: nine in ten runs took no longer.
-      runs: how many were timed.
-      compile_seconds: tracing and compiling, once.
-      device: where it ran, such as ``"cpu: cpu"``.
+      median_seconds: median time of a run.
+      p90_seconds: 90th percentile of the run times.
+      runs: number of timed runs.
+      compile_seconds: time to trace and compile once.
+      device: device that ran it, such as ``"cpu: cpu"``.
     """
 
     median_seconds: float
@@ -34,14 +34,14 @@ class Latency:
 def latency(
     fn: Callable[..., Any], *args: Any, runs: int = 30, warmup: int = 3
 ) -> Latency:
-    """Time a function, each run until its results are ready.
+    """Benchmark a function: time each run until its results are ready.
 
     Args:
-      fn: jitted, or it will be.
-      *args: what to call it with. NumPy arrays are copied to the device in every run;
-        pass JAX arrays to leave that out.
-      runs: how many to time.
-      warmup: how many to run before, untimed.
+      fn: function to time; jitted unless it already is.
+      *args: arguments of the function. NumPy arrays are copied to the device in every
+        run; pass JAX arrays to leave the copy out of the timing.
+      runs: number of timed runs.
+      warmup: number of untimed runs before them.
 
     Raises:
       ValueError: if ``runs`` is below 1 or ``warmup`` is negative.
@@ -55,7 +55,8 @@ def latency(
     """
     if runs < 1 or warmup < 0:
         raise ValueError(
-            f"runs={runs}, warmup={warmup}: time 1 run or more, warm up >= 0."
+            "runs must be at least 1 and warmup must not be negative, got "
+            f"runs={runs}, warmup={warmup}."
         )
     jitted: Any = fn if hasattr(fn, "lower") else jax.jit(fn)
     start = time.perf_counter()
@@ -78,13 +79,15 @@ def latency(
 
 
 def describe(device: Any) -> str:
-    """Platform and kind of a device: ``"cpu: cpu"``, ``"gpu: NVIDIA H100"``."""
+    """Return the platform and kind of a device, such as ``"gpu: NVIDIA H100"``."""
     return f"{device.platform}: {device.device_kind}"
 
 
 def _device_of(output: Any) -> str:
-    used = [x.devices() for x in jax.tree.leaves(output) if isinstance(x, jax.Array)]
-    devices = set().union(*used) or {jax.devices()[0]}
+    by_array = [
+        x.devices() for x in jax.tree.leaves(output) if isinstance(x, jax.Array)
+    ]
+    devices = set().union(*by_array) or {jax.devices()[0]}
     names = sorted(set(map(describe, devices)))
     count = f"{len(devices)} x " if len(devices) > 1 else ""
     return count + ", ".join(names)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records as a Markdown table."""
+"""Format records as a Markdown table."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ _MISSING = "–"
 
 
 def markdown(records: Sequence[Record]) -> str:
-    """A table with a row a record and a column for all that any of them knows.
+    """Format records as a Markdown table, to compare models side by side.
 
-    Energies that were found by different methods stand in different columns. The same
-    records give the same text.
+    Each record is a row. Columns are the fields that at least one record has. Energies
+    measured by different methods go in different columns. The output is deterministic.
 
     Args:
-      records: in the order of the rows.
+      records: records in the order of the rows.
 
     Raises:
-      ValueError: if there are none.
+      ValueError: if ``records`` is empty.
     """
     if not records:
-        raise ValueError("there are no records to show.")
+        raise ValueError("records must not be empty: there are no records to show.")
     columns: dict[str, list[str]] = {"model": [_escape(r.name) for r in records]}
     accuracies = [r.accuracy for r in records]
     columns |= _columns(accuracies, {"accuracy": _accuracy})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Provenance: which code, libraries and device made a number."""
+"""Provenance: the code, libraries and device that produced a number."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ._latency import describe
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """What a number must come with to be believed, and repeated.
+    """The versions, device and commit needed to reproduce a measurement.
 
     Attributes:
-      versions: of Python and of the libraries, by name.
-      device: such as ``"cpu: cpu"``.
-      commit: of the project, with ``-dirty`` where files have changed since; None
+      versions: versions of Python and of the libraries, by name.
+      device: device, such as ``"cpu: cpu"``.
+      commit: git commit of the project, with ``-dirty`` if files have changed since; None
         outside a git repository.
-      transforms: what was done to the model, in order, in words.
+      transforms: descriptions of what was done to the model, in order.
     """
 
     versions: Mapping[str, str]
@@ -40,18 +40,24 @@ class Provenance:
 def provenance(
     transforms: Sequence[str] = (), *, repository: str | Path = "."
 ) -> Provenance:
-    """Collect the provenance of numbers that are measured here and now.
+    """Record the current versions, device and git commit, to attach to a measurement.
 
     Args:
-      transforms: what was done to the model, in order, in words.
-      repository: a folder in the git repository whose commit to name.
+      transforms: descriptions of what was done to the model, in order.
+      repository: folder inside the git repository whose commit is recorded.
+
+    Raises:
+      TypeError: if ``transforms`` is a single string.
 
     Example:
       >>> provenance(["prune 90 %", "4 bits"]).transforms
       ('prune 90 %', '4 bits')
     """
     if isinstance(transforms, str):
-        raise TypeError(f"transforms={transforms!r} is one text; pass a list of texts.")
+        raise TypeError(
+            f"transforms must be a list of strings, got {transforms!r}. Pass "
+            f"[{transforms!r}]."
+        )
     names = ("jax", "jaxlib", "flax", "optax", "numpy")
     return Provenance(
         versions={
@@ -67,14 +73,14 @@ def provenance(
 
 def _commit(repository: str | Path) -> str | None:
     def git(*arguments: str) -> str:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(repository), *arguments],
             capture_output=True,
             text=True,
             timeout=10,
             check=True,
         )
-        return done.stdout.strip()
+        return result.stdout.strip()
 
     try:
         dirty = "-dirty" if git("status", "--porcelain") else ""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One record a model: what it is worth, what it costs, and where the numbers come from."""
+"""Records: the measurements of one model, its cost, and where the numbers come from."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ _METHODS = ("unavailable", "measured_counter")
 
 @dataclasses.dataclass(frozen=True)
 class Energy:
-    """Energy of one inference, which is no number without the method behind it.
+    """Energy of one inference, together with the method that measured it.
 
     Attributes:
-      method: ``"measured_counter"`` (the difference of a hardware energy counter), or
-        ``"unavailable"``. There is no estimate that could be mistaken for either.
-      joules: what was measured; None where it is unavailable.
+      method: ``"measured_counter"`` (the difference of a hardware energy counter) or
+        ``"unavailable"``. Estimates are not accepted.
+      joules: the measured energy; None if unavailable.
 
     Raises:
-      ValueError: for joules without a method, or a method without joules.
+      ValueError: for an unknown method, joules without a method, or a method without
+        joules.
 
     Example:
       >>> str(Energy("measured_counter", 0.25)), str(Energy())
@@ -38,11 +39,14 @@ class Energy:
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS:
-            raise ValueError(f"energy method {self.method!r}: known are {_METHODS}.")
+            raise ValueError(
+                f"energy method must be one of {_METHODS}, got {self.method!r}."
+            )
         if (self.method == "unavailable") != (self.joules is None):
             raise ValueError(
-                f"Energy({self.method!r}, {self.joules}): a number needs a method that "
-                "measured it, and such a method a number."
+                "joules must be given exactly if the energy was measured, got "
+                f"Energy({self.method!r}, {self.joules}). Use "
+                "Energy('measured_counter', joules) or Energy()."
             )
 
     def __str__(self) -> str:
@@ -53,11 +57,14 @@ class Energy:
 
 @dataclasses.dataclass(frozen=True)
 class Accuracy:
-    """Accuracy on the test set, one value a seed.
+    """Accuracy on the test set, one value per seed.
 
     Attributes:
       values: fractions between 0 and 1.
       seeds: the seed of each value.
+
+    Raises:
+      ValueError: if the lengths differ, there are no values, or a value is not a fraction.
     """
 
     values: Sequence[float]
@@ -69,12 +76,13 @@ class Accuracy:
         object.__setattr__(self, "seeds", tuple(self.seeds))
         if not self.values or len(self.values) != len(self.seeds):
             raise ValueError(
-                f"{len(self.values)} accuracies for {len(self.seeds)} seeds: give one "
-                "value a seed, and at least one."
+                "values and seeds must have the same length, at least 1, got "
+                f"{len(self.values)} values and {len(self.seeds)} seeds."
             )
         if not all(0 <= value <= 1 for value in self.values):
             raise ValueError(
-                f"accuracies {self.values} are no fractions; divide per cent by 100."
+                f"accuracies must be fractions between 0 and 1, got {self.values}. Divide "
+                "percentages by 100."
             )
 
     @property
@@ -90,20 +98,20 @@ class Accuracy:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """All that is known about one model. What was not measured is None, never a guess.
+    """All measurements of one model. Anything that was not measured is None.
 
     Law: ``Record.from_json(record.to_json()) == record``.
 
     Attributes:
-      name: of the model.
+      name: name of the model.
       provenance: where the numbers come from.
-      accuracy: on the test set.
-      size: of its file.
-      latency: of one call.
-      energy: of one call.
-      training_seconds: wall-clock time of the training, compression included.
-      simulated: whether the model computes as if it were compressed, with masks or
-        rounded floats: then no speed-up is to be expected.
+      accuracy: accuracy on the test set.
+      size: size of the model file.
+      latency: latency of one call.
+      energy: energy of one call.
+      training_seconds: wall-clock time of training, including compression.
+      simulated: True if the model only simulates compression with masks or rounded
+        floats, so that no speed-up is expected.
     """
 
     name: str
@@ -116,20 +124,20 @@ class Record:
     simulated: bool = False
 
     def to_json(self) -> str:
-        """As JSON; the same text for the same record."""
+        """Serialize to JSON. Equal records give equal text."""
         return json.dumps(dataclasses.asdict(self), indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Record:
-        """Inverse of ``to_json``.
+        """Parse a record that ``to_json`` wrote.
 
         Raises:
-          ValueError: if the text is no record.
+          ValueError: if the text is not a record.
         """
         try:
             return _parse(json.loads(text))
         except (TypeError, KeyError, ValueError) as error:
-            raise ValueError(f"this is no record of jaxcompress: {error}") from error
+            raise ValueError(f"not a jaxcompress record: {error}") from error
 
 
 def _parse(fields: dict[str, Any]) -> Record:

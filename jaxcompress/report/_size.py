@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Size: the bytes of a file that has been decoded again, and what they are made of."""
+"""Size: the bytes of a model file, verified by decoding it, broken down by leaf."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from ._entropy import bound_bytes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LeafSize:
-    """The size of one leaf in a file.
+    """The size of one leaf in a model file.
 
     Attributes:
-      path: such as ``"Dense_0/kernel"``.
-      shape: of the dense array.
-      kind: ``"array"``, or the name of the compressed leaf.
-      codecs: of its arrays in the file.
-      params: elements of the dense array.
-      nonzeros: those that are not zero.
-      nbytes: of its payload in the file.
-      bound_bytes: see ``bound_bytes``.
+      path: path text, such as ``"Dense_0/kernel"``.
+      shape: shape of the dense array.
+      kind: ``"array"``, or the class name of the compressed leaf.
+      codecs: codecs of the leaf's arrays in the file.
+      params: number of elements of the dense array.
+      nonzeros: number of nonzero elements.
+      nbytes: payload bytes in the file.
+      bound_bytes: order-0 bound; see the function ``bound_bytes``.
     """
 
     path: str
@@ -49,13 +49,13 @@ class LeafSize:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
-    """The size of a model that was written, decoded again and found the same.
+    """The size of a model file, verified by decoding it.
 
-    Law: ``file_bytes`` is what the file system says, headers and all.
+    Law: ``file_bytes`` is the size that the file system reports, including headers.
 
     Attributes:
-      file_bytes: of the file.
-      leaves: one row a leaf.
+      file_bytes: size of the whole file.
+      leaves: one entry per leaf.
     """
 
     file_bytes: int
@@ -63,12 +63,12 @@ class Size:
 
     @property
     def params(self) -> int:
-        """Elements of the dense arrays."""
+        """Number of elements of the dense arrays."""
         return sum(leaf.params for leaf in self.leaves)
 
     @property
     def nonzeros(self) -> int:
-        """Elements of the dense arrays that are not zero."""
+        """Number of nonzero elements of the dense arrays."""
         return sum(leaf.nonzeros for leaf in self.leaves)
 
     @property
@@ -78,34 +78,34 @@ class Size:
 
     @property
     def overhead_bytes(self) -> int:
-        """Bytes of the file that hold no array: names, manifest, padding."""
+        """Bytes of the file outside arrays: names, manifest, padding."""
         return self.file_bytes - self.payload_bytes
 
     @property
     def bound_bytes(self) -> float:
-        """Sum of the bounds of the leaves; see the function of that name."""
+        """Sum of the leaves' order-0 bounds; see the function ``bound_bytes``."""
         return math.fsum(leaf.bound_bytes for leaf in self.leaves)
 
     @property
     def float32_bytes(self) -> int:
-        """Of the dense arrays as float32, without a header."""
+        """Bytes of the dense arrays as float32, without a header."""
         return 4 * self.params
 
     @property
     def bfloat16_bytes(self) -> int:
-        """Of the dense arrays as bfloat16, without a header."""
+        """Bytes of the dense arrays as bfloat16, without a header."""
         return 2 * self.params
 
     @property
     def bits_per_param(self) -> float | None:
-        """Bits of the whole file for each element; None without elements."""
+        """Bits of the whole file per element; None if there are no elements."""
         return 8 * self.file_bytes / self.params if self.params else None
 
     @property
     def bits_per_weight(self) -> float | None:
-        """Payload bits for each element of the compressed leaves; None without those.
+        """Payload bits per element of compressed leaves; None if there are none.
 
-        Scales and centroids are counted, names and uncompressed leaves are not.
+        Scales and centroids count; names and uncompressed leaves do not.
         """
         compressed = [leaf for leaf in self.leaves if leaf.kind != "array"]
         weights = sum(leaf.params for leaf in compressed)
@@ -115,20 +115,20 @@ class Size:
 
 
 def size(artifact: Any, *, expected: Any = None) -> Size:
-    """Measure a saved file, or the file that a tree would make.
+    """Measure the real file size of a model, from a saved file or a parameter tree.
 
-    The file is decoded and its checksums, which are those of the decoded arrays, are
-    verified; where the tree is at hand, the decoded one is compared with it bit by bit.
+    The file is decoded and the checksums of the decoded arrays are verified. If the tree
+    is given, the decoded tree is compared with it bit for bit.
 
     Args:
-      artifact: path of a file that ``pack.save`` wrote, or a tree, which is written to a
+      artifact: path of a file that ``pack.save`` wrote, or a tree, which is saved to a
         temporary file.
-      expected: for a path, the tree that should be in it, if it is at hand.
+      expected: tree that the file at a path should hold; None skips the comparison.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ArtifactError: if it cannot be decoded.
-      ValueError: if what is decoded is not what was expected.
+      FileNotFoundError: if the file does not exist.
+      ArtifactError: if the file cannot be decoded.
+      ValueError: if the decoded tree differs from the expected one.
 
     Example:
       >>> import jax.numpy as jnp
@@ -166,13 +166,13 @@ def _measure(path: str | os.PathLike[str], expected: Any) -> Size:
     return Size(file_bytes=contents.file_bytes, leaves=tuple(rows))
 
 
-def _check_same(found: Any, expected: Any, path: str | os.PathLike[str]) -> None:
+def _check_same(loaded: Any, expected: Any, path: str | os.PathLike[str]) -> None:
     def bits(leaf: Any) -> tuple[str, tuple[int, ...], bytes]:
         array = np.asarray(leaf)
         return array.dtype.name, array.shape, array.tobytes()
 
-    same_structure = jax.tree.structure(found) == jax.tree.structure(expected)
-    pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=False)
+    same_structure = jax.tree.structure(loaded) == jax.tree.structure(expected)
+    pairs = zip(jax.tree.leaves(loaded), jax.tree.leaves(expected), strict=False)
     if not same_structure or any(bits(a) != bits(b) for a, b in pairs):
         raise ValueError(
             f"{os.fspath(path)!r} does not hold the expected tree: structure, dtypes or "

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A teacher's answers on disk: computed once, and refused to whoever asks for others."""
+"""Cache a teacher's top-k outputs on disk, so that each is computed only once.
+
+The cache records what its answers depend on and rejects a reader that expects others.
+"""
 
 from ._folder import CacheError
 from ._key import Key, fingerprint

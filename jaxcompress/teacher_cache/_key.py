@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a cache's answers depend on."""
+"""The key of a cache: everything that its answers depend on."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from .._select import paths_and_leaves
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Key:
-    """What a cache's answers depend on, beside the examples.
+    """Everything that cached answers depend on, apart from the examples themselves.
+
+    Pass the same key to ``write`` and ``read``. A cache with another key is rejected.
 
     Attributes:
       teacher: ``fingerprint`` of the teacher's parameters.
       classes: number of classes.
-      k: how many are kept of each example.
-      temperature: of the loss to come.
-      inputs: how examples are made into inputs, in words of your own: preprocessing,
-        resolution, the name of the augmentation whose seeds are given.
+      k: number of classes kept per example.
+      temperature: temperature of the distillation loss.
+      inputs: free text that says how examples become inputs: preprocessing, resolution,
+        and the name of the augmentation that the seeds belong to.
 
     Raises:
-      ValueError: if ``k`` does not fit.
+      ValueError: if ``k`` is not between 1 and ``classes``, or ``temperature`` is not
+        positive.
     """
 
     teacher: str
@@ -36,16 +39,20 @@ class Key:
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.classes:
-            raise ValueError(f"k={self.k} of {self.classes} classes cannot be kept.")
+            raise ValueError(
+                f"k must be between 1 and classes={self.classes}, got {self.k}."
+            )
         if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} is not positive.")
+            raise ValueError(f"temperature must be positive, got {self.temperature}.")
 
 
 def fingerprint(params: PyTree) -> str:
-    """A hash of parameters: their paths, shapes, dtypes and bits.
+    """Hash a teacher's parameters, for ``Key(teacher=...)``.
+
+    The hash covers paths, shapes, dtypes and bits.
 
     Args:
-      params: any pytree of arrays, compressed leaves included.
+      params: any pytree of arrays. Compressed leaves are allowed.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc

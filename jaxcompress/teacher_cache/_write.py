@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adding a teacher's answers to a cache."""
+"""Write a teacher's answers to a cache."""
 
 from __future__ import annotations
 
@@ -31,49 +31,51 @@ from ._key import Key
 
 
 class Writer:
-    """Adds answers to a cache; made by ``write``."""
+    """Adds a teacher's answers to a cache; made by ``write``."""
 
     def __init__(self, folder: Path, key: Key, shard: int) -> None:
         self._folder, self._key, self._shard = folder, key, shard
-        self._number = len(shards(folder))
-        self._rows: list[dict[str, np.ndarray]] = []
-        known = [columns_of(path, ("ids", "seeds")) for path in shards(folder)]
+        self._next_shard = len(shards(folder))
+        self._pending: list[dict[str, np.ndarray]] = []
+        parts = [columns_of(path, ("ids", "seeds")) for path in shards(folder)]
         self._seen = {
             pair
-            for part in known
+            for part in parts
             for pair in zip(part["ids"].tolist(), part["seeds"].tolist(), strict=True)
         }
 
     def __contains__(self, example: tuple[int, int]) -> bool:
-        """Whether ``(id, seed)`` is there already, so that it need not be computed."""
+        """True if ``(id, seed)`` is already cached, so you can skip computing it."""
         return example in self._seen
 
     def add(
         self, ids: Any, logits: jax.Array, *, seeds: Any = 0, inputs: Any = None
     ) -> None:
-        """Add the teacher's logits of a batch; those that are there already are skipped.
+        """Add the teacher's logits for a batch, and skip examples already cached.
 
         Args:
-          ids: integers ``(n,)``, one for each example, the same in every epoch.
-          logits: ``(n, classes)``.
-          seeds: integers ``(n,)`` or one for all: of the augmentation that was applied.
-          inputs: ``(n, ...)``, what the teacher was given, of which a hash is kept; so
-            the reader can tell whether the student is given the same.
+          ids: integers of shape ``(n,)``, one per example, the same in every epoch.
+          logits: float array of shape ``(n, classes)``.
+          seeds: seeds of the augmentation: integers of shape ``(n,)``, or one for all.
+          inputs: teacher inputs of shape ``(n, ...)``. A hash of each is stored, so that
+            the reader can check that the student gets the same input.
 
         Raises:
-          ValueError: if the shapes do not fit the key, or logits are NaN.
+          ValueError: if the shapes do not match the key, or the logits contain NaN.
         """
         ids, seeds = ids_and_seeds(ids, seeds)
         if logits.shape != (len(ids), self._key.classes):
             raise ValueError(
-                f"logits {logits.shape} of {len(ids)} examples and {self._key.classes} "
-                "classes do not fit."
+                f"logits must have shape (ids, classes) = {len(ids), self._key.classes}, "
+                f"got {logits.shape}."
             )
-        kept = top_k(logits, self._key.k, temperature=self._key.temperature)
-        values = np.asarray(kept.log_probs)
+        answers = top_k(logits, self._key.k, temperature=self._key.temperature)
+        values = np.asarray(answers.log_probs)
         if np.isnan(values).any():
-            raise ValueError("the teacher answers NaN; nothing of this batch is kept.")
-        indices = np.asarray(kept.indices)
+            raise ValueError(
+                "the teacher's logits contain NaN, so this batch was not cached."
+            )
+        indices = np.asarray(answers.indices)
         columns = ids, seeds, hashes(inputs, len(ids)), indices, values
         new = []
         for i, pair in enumerate(zip(ids.tolist(), seeds.tolist(), strict=True)):
@@ -81,45 +83,48 @@ class Writer:
                 self._seen.add(pair)
                 new.append(i)
         part = dict(zip(COLUMNS, columns, strict=True))
-        self._rows.append({name: x[new] for name, x in part.items()})
-        while sum(len(r["ids"]) for r in self._rows) >= self._shard:
-            self._flush(self._shard)
+        self._pending.append({name: x[new] for name, x in part.items()})
+        while sum(len(p["ids"]) for p in self._pending) >= self._shard:
+            self._write_shard(self._shard)
 
     def flush(self) -> None:
-        """Write what is not yet on disk."""
-        self._flush(sum(len(r["ids"]) for r in self._rows))
+        """Write all pending answers to disk."""
+        self._write_shard(sum(len(p["ids"]) for p in self._pending))
 
-    def _flush(self, number: int) -> None:
-        if not number:
+    def _write_shard(self, count: int) -> None:
+        """Write the first ``count`` pending answers as one shard."""
+        if not count:
             return
         from safetensors.numpy import save
 
-        whole = {
-            name: np.concatenate([row[name] for row in self._rows])
-            for name in self._rows[0]
+        columns = {
+            name: np.concatenate([part[name] for part in self._pending])
+            for name in self._pending[0]
         }
-        now = {name: np.ascontiguousarray(x[:number]) for name, x in whole.items()}
-        write_bytes(self._folder / f"{self._number:06d}.safetensors", save(now))
-        self._number += 1
-        self._rows = [{name: x[number:] for name, x in whole.items()}]
+        shard = {name: np.ascontiguousarray(x[:count]) for name, x in columns.items()}
+        write_bytes(self._folder / f"{self._next_shard:06d}.safetensors", save(shard))
+        self._next_shard += 1
+        self._pending = [{name: x[count:] for name, x in columns.items()}]
 
 
 @contextlib.contextmanager
 def write(
     folder: str | os.PathLike[str], key: Key, *, shard: int = 4096
 ) -> Iterator[Writer]:
-    """Begin a cache, or go on with one.
+    """Open a teacher cache for writing; start a new one or continue an existing one.
 
-    A shard is written under another name and then renamed, so that a run that is killed
-    loses no more than the shard it was gathering; what is there is not computed again.
+    Use it to run an expensive teacher once and train students from its answers. Shards
+    are written atomically, so a killed run loses at most the shard in progress. Answers
+    on disk are not computed again.
 
     Args:
-      folder: made if it is not there.
-      key: what the answers depend on.
-      shard: examples in a file.
+      folder: cache folder, created if missing.
+      key: everything the answers depend on.
+      shard: number of examples per file.
 
     Raises:
-      CacheError: if the folder holds another teacher's cache, or something else.
+      CacheError: if the folder holds a cache with another key, or other files.
+      ValueError: if ``shard`` is below 1.
 
     Example:
       >>> import tempfile, jax, jax.numpy as jnp, jaxcompress as jc
@@ -135,18 +140,21 @@ def write(
       (1, 3)
     """
     if shard < 1:
-        raise ValueError(f"shard={shard}: a file holds 1 or more examples.")
+        raise ValueError(f"shard must be at least 1 example per file, got {shard}.")
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     if (path / MANIFEST).exists():
         check(path, key)
     elif any(path.iterdir()):
-        raise CacheError(f"{path} is not empty and is no cache: choose another folder.")
+        raise CacheError(
+            f"{path} must be empty or a teacher cache, but it holds other files. Choose "
+            "another folder."
+        )
     else:
-        about = {"version": VERSION, **dataclasses.asdict(key)}
-        write_bytes(path / MANIFEST, json.dumps(about, indent=1).encode())
-    for left in path.glob(LEFT_OVER):  # of a run that was killed
-        left.unlink()
+        manifest = {"version": VERSION, **dataclasses.asdict(key)}
+        write_bytes(path / MANIFEST, json.dumps(manifest, indent=1).encode())
+    for leftover in path.glob(LEFT_OVER):  # from a run that was killed
+        leftover.unlink()
     writer = Writer(path, key, shard)
     try:
         yield writer

@@ -29,5 +29,5 @@ def test_provenance_names_versions_device_and_commit(tmp_path):
 
 
 def test_one_text_is_no_list_of_transforms():
-    with pytest.raises(TypeError, match="pass a list of texts"):
+    with pytest.raises(TypeError, match="must be a list of strings"):
         report.provenance("prune")
