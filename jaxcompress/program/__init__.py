@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bridge: see and rewrite any traced program, of any framework."""
+"""Inspect and rewrite any JAX function through its traced program, in any framework."""
 
 from . import statistics
 from ._count import Count, SiteCount, count

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Count: what a function computes and moves, product by product."""
+"""Count the multiply-accumulates, bit operations and bytes of a function's products."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ from .trace._graph import Node, Value
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SiteCount:
-    """What one product costs in one call of the function.
+    """Cost of one product in one call of the function.
 
     Attributes:
-      name: of the site.
-      macs: multiply-accumulates, all trips of the loops around it included.
-      density: share of its weights that are not zero; 1.0 where they are not known.
-      bits: declared bits of its two operands: weights (or the left one) and input.
-      weight_bytes: its weights at their bits, zeros left out; 0 for data times data, and
-        for a second use of a leaf.
-      activation_bytes: what it reads and writes beside weights, all trips included, at the
-        bits of the policy or of the dtype.
-      bit_ops: multiply-accumulates by weights that are not zero, times the bits of both
-        operands.
+      name: name of the site.
+      macs: multiply-accumulates, including all trips of enclosing loops.
+      density: fraction of nonzero weights; 1.0 if the weights are not known.
+      bits: declared bits of the two operands: weights (or the left operand) and input.
+      weight_bytes: bytes of the nonzero weights at their declared bits; 0 for data times
+        data, and for the second use of a leaf.
+      activation_bytes: bytes read and written apart from weights, including all trips, at
+        the bits of the policy or of the dtype.
+      bit_ops: multiply-accumulates by nonzero weights, times the bits of both operands.
     """
 
     name: str
@@ -48,7 +47,7 @@ class SiteCount:
 
     @property
     def effective_macs(self) -> float:
-        """Multiply-accumulates by weights that are not zero."""
+        """Multiply-accumulates by nonzero weights."""
         return self.macs * self.density
 
     @property
@@ -59,16 +58,16 @@ class SiteCount:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """What all products cost, printed as a table.
+    """Cost of all products of a function; prints as a table.
 
-    Nothing here is measured. It is what hardware could save that uses every zero and
-    every bit; masks and fake quantization save nothing when simulated.
+    Nothing here is measured. The numbers are what ideal hardware needs, which exploits
+    every zero and every saved bit. Simulated masks and fake quantization save nothing.
 
     Attributes:
-      sites: one count for each.
-      other_bytes: parameters that no product multiplies by, at their own size.
-      unknown: names of sites in ``while`` loops, whose trips were counted as one.
-      opaque: parts that were not entered, so that nothing in them is counted.
+      sites: one entry per product.
+      other_bytes: bytes of parameters that no product multiplies by.
+      unknown: names of sites in ``while`` loops, counted as one trip.
+      opaque: parts that were not entered. Nothing in them is counted.
     """
 
     sites: tuple[SiteCount, ...]
@@ -83,7 +82,7 @@ class Count:
 
     @property
     def effective_macs(self) -> float:
-        """Multiply-accumulates by weights that are not zero."""
+        """Multiply-accumulates by nonzero weights."""
         return sum(s.effective_macs for s in self.sites)
 
     @property
@@ -93,12 +92,12 @@ class Count:
 
     @property
     def weight_bytes(self) -> float:
-        """All parameters at their bits, zero weights left out."""
+        """Bytes of all parameters at their declared bits, without zero weights."""
         return sum(s.weight_bytes for s in self.sites) + self.other_bytes
 
     @property
     def activation_bytes(self) -> float:
-        """What products read and write beside weights."""
+        """Bytes that products read and write apart from weights."""
         return sum(s.activation_bytes for s in self.sites)
 
     def __str__(self) -> str:
@@ -133,21 +132,24 @@ def count(
     policy: Policy | None = None,
     inline_custom: bool = False,
 ) -> Count:
-    """Count multiply-accumulates, bit operations and bytes of a function.
+    """Count the MACs, bit operations and bytes of a function, compressed or not.
 
-    The program is traced, not run. Scans count every trip; of branches all are counted,
-    though one runs. Only products are: what lies between them is fused with them or small.
+    Use it to compare compressed models on paper. The function is traced, not run. Scans
+    count every trip. All branches of a conditional count, although only one runs. Only
+    products count; the operations between them are fused or cheap.
 
     Args:
       fn: ``(params, *args) -> out`` of dense parameters; see ``sites``.
-      params: its parameters, compressed leaves or not. Leaves declare their bits, and
-        concrete ones their zeros; for a masked tree pass the view. Shapes do for the rest.
+      params: parameters of ``fn``, dense or compressed. Leaves declare their bits, and
+        concrete leaves their zeros. For a masked tree pass the view. Shapes are enough
+        for everything else.
       *args: arrays or shapes.
-      policy: of ``quantize_activations``: the bits of activations; None: of their dtypes.
-      inline_custom: look into functions with derivative rules of their own.
+      policy: policy of ``quantize_activations`` that sets the bits of activations; None
+        uses the bits of their dtypes.
+      inline_custom: also enter functions with custom derivative rules.
 
     Warns:
-      OpaqueWarning: where parts of the function are not entered.
+      OpaqueWarning: if parts of the function are not entered.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -159,8 +161,8 @@ def count(
     shapes = jax.eval_shape(dense, params)
     program = analyze(fn, shapes, args, inline_custom=inline_custom)
     plan = None if policy is None else make_plan(program, policy)
-    found = plan.found if plan else find(program)
-    found.warn("count")
+    index = plan.index if plan else find(program)
+    index.warn("count")
     pairs, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_leaf)
     leaves = {
         path_text(path): leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf)
@@ -168,7 +170,7 @@ def count(
     }
     used: set[str] = set()
     rows = []
-    for node, site in found.sites.items():
+    for node, site in index.sites.items():
         rows.append(_count(node, site, leaves, plan, first=site.leaf not in used))
         used.add(site.leaf or "")
     return Count(
@@ -176,8 +178,8 @@ def count(
         other_bytes=sum(
             _bytes(leaf) for path, leaf in leaves.items() if path not in used
         ),
-        unknown=tuple(s.name for s in found.sites.values() if s.trips is None),
-        opaque=tuple(found.opaque),
+        unknown=tuple(s.name for s in index.sites.values() if s.trips is None),
+        opaque=tuple(index.opaque),
     )
 
 
@@ -195,10 +197,10 @@ def _count(
         weight_bytes = _bytes(leaf) * density if first else 0.0
         moved = [(i, x) for i, x in moved if i != site.weight]
     if site.primitive == "gather":
-        moved = []  # indices are integers already
-    values = sum(math.prod(x.shape) * bits[i] for i, x in moved)
-    values += math.prod(site.result.shape) * _result_bits(node, plan)
-    # Weights first, whichever side they stand on.
+        moved = []  # Indices are integers already.
+    moved_bits = sum(math.prod(x.shape) * bits[i] for i, x in moved)
+    moved_bits += math.prod(site.result.shape) * _result_bits(node, plan)
+    # Report weights first, whichever operand they are.
     order = bits[::-1] if site.weight == 1 else bits
     return SiteCount(
         name=site.name,
@@ -206,7 +208,7 @@ def _count(
         density=density,
         bits=(order[0], order[1]),
         weight_bytes=weight_bytes,
-        activation_bytes=values * trips / 8,
+        activation_bytes=moved_bits * trips / 8,
     )
 
 
@@ -223,14 +225,14 @@ def _result_bits(node: Node, plan: Plan | None) -> float:
 
 
 def _bits_at(mark: Marked | None, value: Value, plan: Plan | None) -> float:
-    """Bits of the grid of a point; where there is none, of the value's dtype."""
+    """Return the bits of a point's grid, or of the value's dtype without a point."""
     if mark is None or plan is None:
         return _dtype_bits(value.aval.dtype)
     return float(plan.points[mark.point.name][1].fmt.bits)
 
 
 def _bits(leaf: Any) -> float:
-    """Declared bits of a weight."""
+    """Return the declared bits of a weight."""
     if isinstance(leaf, QArray):
         return leaf.bits
     if isinstance(leaf, LowRank):
@@ -242,7 +244,7 @@ def _bits(leaf: Any) -> float:
 
 def _dtype_bits(dtype: Any) -> float:
     if jnp.issubdtype(dtype, jnp.integer):
-        return jnp.iinfo(dtype).bits  # an int4 has 4, though it takes a byte
+        return jnp.iinfo(dtype).bits  # int4 counts 4 bits, although it takes a byte.
     return jnp.finfo(dtype).bits if jnp.issubdtype(dtype, jnp.floating) else 8
 
 
@@ -253,7 +255,7 @@ def _bytes(leaf: Any) -> float:
 
 
 def _density(leaf: Any) -> float:
-    shapes = jax.tree.map(lambda x: isinstance(x, jax.ShapeDtypeStruct), leaf)
-    if any(jax.tree.leaves(shapes)) or not leaf.size:
+    is_shape = jax.tree.map(lambda x: isinstance(x, jax.ShapeDtypeStruct), leaf)
+    if any(jax.tree.leaves(is_shape)) or not leaf.size:
         return 1.0
     return float(jnp.count_nonzero(dense(leaf))) / leaf.size

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Observe what the products of a function read."""
+"""Collect statistics of the inputs of every weight of a function."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from .trace._interpret import Frame, Interpreter, NodeHook
 
 
 class Observer(NamedTuple):
-    """Statistics of a function's inputs, for a loop of one's own.
+    """The pure functions that ``observing`` returns, to collect statistics in any loop.
 
     Attributes:
-      init: ``(params, *args) -> state`` of no data; the arguments may be shapes.
-      update: ``(params, state, *args) -> (out, state)``, with one more batch. ``out`` is
-        that of the function: the same equations on the same values. (Under jit XLA may
-        fuse two programs in two ways, which moves a last bit of both.)
-      merge: ``(params, state, state, *args) -> state`` of two disjoint parts of the data.
-      read: ``(params, state, *args) -> statistics``, shaped like ``params``: None at
-        leaves that were not observed. In ``merge`` and ``read`` the arguments tell the
-        shapes only.
+      init: ``(params, *args) -> state``, without data. The arguments may be shapes.
+      update: ``(params, state, *args) -> (out, state)``. Adds one batch. ``out`` is the
+        result of the function, from the same equations on the same values. (Under
+        ``jit`` XLA may fuse the two programs differently, which can change the last bit.)
+      merge: ``(params, state, state, *args) -> state``. Merges two disjoint parts of the
+        data.
+      read: ``(params, state, *args) -> statistics``, a tree like ``params`` with None at
+        leaves that were not observed. ``merge`` and ``read`` use only the shapes of
+        ``args``.
     """
 
     init: Callable[..., dict[str, Any]]
@@ -47,33 +48,36 @@ def observe(
     where: Where | None = None,
     inline_custom: bool = False,
 ) -> Any:
-    """Statistics of the inputs of every weight, over batches of data.
+    """Collect input statistics of every weight over batches of data, for calibration.
 
-    The function runs on every batch. Statistics merge exactly, so the split into batches
-    does not matter, nor does their sharding; nor, but for rounding, does their order.
+    Pass the result as ``stats=`` to methods such as GPTQ or Wanda. The function runs on
+    every batch. Statistics merge exactly, so neither the split into batches nor their
+    sharding matters. Their order matters only up to rounding.
 
     Args:
       fn: ``(params, *args) -> out``; see ``sites``.
-      params: its parameters.
-      batches: each is the argument of ``fn`` after the parameters, or a tuple of them.
-      stats: a ``Statistic`` (``max_magnitude()``, ``moments()``, ``gram()``, ``magnitudes()``) or
-        a tree of some, such as ``{"input": moments(), "hessian": gram()}``.
-      where: which leaves: a glob on the path, ``(path, leaf) -> bool`` or a bool tree.
-        None: every leaf that a product multiplies its data by.
-      inline_custom: look into functions with derivative rules of their own.
+      params: parameters of ``fn``.
+      batches: iterable; each item is the argument of ``fn`` after the parameters, or a
+        tuple of arguments.
+      stats: a ``Statistic`` (``max_magnitude()``, ``moments()``, ``gram()``,
+        ``magnitudes()``) or a tree of them, such as
+        ``{"input": moments(), "hessian": gram()}``.
+      where: leaves to observe: a glob on the path, ``(path, leaf) -> bool`` or a bool
+        tree. None observes every leaf that a product multiplies data by.
+      inline_custom: also enter functions with custom derivative rules.
 
     Returns:
-      A tree shaped like ``params``: at observed leaves what ``stats`` has, computed from
-      all rows that were multiplied by the leaf, in all its uses; None at the others.
-      Features lie along the axes of the leaf that are summed over, layers of a scan along
-      their own, so ``jnp.abs(leaf) * moments.norm`` is Wanda's score.
+      A tree like ``params``. Observed leaves hold the structure of ``stats``, computed
+      from all rows that were multiplied by the leaf, over all its uses. All other leaves
+      hold None. Features lie along the contraction axes of the leaf and scan layers along
+      their own axis, so ``jnp.abs(leaf) * moments.norm`` is Wanda's score.
 
     Raises:
       ValueError: if there are no batches, or a selected leaf cannot be observed.
-      TypeError: if one batch is given in place of a list.
+      TypeError: if a single batch is passed instead of a list.
 
     Warns:
-      OpaqueWarning: where parts of the function are not entered.
+      OpaqueWarning: if parts of the function are not entered.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -81,13 +85,14 @@ def observe(
       >>> def fn(params, x):
       ...     return x @ params["w"] + params["b"][None]
       >>> batches = [jnp.array([[1.0, -5.0]]), jnp.array([[2.0, 0.0]])]
-      >>> found = jc.observe(fn, params, batches, jc.program.statistics.max_magnitude())
-      >>> found["w"].tolist(), found["b"]
+      >>> stats = jc.observe(fn, params, batches, jc.program.statistics.max_magnitude())
+      >>> stats["w"].tolist(), stats["b"]
       ([[2.0], [5.0]], None)
     """
     if isinstance(batches, Mapping) or hasattr(batches, "shape"):
         raise TypeError(
-            f"batches is one {type(batches).__name__}; give a list of batches, [batch]."
+            "batches must be an iterable of batches, got a single "
+            f"{type(batches).__name__}. Pass [batch]."
         )
     observer = observing(fn, stats, where=where, inline_custom=inline_custom)
     update = jax.jit(observer.update)
@@ -99,7 +104,8 @@ def observe(
         _, state = update(params, state, *args)
     if state is None:
         raise ValueError(
-            "there are no batches to observe. An iterator that was used up before has none."
+            "batches must contain at least one batch, got none. An iterator that was "
+            "already consumed is empty."
         )
     return observer.read(params, state, *args)
 
@@ -111,10 +117,10 @@ def observing(
     where: Where | None = None,
     inline_custom: bool = False,
 ) -> Observer:
-    """The pure functions behind ``observe``, with the same arguments.
+    """Collect input statistics inside your own loop, through pure functions.
 
-    To observe while training, inside of somebody's jitted loop, or on several hosts whose
-    states are merged.
+    Use it instead of ``observe`` while training, inside a jitted loop, or on several hosts
+    whose states you merge. The arguments are those of ``observe``.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -130,28 +136,29 @@ def observing(
     for statistic in statistics:
         if not isinstance(statistic, Statistic):
             raise TypeError(
-                f"stats holds a {type(statistic).__name__}; give a Statistic such as "
-                "jaxcompress.program.statistics.gram(), called, or a tree of some."
+                "stats must be a Statistic or a tree of them, got a "
+                f"{type(statistic).__name__}. Call the function, as in "
+                "jaxcompress.program.statistics.gram()."
             )
 
     def prepare(params: Any, args: tuple[Any, ...]) -> Any:
         program = analyze(fn, params, args, inline_custom=inline_custom)
-        found = find(program)
+        index = find(program)
         shapes = {
             p: x.shape for p, x in zip(program.paths, program.leaves, strict=True)
         }
         layouts: dict[str, Layout] = {}
         reasons: dict[str, str] = {}
-        for node, site in found.sites.items():
+        for node, site in index.sites.items():
             if site.leaf is not None:
-                known = layout(node, site, shapes[site.leaf])
-                if isinstance(known, Layout):
-                    layouts[site.name] = known
+                layout_or_reason = layout(node, site, shapes[site.leaf])
+                if isinstance(layout_or_reason, Layout):
+                    layouts[site.name] = layout_or_reason
                 elif site.primitive != "gather":
-                    reasons.setdefault(site.leaf, known)
-        wanted = _wanted(params, where, layouts, reasons, found.opaque)
-        layouts = {k: v for k, v in layouts.items() if v.site.leaf in wanted}
-        return program, found, layouts, shapes
+                    reasons.setdefault(site.leaf, layout_or_reason)
+        paths = _select_paths(params, where, layouts, reasons, index.opaque)
+        layouts = {k: v for k, v in layouts.items() if v.site.leaf in paths}
+        return program, index, layouts, shapes
 
     def init(params: Any, *args: Any) -> dict[str, Any]:
         _, _, layouts, _ = prepare(params, args)
@@ -164,15 +171,15 @@ def observing(
 
     def update(params: Any, state: dict[str, Any], *args: Any) -> tuple[Any, Any]:
         check_state_is_dict(state)
-        program, found, layouts, _ = prepare(params, args)
-        found.warn("observe")
+        program, index, layouts, _ = prepare(params, args)
+        index.warn("observe")
         check_names(state, layouts, all_of=True)
 
-        def hook(known: Layout) -> NodeHook:
-            name, side = known.site.name, 1 - (known.site.weight or 0)
+        def hook(x: Layout) -> NodeHook:
+            name, side = x.site.name, 1 - (x.site.weight or 0)
 
             def run(op: Any, operands: list[Any], frame: Frame) -> Any:
-                rows = known.rows(operands[side])
+                rows = x.rows(operands[side])
                 frame.state[name] = [
                     s.merge(old, s.of(rows))
                     for s, old in zip(statistics, frame.state[name], strict=True)
@@ -181,7 +188,7 @@ def observing(
 
             return NodeHook((name,), run)
 
-        hooks = {known.node: hook(known) for known in layouts.values()}
+        hooks = {x.node: hook(x) for x in layouts.values()}
         leaves = jax.tree.leaves((params, args))
         out, new, _ = Interpreter(program, hooks)(leaves, state)
         return out, new
@@ -189,30 +196,29 @@ def observing(
     def merge(params: Any, a: dict[str, Any], b: dict[str, Any], *args: Any) -> Any:
         _, _, layouts, _ = prepare(params, args)
         return {
-            name: _merged(statistics, a[name], b[name], len(known.site.layers))
-            for name, known in layouts.items()
+            name: _merge(statistics, a[name], b[name], len(x.site.layers))
+            for name, x in layouts.items()
         }
 
     def read(params: Any, state: dict[str, Any], *args: Any) -> Any:
         _, _, layouts, shapes = prepare(params, args)
         check_names(state, layouts, all_of=True)
         by_leaf: dict[str, tuple[Layout, Any]] = {}
-        for name, known in layouts.items():
-            leaf, summary = known.site.leaf or "", state[name]
+        for name, x in layouts.items():
+            leaf, summary = x.site.leaf or "", state[name]
             if leaf in by_leaf:
                 first, other = by_leaf[leaf]
-                _same_features(leaf, first, known)
-                depth = len(known.site.layers)
-                summary = _merged(statistics, other, summary, depth)
-            by_leaf[leaf] = (known, summary)
+                _check_same_features(leaf, first, x)
+                summary = _merge(statistics, other, summary, len(x.site.layers))
+            by_leaf[leaf] = (x, summary)
 
         def of_leaf(path: str) -> Any:
             if path not in by_leaf:
                 return None
-            known, summary = by_leaf[path]
+            leaf_layout, summary = by_leaf[path]
 
             def like_leaf(x: jax.Array) -> jax.Array:
-                return known.like_leaf(x, shapes[path])
+                return leaf_layout.like_leaf(x, shapes[path])
 
             parts = zip(statistics, summary, strict=True)
             return structure.unflatten([s.read(x, like_leaf) for s, x in parts])
@@ -223,54 +229,54 @@ def observing(
     return Observer(init, update, merge, read)
 
 
-def _merged(statistics: Any, a: Any, b: Any, layers: int) -> Any:
-    def one(statistic: Statistic, a: Any, b: Any) -> Any:
+def _merge(statistics: Any, a: Any, b: Any, layers: int) -> Any:
+    def merge_one(statistic: Statistic, a: Any, b: Any) -> Any:
         merge = statistic.merge
         for _ in range(layers):
             merge = jax.vmap(merge)
         return merge(a, b)
 
-    return [one(*parts) for parts in zip(statistics, a, b, strict=True)]
+    return [merge_one(*parts) for parts in zip(statistics, a, b, strict=True)]
 
 
-def _wanted(
+def _select_paths(
     params: Any,
     where: Where | None,
     layouts: dict[str, Layout],
     reasons: dict[str, str],
     opaque: list[Opaque],
 ) -> set[str]:
-    """The leaves to observe; those that cannot be are said by name."""
-    seen = {known.site.leaf or "" for known in layouts.values()}
+    """Return the paths of the leaves to observe, or raise and name those that cannot be."""
+    observable = {x.site.leaf or "" for x in layouts.values()}
     if where is None:
-        chosen = seen | set(reasons)
+        selected = observable | set(reasons)
     else:
-        chosen = set(paths_and_leaves(select(params, where).tree)[0])
-    beside = "\n".join(["", *opaque_lines(opaque)])
-    lost = [
+        selected = set(paths_and_leaves(select(params, where).tree)[0])
+    opaque_note = "\n".join(["", *opaque_lines(opaque)])
+    failures = [
         f"{path!r} ({reasons.get(path, 'no product reads it')})"
-        for path in sorted(chosen - seen)
+        for path in sorted(selected - observable)
     ]
-    if lost:
+    if failures:
         raise ValueError(
-            f"the inputs of {', '.join(lost)} cannot be observed. Select the others with "
-            f"`where=`.{beside}"
+            f"the inputs of {', '.join(failures)} cannot be observed. Select the other "
+            f"leaves with `where=`.{opaque_note}"
         )
-    if not chosen:
+    if not selected:
         raise ValueError(
-            f"no product of the function multiplies data by a parameter.{beside}"
+            f"no product of the function multiplies data by a parameter.{opaque_note}"
         )
-    return chosen
+    return selected
 
 
-def _same_features(leaf: str, a: Layout, b: Layout) -> None:
+def _check_same_features(leaf: str, a: Layout, b: Layout) -> None:
     def features(x: Layout) -> Any:
         return x.inside, x.batch, x.layers, x.groups
 
     if features(a) != features(b):
         raise ValueError(
-            f"{leaf!r} is used in two ways, {a.site.name!r} sums over its axes "
-            f"{a.inside} in {a.groups} groups and {b.site.name!r} over {b.inside} in "
-            f"{b.groups}; their inputs have no statistics in common. Leave it out with "
+            f"{leaf!r} is used in two ways: {a.site.name!r} sums over its axes "
+            f"{a.inside} in {a.groups} groups, and {b.site.name!r} over {b.inside} in "
+            f"{b.groups}. Their inputs cannot share statistics. Exclude the leaf with "
             "`where=`."
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Taps: intermediate features of a function, by name."""
+"""Taps: return intermediate features of a function by name."""
 
 from __future__ import annotations
 
@@ -10,44 +10,48 @@ import jax
 
 from .._select import closest, matches
 from .activations._boundaries import Boundaries
-from .products._find import Found, find
+from .products._find import SiteIndex, find
 from .trace import _compat
 from .trace._analyze import analyze
 from .trace._graph import Program, Region, Value, nodes, readers, shape_of
 from .trace._interpret import Frame, Interpreter, ValueHook
 
 Select = str | Iterable[str] | Callable[[str], bool]
-"""Names: a glob that matches the whole name, several globs, or a function of the name."""
+"""Selects names: a glob that matches the whole name, several globs, or a function
+``name -> bool``."""
 
 
 def taps(
     fn: Callable[..., Any], select: Select, *, inline_custom: bool = False
 ) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
-    """Give a function its named intermediate features as a second result.
+    """Make a function also return intermediate features, for feature distillation.
 
-    For distillation on features, and for looking. The function itself is not changed, and
-    gradients flow through the features. ``tap_names`` lists what there is:
+    The model code does not change, and gradients flow through the features.
+    ``tap_names`` lists the available names:
 
-    - ``"<site>/input"`` (``/lhs`` and ``/rhs`` of data times data) and ``"<site>/output"``,
-      the latter with the bias, batch norm and ReLU that follow a product;
+    - ``"<site>/input"`` (``/lhs`` and ``/rhs`` for data times data) and
+      ``"<site>/output"``, which includes the bias, batch norm and ReLU after a product;
     - residual sums: ``"<name stack>/add"``;
-    - what leaves a name scope, which is a module in Flax Linen: ``"ResNet/Block_0"``
-      (``#1`` and so on for a second result);
-    - whatever was marked with ``jax.ad_checkpoint.checkpoint_name(x, "name")``.
+    - values that leave a name scope, which is a module in Flax Linen:
+      ``"ResNet/Block_0"`` (``#1`` and so on for further results);
+    - values marked with ``jax.ad_checkpoint.checkpoint_name(x, "name")``.
 
-    Features inside of loops, such as a scan over layers, are stacked along a new first
-    axis. Those inside of ``while`` loops and of branches are not available.
+    Features in loops, such as a scan over layers, are stacked along a new first axis.
+    Features in ``while`` loops and in branches are not available.
 
     Args:
       fn: ``(params, *args) -> out``; see ``sites``.
-      select: names; see ``Select``.
-      inline_custom: look into functions with derivative rules of their own.
+      select: names of features; see ``Select``.
+      inline_custom: also enter functions with custom derivative rules.
 
     Returns:
       ``(params, *args) -> (out, {name: feature})``.
 
     Raises:
-      ValueError: when called, if a glob matches no name, or none that is available.
+      ValueError: when called, if a glob matches no name, or only unavailable ones.
+
+    Warns:
+      OpaqueWarning: if parts of the function are not entered.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -59,20 +63,20 @@ def taps(
       {'first/input': [[-1.0, 2.0]], 'first/output': [[0.0, 2.0]]}
     """
     if not isinstance(select, str) and not callable(select):
-        select = tuple(select)  # an iterator could be read once only
+        select = tuple(select)  # An iterator could be read only once.
 
     def tapped(params: Any, *args: Any) -> tuple[Any, dict[str, jax.Array]]:
         program = analyze(fn, params, args, inline_custom=inline_custom)
-        found = find(program)
-        found.warn("taps")
-        chosen = _chosen(_named(program, found), select)
+        index = find(program)
+        index.warn("taps")
+        features = _select_features(_name_features(program, index), select)
         by_value: dict[Value, list[str]] = {}
-        for name, value in chosen.items():
+        for name, value in features.items():
             by_value.setdefault(value, []).append(name)
         hooks = {value: _hook(tuple(names)) for value, names in by_value.items()}
         leaves = jax.tree.leaves((params, args))
         out, _, emitted = Interpreter(program, {}, hooks)(leaves, {})
-        return out, {name: emitted[name] for name in chosen}
+        return out, {name: emitted[name] for name in features}
 
     return tapped
 
@@ -80,7 +84,9 @@ def taps(
 def tap_names(
     fn: Callable[..., Any], params: Any, *args: Any, inline_custom: bool = False
 ) -> dict[str, jax.ShapeDtypeStruct]:
-    """The features that ``taps`` can give, with their shapes and dtypes.
+    """List the feature names that ``taps`` accepts, with their shapes and dtypes.
+
+    The function is traced, not run; ``params`` and ``args`` may be shapes.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -90,9 +96,11 @@ def tap_names(
       ['w/input', 'w/output']
     """
     program = analyze(fn, params, args, inline_custom=inline_custom)
-    named = _named(program, find(program))
+    named = _name_features(program, find(program))
     return {
-        name: _stacked(value) for name, value in named.items() if _is_available(value)
+        name: _stacked_shape(value)
+        for name, value in named.items()
+        if _is_available(value)
     }
 
 
@@ -104,12 +112,12 @@ def _hook(names: tuple[str, ...]) -> ValueHook:
     return ValueHook(names, run)
 
 
-def _named(program: Program, found: Found) -> dict[str, Value]:
-    """Every name of a feature."""
-    inside = Boundaries(program, found, lambda point: point.boundary.is_inside)
-    stored = {mark.point.name: mark.value for mark in inside.marks}
+def _name_features(program: Program, index: SiteIndex) -> dict[str, Value]:
+    """Return all features by name."""
+    boundaries = Boundaries(program, index, lambda point: point.boundary.is_inside)
+    stored = {mark.point.name: mark.value for mark in boundaries.marks}
     named: dict[str, Value] = {}
-    for node, site in found.sites.items():
+    for node, site in index.sites.items():
         for i, value in enumerate(node.ins[:2]):
             side = "input" if site.weight is not None else ("lhs", "rhs")[i]
             if value.origin.data and _compat.is_floating(value.aval):
@@ -123,18 +131,18 @@ def _named(program: Program, found: Found) -> dict[str, Value]:
             number = sum(n == base or n.startswith(f"{base}#") for n in marked)
             marked[f"{base}#{number}" if number else base] = node.outs[0]
     named |= marked
-    for name, value in _leaving(program.root, inside.sources.is_statistic):
+    for name, value in _scope_outputs(program.root, boundaries.sources.is_statistic):
         named.setdefault(name, value)
     return {k: v for k, v in named.items() if v.region and not v.region.sealed}
 
 
-def _leaving(
+def _scope_outputs(
     root: Region, is_statistic: Callable[[Value], bool]
 ) -> Iterator[tuple[str, Value]]:
-    """What is computed in a name scope and read outside of it, by the scope's name.
+    """Yield the values computed in a name scope and read outside it, by scope name.
 
-    Features come before running statistics, which leave a batch norm in training only:
-    a name means the same in evaluation.
+    Features come before running statistics, which leave a batch norm only in training.
+    That way a name means the same in evaluation.
     """
     results = dict(_results(root, ""))
     scopes: dict[str, list[Value]] = {}
@@ -145,9 +153,9 @@ def _leaving(
             users = [reader.scope for reader in readers(value)]
             users += [results[value]] if value in results else []
             for scope in _prefixes(node.scope):
-                inside = [u == scope or u.startswith(f"{scope}/") for u in users]
+                is_inside = [u == scope or u.startswith(f"{scope}/") for u in users]
                 values = scopes.setdefault(scope, [])
-                if not all(inside) and value not in values:
+                if not all(is_inside) and value not in values:
                     values.append(value)
     for scope, values in scopes.items():
         for i, value in enumerate(sorted(values, key=is_statistic)):
@@ -155,7 +163,7 @@ def _leaving(
 
 
 def _results(region: Region, scope: str) -> Iterator[tuple[Value, str]]:
-    """The results of a program, its loops and its branches; and the scope they go to."""
+    """Yield the results of a program, its loops and branches, with their target scope."""
     yield from ((value, scope) for value in region.outs)
     for node in region.nodes:
         for body in node.bodies:
@@ -169,11 +177,11 @@ def _prefixes(scope: str) -> Iterable[str]:
 
 
 def _is_available(value: Value) -> bool:
-    """Whether loops can hand it out: all around it are scans, and there is no branch."""
+    """True if enclosing loops can return it: they are all scans, without branches."""
     return value.region is not None and value.region.home.hands_out
 
 
-def _stacked(value: Value) -> jax.ShapeDtypeStruct:
+def _stacked_shape(value: Value) -> jax.ShapeDtypeStruct:
     shape = shape_of(value)
     loops = value.region.loops if value.region else ()
     return jax.ShapeDtypeStruct(
@@ -181,30 +189,30 @@ def _stacked(value: Value) -> jax.ShapeDtypeStruct:
     )
 
 
-def _chosen(named: dict[str, Value], select: Select) -> dict[str, Value]:
+def _select_features(named: dict[str, Value], select: Select) -> dict[str, Value]:
     available = {k: v for k, v in named.items() if _is_available(v)}
     if callable(select):
-        picked = {k: v for k, v in available.items() if select(k)}
-        if not picked:
+        selected = {k: v for k, v in available.items() if select(k)}
+        if not selected:
             raise ValueError(
-                f"the function selected none of {len(available)} features; "
-                f"among them are {', '.join(map(repr, list(available)[:5]))}."
+                f"the function selected none of {len(available)} features, which include "
+                f"{', '.join(map(repr, list(available)[:5]))}."
             )
-        return picked
-    picked = {}
+        return selected
+    selected = {}
     for glob in [select] if isinstance(select, str) else select:
         matched = {k: v for k, v in available.items() if matches(glob, k)}
         if not matched:
-            inside = [k for k in named if matches(glob, k)]
-            if inside:
+            unavailable = [k for k in named if matches(glob, k)]
+            if unavailable:
                 raise ValueError(
-                    f"{glob!r} matches {inside[0]!r}, which is inside of a while loop or "
-                    "a branch, where a feature cannot leave from."
+                    f"{glob!r} matches {unavailable[0]!r}, but features inside a while "
+                    "loop or a branch cannot be returned. Choose a feature outside."
                 )
             near = ", ".join(map(repr, closest(glob, list(available))))
             raise ValueError(
                 f"{glob!r} matches none of {len(available)} features; closest: {near}. "
                 "Globs match the whole name."
             )
-        picked |= matched
-    return picked
+        selected |= matched
+    return selected

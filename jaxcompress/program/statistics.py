@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of what a product reads, that can be added up over any split of the data."""
+"""Statistics of the inputs of products, which merge exactly over any split of the data."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from ..numerics.histogram import add, bounds, empty, histogram
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:
-    """A summary of input rows that merges exactly.
+    """A mergeable summary of input rows, for ``observe`` and ``observing``.
 
-    Law: ``of(rows)`` is ``merge(of(some of them), of(the others))``, up to the rounding
-    of sums; ``empty`` is neutral. So it is exact over micro-batches and shards.
+    Law: ``of(rows)`` equals ``merge(of(part), of(rest))`` for any split of the rows, up to
+    the rounding of sums, and ``empty`` is neutral. The result is therefore exact over
+    micro-batches and shards.
 
     Attributes:
       empty: ``(groups, features) -> summary`` of no rows.
       of: ``rows -> summary`` of float32 ``(groups, rows, features)``. There is one group,
-        but for products that are batched over parameters and for grouped convolutions.
+        except for products batched over parameters and for grouped convolutions.
       merge: ``(summary, summary) -> summary``.
-      read: ``(summary, like_leaf) -> result``, where ``like_leaf`` lays an array
-        ``(groups, features)`` out along the axes of the leaf that are summed over.
+      read: ``(summary, like_leaf) -> result``. ``like_leaf`` arranges an array of shape
+        ``(groups, features)`` along the contraction axes of the leaf.
     """
 
     empty: Callable[[int, int], Any]
@@ -37,7 +38,7 @@ class Statistic:
 
 
 def max_magnitude() -> Statistic:
-    """Largest magnitude of every input feature; zero of none."""
+    """Collect the largest magnitude of every input feature; zero without data."""
     return Statistic(
         empty=lambda groups, features: jnp.zeros((groups, features)),
         of=lambda rows: jnp.max(jnp.abs(rows), 1, initial=0),
@@ -55,7 +56,7 @@ class Moments(NamedTuple):
 
     @property
     def norm(self) -> jax.Array:
-        """Euclidean norm over all rows, what Wanda multiplies magnitudes by."""
+        """Euclidean norm over all rows, the factor in Wanda's score."""
         count = self.count.reshape(
             *self.count.shape, *(1,) * (self.mean.ndim - self.count.ndim)
         )
@@ -63,10 +64,10 @@ class Moments(NamedTuple):
 
 
 def moments() -> Statistic:
-    """Mean and variance of every input feature, as ``Moments``.
+    """Collect the mean and variance of every input feature, as ``Moments``.
 
     References:
-      Chan et al., 1979: the pairwise update, which cancels nothing.
+      Chan et al., 1979: the pairwise update, which avoids cancellation.
     """
 
     def empty(groups: int, features: int) -> Moments:
@@ -80,10 +81,10 @@ def moments() -> Statistic:
 
     def merge(a: Moments, b: Moments) -> Moments:
         count = a.count + b.count
-        part = b.count / jnp.maximum(count, 1)
+        share = b.count / jnp.maximum(count, 1)
         delta = b.mean - a.mean
-        var = a.var + (b.var - a.var) * part + delta**2 * part * (1 - part)
-        return Moments(count, a.mean + delta * part, var)
+        var = a.var + (b.var - a.var) * share + delta**2 * share * (1 - share)
+        return Moments(count, a.mean + delta * share, var)
 
     def read(summary: Moments, like_leaf: Callable[..., jax.Array]) -> Moments:
         return Moments(summary.count, like_leaf(summary.mean), like_leaf(summary.var))
@@ -92,18 +93,18 @@ def moments() -> Statistic:
 
 
 class Gram(NamedTuple):
-    """Second moments of the input features, not divided by the rows."""
+    """Second moments of the input features, not divided by the number of rows."""
 
     count: jax.Array  # uint32 ([layers]): rows, up to 2**32
     gram: jax.Array  # float32 ([layers,] [groups,] features, features): X^T X
 
 
 def gram() -> Statistic:
-    """``X^T X`` of the input rows, as ``Gram``: what GPTQ, SparseGPT and OBS need.
+    """Collect ``X^T X`` of the input rows, as ``Gram``, for GPTQ, SparseGPT and OBS.
 
-    Features are in the order of the leaf's contraction axes: for a convolution every
-    weight of a filter is one, so the matrix is large. One matrix for each layer of a
-    scan, and for each group of a grouped convolution.
+    Features are in the order of the leaf's contraction axes. For a convolution every
+    weight of a filter is a feature, so the matrix is large. There is one matrix per layer
+    of a scan, and per group of a grouped convolution.
     """
 
     def empty(groups: int, features: int) -> Gram:
@@ -111,7 +112,7 @@ def gram() -> Statistic:
         return Gram(jnp.zeros((), jnp.uint32), zeros)
 
     def of(rows: jax.Array) -> Gram:
-        # Other devices multiply float32 in fewer bits unless told not to.
+        # Accelerators multiply float32 at lower precision by default.
         product = jnp.einsum(
             "grf,grh->gfh", rows, rows, precision=lax.Precision.HIGHEST
         )
@@ -131,12 +132,14 @@ def gram() -> Statistic:
 
 
 class Magnitudes(NamedTuple):
-    """How many input values there are of each sign and magnitude."""
+    """A histogram of input values by sign and magnitude."""
 
-    counts: jax.Array  # int32 ([layers,] 2, buckets + 1): negative ones, and the others
+    counts: (
+        jax.Array
+    )  # int32 ([layers,] 2, buckets + 1): negative values, then the rest
 
     def percentile(self, share: float) -> tuple[jax.Array, jax.Array]:
-        """The range that leaves out at most ``1 - share`` of the values on each side."""
+        """Return the range that leaves out at most ``1 - share`` of values on each side."""
 
         def of_one(counts: jax.Array) -> tuple[jax.Array, jax.Array]:
             return bounds(counts, share)
@@ -147,7 +150,7 @@ class Magnitudes(NamedTuple):
 
 
 def magnitudes() -> Statistic:
-    """A histogram of all input values of a leaf, as ``Magnitudes``, in fixed buckets."""
+    """Collect a histogram of all input values of a leaf in fixed buckets."""
 
     def of(rows: jax.Array) -> Magnitudes:
         return Magnitudes(histogram(rows))

@@ -44,7 +44,7 @@ class Energy:
             )
         if (self.method == "unavailable") != (self.joules is None):
             raise ValueError(
-                "joules must be given exactly if the energy was measured, got "
+                "joules must be given if and only if the energy was measured, got "
                 f"Energy({self.method!r}, {self.joules}). Use "
                 "Energy('measured_counter', joules) or Energy()."
             )

@@ -52,7 +52,8 @@ def test_no_batches_are_an_error():
     with pytest.raises(ValueError) as error:
         observed(used_up, max_magnitude())
     assert str(error.value) == (
-        "there are no batches to observe. An iterator that was used up before has none."
+        "batches must contain at least one batch, got none. An iterator that was "
+        "already consumed is empty."
     )
 
 
@@ -70,7 +71,7 @@ def test_a_selected_leaf_that_no_product_reads_is_named():
         observed([X], max_magnitude(), where="first/*")
     assert str(error.value) == (
         "the inputs of 'first/b' (no product reads it) cannot be observed. Select the "
-        "others with `where=`."
+        "other leaves with `where=`."
     )
 
 
@@ -91,7 +92,7 @@ def test_a_leaf_that_is_split_is_refused_and_can_be_left_out():
     assert "'split' (the parameter reaches it through an operation that mixes" in str(
         error.value
     )
-    assert "Select the others with `where=`." in str(error.value)
+    assert "Select the other leaves with `where=`." in str(error.value)
     found = observed([X], max_magnitude(), fn, params, where="w")
     assert found["split"] is None and found["w"].shape == (2, 1)
 
@@ -105,9 +106,9 @@ def test_two_uses_that_sum_over_other_axes_have_nothing_in_common():
     with pytest.raises(ValueError) as error:
         observed([X], max_magnitude(), fn, params)
     text = str(error.value)
-    assert text.startswith("'w' is used in two ways, 'w' sums over its axes (0,) ")
-    assert "'w#1' over (1,)" in text and "have no statistics in common" in text
-    assert text.endswith("Leave it out with `where=`.")
+    assert text.startswith("'w' is used in two ways: 'w' sums over its axes (0,) ")
+    assert "'w#1' over (1,)" in text and "cannot share statistics" in text
+    assert text.endswith("Exclude the leaf with `where=`.")
 
 
 def test_what_has_a_derivative_rule_of_its_own_is_said_or_looked_into():
@@ -115,7 +116,7 @@ def test_what_has_a_derivative_rule_of_its_own_is_said_or_looked_into():
     with pytest.warns(OpaqueWarning) as caught:
         found = observed([model.args], max_magnitude(), model.fn, model.params)
     text = str(caught[0].message)
-    assert text.startswith("observe leaves these parts of the program as they are:\n")
+    assert text.startswith("observe leaves these parts of the program unchanged:\n")
     assert "custom_vjp_call (1 products)" in text and "inline_custom=True" in text
     assert found["first"] is None and found["last"] is not None
 
@@ -144,8 +145,10 @@ def test_what_is_no_statistic_is_refused(stats):
     with pytest.raises(TypeError) as error:
         observed([X], stats)
     kind = "str" if isinstance(stats, list) else "function"
-    assert f"stats holds a {kind}; give a Statistic such as" in str(error.value)
-    assert "gram(), called, or a tree of some." in str(error.value)
+    assert f"stats must be a Statistic or a tree of them, got a {kind}. Call" in str(
+        error.value
+    )
+    assert "as in jaxcompress.program.statistics.gram()." in str(error.value)
 
 
 def test_state_of_another_function_is_refused():
@@ -162,5 +165,7 @@ def test_one_batch_is_no_list_of_batches(batches):
     def fn(params, x):
         return x @ params["w"]
 
-    with pytest.raises(TypeError, match="batches is one .*; give a list of batches"):
+    with pytest.raises(
+        TypeError, match=r"iterable of batches, got a single .*Pass \[batch\]"
+    ):
         jc.observe(fn, {"w": jnp.ones((4, 3))}, batches, max_magnitude())

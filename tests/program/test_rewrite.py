@@ -213,7 +213,7 @@ def test_functions_with_rules_of_their_own_are_left_alone_with_a_warning():
         through = jax.grad(loss(unchanged(model.fn)))(model.params, *model.args)
     assert_same_bits(through, gradient)
     text = str(caught[0].message)
-    assert text.startswith("rewrite leaves these parts of the program as they are:\n")
+    assert text.startswith("rewrite leaves these parts of the program unchanged:\n")
     assert "custom_vjp_call (1 products)" in text and "inline_custom=True" in text
 
 

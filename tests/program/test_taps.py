@@ -215,7 +215,7 @@ def test_a_function_that_selects_nothing_is_told_what_there_is():
     with pytest.raises(ValueError) as error:
         jc.taps(net, lambda name: False)(PARAMS, X)
     text = str(error.value)
-    assert text.startswith("the function selected none of 4 features; among them are ")
+    assert text.startswith("the function selected none of 4 features, which include ")
     assert "'first/w/input'" in text
 
 

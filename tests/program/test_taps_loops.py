@@ -197,8 +197,8 @@ def test_no_feature_leaves_a_while_loop_or_a_branch(fn):
     with pytest.raises(ValueError) as error:
         jc.taps(around, "w/*")(params, X)
     assert str(error.value) == (
-        "'w/*' matches 'w/input', which is inside of a while loop or a branch, where a "
-        "feature cannot leave from."
+        "'w/*' matches 'w/input', but features inside a while loop or a branch "
+        "cannot be returned. Choose a feature outside."
     )
 
 

@@ -59,7 +59,7 @@ def test_unknown_fields_are_refused():
 
 def test_no_energy_without_a_method():
     for method, joules in [("unavailable", 1.0), ("measured_counter", None)]:
-        with pytest.raises(ValueError, match="exactly if the energy was measured"):
+        with pytest.raises(ValueError, match="if and only if the energy was measured"):
             Energy(method, joules)
     with pytest.raises(ValueError, match="energy method must be .*, got 'guess'"):
         Energy("guess", 1.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activation quantization: where values are stored, and their rounding."""
+"""Activation quantization: choose the values to quantize, and round them."""
 
 from ._boundaries import Boundary, Point
 from ._quantize import (

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boundaries: the values that an integer runtime keeps as integers.
+"""Boundaries: the values that an integer runtime stores as integers.
 
 Such a runtime fuses a product with the bias, the folded normalization and the rectifier
-after it, and stores what comes out; it stores both sides of a residual sum, and the sum.
-What lies inside of a normalization, a softmax or a smooth activation it does not store.
+after it, and stores the result. It stores both sides of a residual sum, and the sum. It
+does not store the intermediate values of a normalization, a softmax or a smooth
+activation.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 
 from ..._select import path_text
-from ..products._find import Found
+from ..products._find import SiteIndex
 from ..products._site import Site
 from ..trace._graph import Node, Program, Value, nodes, readers, shape_of
 from ..trace._primitives import AFFINE, ELEMENTWISE, GATHERING, MOVES, SELECTING
@@ -31,31 +32,31 @@ from ._sources import (
 
 
 class Boundary(enum.Enum):
-    """Why a value is stored."""
+    """The reason why an integer runtime stores a value."""
 
     INPUT = "an argument of the function"
-    OPERAND = "what a product reads, where nothing stored it before"
-    PRODUCT = "what a product gives, with what is fused to it"
+    OPERAND = "an input of a product that was not stored before"
+    PRODUCT = "the result of a product, with the operations fused into it"
     RESIDUAL = "a side or the result of a sum, product or concatenation of two values"
     OUTPUT = "a result of the function"
 
     @property
     def is_inside(self) -> bool:
-        """Whether it lies between the arguments and the results."""
+        """True for values between the arguments and the results."""
         return self in (Boundary.PRODUCT, Boundary.RESIDUAL)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Point:
-    """A value that is quantized.
+    """A value that can be quantized; a policy decides by its attributes.
 
     Attributes:
-      name: of its site with ``/input``, ``/lhs``, ``/rhs`` or ``/output``; of its sum
-        (``"Block_0/add"``), or ``"input/..."`` and ``"output/..."``.
-      boundary: why it is one.
-      site: the product it belongs to; None for others.
+      name: name of its site with ``/input``, ``/lhs``, ``/rhs`` or ``/output``, name of
+        its sum (``"Block_0/add"``), or ``"input/..."`` and ``"output/..."``.
+      boundary: why an integer runtime stores it.
+      site: the product it belongs to; None if it belongs to no product.
       value: shape and dtype.
-      layers: lengths of the scans over layers around it; its range has these axes.
+      layers: lengths of the enclosing scans over layers. Its range has these axes.
     """
 
     name: str
@@ -67,11 +68,11 @@ class Point:
 
 @dataclasses.dataclass(frozen=True)
 class Marked:
-    """A point, and where it is: at a value for everyone, or at one operand of a site."""
+    """A point and its place: a value for all readers, or one operand of a site."""
 
     point: Point
     value: Value
-    node: Node | None = None  # the site, where only sites see it
+    node: Node | None = None  # the site, if only sites read the quantized value
     operand: int = 0
 
 
@@ -79,26 +80,28 @@ class Boundaries:
     """The points of a program.
 
     Attributes:
-      marks: all of them, where they are.
+      marks: all points with their places.
 
     Args:
-      program: any.
-      found: its sites.
-      accept: whether a point is quantized. Operands that lie on the grid of an accepted
-        point are none themselves.
+      program: a traced program.
+      index: sites of the program.
+      accept: true for points that are quantized. Operands that lie on the grid of an
+        accepted point are not points themselves.
     """
 
-    def __init__(self, program: Program, found: Found, accept: Callable[[Point], bool]):
-        self.program, self.found, self.accept = program, found, accept
-        self.sources = Sources(found)
-        self.at: dict[Value, Marked] = {}  # points that everyone sees
-        self.refused: set[Value] = set()
+    def __init__(
+        self, program: Program, index: SiteIndex, accept: Callable[[Point], bool]
+    ):
+        self.program, self.index, self.accept = program, index, accept
+        self.sources = Sources(index)
+        self.at: dict[Value, Marked] = {}  # points that all readers see
+        self.rejected: set[Value] = set()
         self.names: Counter[str] = Counter()
         self.mark_values()
         self.marks: list[Marked] = [*self.at.values(), *self.mark_operands()]
 
     def grid(self, node: Node, operand: int) -> Marked | None:
-        """The point on whose grid an operand of a site lies; None if on nobody's."""
+        """Return the point whose grid an operand of a site lies on, or None."""
         for mark in self.marks:
             if mark.node is node and mark.operand == operand:
                 return mark
@@ -108,8 +111,8 @@ class Boundaries:
         for path, value in self.arguments():
             self.mark(value, f"input/{path}", Boundary.INPUT)
         for node in nodes(self.program.root):
-            if node in self.found.sites and not node.region.sealed:
-                site = self.found.sites[node]
+            if node in self.index.sites and not node.region.sealed:
+                site = self.index.sites[node]
                 if node.outs[0].origin.data:
                     end = self.fused(node.outs[0])
                     self.mark(end, f"{site.name}/output", Boundary.PRODUCT, site)
@@ -126,9 +129,9 @@ class Boundaries:
                 self.mark(value, f"output/{path}", Boundary.OUTPUT)
 
     def mark_operands(self) -> Iterator[Marked]:
-        """What sites read and nobody has stored, once for all sites of a frame."""
+        """Yield operands that no point stores yet, once for all sites of a frame."""
         seen: dict[tuple[Value, int], Marked] = {}
-        for node, site in self.found.sites.items():
+        for node, site in self.index.sites.items():
             if node.primitive == "gather":
                 continue
             for i, value in enumerate(node.ins[:2]):
@@ -148,13 +151,13 @@ class Boundaries:
     def mark(
         self, value: Value, name: str, why: Boundary, site: Site | None = None
     ) -> None:
-        if value in self.at or value in self.refused or not is_quantizable(value):
+        if value in self.at or value in self.rejected or not is_quantizable(value):
             return
         point = self.point(value, name, why, site)
         if self.accept(point):
             self.at[value] = Marked(point, value)
-        else:  # and not offered again under another name
-            self.refused.add(value)
+        else:  # Remember it, so that it is not offered again under another name.
+            self.rejected.add(value)
 
     def point(
         self,
@@ -186,39 +189,40 @@ class Boundaries:
         outs = self.program.root.outs
         tree = jax.tree.unflatten(self.program.out_tree, outs)
         for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            # Losses, and the running statistics of a batch norm, are no activations.
+            # Losses and the running statistics of a batch norm are not activations.
             if value.aval.shape and not self.sources.is_statistic(value):
                 yield path_text(path) or "0", value
 
     def stored(self, value: Value) -> Marked | None:
-        """The point on whose grid a value lies already."""
+        """Return the point whose grid a value already lies on, or None."""
         reader = None
         while value not in self.at:
             node = value.producer
             if node is None or not self.keeps_grid(node, reader):
                 return None
-            kept = [v for v in node.ins if self.sources(v)]
-            if len(kept) != 1:
+            tensors = [v for v in node.ins if self.sources(v)]
+            if len(tensors) != 1:
                 return None
-            (value,), reader = kept, node
+            (value,), reader = tensors, node
         return self.at[value]
 
     def keeps_grid(self, node: Node, reader: Node | None) -> bool:
-        """Whether its result is on the grid of its operand."""
+        """True if the node's result lies on the grid of its operand."""
         if node.primitive == "pad":
             return is_zero(node.ins[1])
         if node.primitive in SELECTING or self.sources.is_mask(node):
             return True
-        # Dropout scales what it leaves, before or after; evaluation does not. They have
-        # one grid, or else training would have points that evaluation does not know.
-        beside = [v.producer for v in node.ins] + [reader]
-        masks = any(
-            other is not None and self.sources.is_mask(other) for other in beside
+        # Dropout scales the values it keeps, before or after masking; evaluation does not
+        # scale. Both must share one grid, or training would have points that evaluation
+        # does not have.
+        neighbors = [v.producer for v in node.ins] + [reader]
+        has_mask = any(
+            other is not None and self.sources.is_mask(other) for other in neighbors
         )
-        return is_rectifier(node, bound=0) or (is_scaling(node) and masks)
+        return is_rectifier(node, bound=0) or (is_scaling(node) and has_mask)
 
     def fused(self, value: Value) -> Value:
-        """The last value that a runtime computes in one go with this one."""
+        """Return the last value that a runtime fuses with this one."""
         end = value
         while not any(value is out for out in self.program.root.outs):
             users = [n for n in readers(value) if not self.is_dead_end(n, value)]
@@ -243,7 +247,7 @@ class Boundaries:
         )
 
     def is_dead_end(self, node: Node, value: Value, depth: int = 8) -> bool:
-        """Whether a reader only makes statistics of a value, as a batch norm does."""
+        """True if a reader only computes statistics of a value, as a batch norm does."""
         if reduces_batch(node):
             return True
         if (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activation quantization: a function that computes on the grids of an integer runtime."""
+"""Activation quantization: simulate the values that an integer runtime would store."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ...quantize.scales import (
     moving_average,
 )
 from .._rewrite import check_names, check_state_is_dict, stacked
-from ..products._find import Found, find
+from ..products._find import SiteIndex, find
 from ..trace._analyze import analyze
 from ..trace._graph import Program
 from ..trace._interpret import Frame, Interpreter, NodeHook, ValueHook
@@ -31,7 +31,7 @@ from ._boundaries import Boundaries, Boundary, Marked, Point
 
 
 class PointState(NamedTuple):
-    """What is kept of one activation whose rounding has a state."""
+    """The state of an activation whose rounding is stateful."""
 
     scale: Any
     rounding: Any
@@ -39,17 +39,18 @@ class PointState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ActivationQuantizer:
-    """How an activation is quantized.
+    """Settings for quantizing one activation: format, scale, rounding and gradient.
 
     Attributes:
-      fmt: which levels there are. After a ReLU a symmetric integer wastes half of them.
-      scale: how its scale is chosen: from data (``moving_average()``, ``minmax()``,
-        ``percentile()``, ``mse()``, ``entropy()``), as it comes (``dynamic()``,
-        ``blocks(32)``, ``absmax``), or learned (``lsq()``, ``lsq_plus()``, ``pact()``).
-        Of signs, ``Int(1)``, ranges give the largest magnitude; ``absmax``, ``mse()``
-        and ``lsq()`` give the mean, which is nearer.
-      rounding: to which level; None: to the nearest.
-      gradient: of the rounding; None: what suits the scale.
+      fmt: number format. After a ReLU a symmetric integer wastes half of its levels.
+      scale: how the scale is chosen: calibrated from data (``moving_average()``,
+        ``minmax()``, ``percentile()``, ``mse()``, ``entropy()``), computed on the fly
+        (``dynamic()``, ``blocks(32)``, ``absmax``), or learned (``lsq()``,
+        ``lsq_plus()``, ``pact()``). For signs, ``Int(1)``, range-based scales give the
+        largest magnitude; ``absmax``, ``mse()`` and ``lsq()`` give the mean, which is
+        more accurate.
+      rounding: rounding method; None rounds to nearest.
+      gradient: gradient of the rounding; None uses the default of the scale.
     """
 
     fmt: Format = Int(8, symmetric=False)
@@ -58,7 +59,7 @@ class ActivationQuantizer:
     gradient: Gradient | None = None
 
     def __call__(self, x: jax.Array, state: Any) -> jax.Array:
-        """Round to the grid; backward, the identity where nothing is clipped."""
+        """Round ``x`` to the grid; the gradient is the identity where nothing clips."""
         to_integer = nearest
         if self.rounding is not None:
             to_integer = self.rounding.read(state.rounding, x.shape)
@@ -72,25 +73,25 @@ class ActivationQuantizer:
 
     @property
     def kept(self) -> StatefulScale:
-        """The scale, as one with a state."""
+        """The scale as a stateful scale."""
         return as_stateful(self.scale)
 
     def init(self, name: str) -> Any:
-        """The state of a point that has seen nothing."""
+        """Return the state of an uncalibrated point."""
         scale = self.kept.init((), self.fmt)
         if self.rounding is None:
             return scale
         return PointState(scale, self.rounding.init(name, None))
 
     def observe(self, state: Any, x: jax.Array) -> Any:
-        """The state, having seen ``x`` too."""
+        """Update the state with one more activation ``x``."""
         if self.rounding is None:
             return self.kept.observe(state, x, self.fmt)
         scale = self.kept.observe(state.scale, x, self.fmt)
         return PointState(scale, self.rounding.advance(state.rounding))
 
     def chosen(self, state: Any) -> Scale:
-        """The scale of a state, for ``fake_quant`` and ``to_qarray``."""
+        """Return the scale at a state, for ``fake_quant`` and ``to_qarray``."""
         return as_scale(self.kept, state if self.rounding is None else state.scale)
 
 
@@ -99,30 +100,34 @@ Policy = (
     | Mapping[str, ActivationQuantizer | None]
     | Callable[[Point], ActivationQuantizer | None]
 )
-"""Which points are quantized, and how: one way for all of them, ``{glob: way or None}`` on
-their names of which the first match counts, or a function of the point."""
+"""Selects which points are quantized, and how: one quantizer for all points, a dict
+``{glob: quantizer or None}`` on their names where the first match wins, or a function of
+the point."""
 
 
 def operands_only(
     quantizer: ActivationQuantizer | None = None,
 ) -> Callable[[Point], ActivationQuantizer | None]:
-    """The policy that quantizes what products read, and nothing else."""
-    chosen = ActivationQuantizer() if quantizer is None else quantizer
-    return lambda point: chosen if point.boundary is Boundary.OPERAND else None
+    """Policy that quantizes only the inputs of products, as in classic W8A8."""
+    default = ActivationQuantizer() if quantizer is None else quantizer
+    return lambda point: default if point.boundary is Boundary.OPERAND else None
 
 
 class QuantizedFunction(NamedTuple):
-    """A function with quantized activations, in its modes.
+    """The modes of a function with quantized activations.
 
     Attributes:
-      init: ``(params, *args) -> ranges``: of nothing seen yet, a dict by point. The
-        arguments may be shapes.
-      calibrate: ``(params, ranges, *args) -> (out, ranges)``: observes; the result is
-        that of the function: the same equations on the same values.
-      train: likewise: observes, then rounds to the grid of what it has seen.
-      frozen: likewise: rounds to the grid of the ranges and leaves them as they are.
-      points: ``(params, *args) -> {name: (Point, ActivationQuantizer)}``: what is
-        quantized, and how.
+      init: ``(params, *args) -> ranges``. Returns uncalibrated ranges, a dict by point.
+        The arguments may be shapes.
+      calibrate: ``(params, ranges, *args) -> (out, ranges)``. Observes ranges without
+        rounding. ``out`` is the result of the function, from the same equations on the
+        same values.
+      train: ``(params, ranges, *args) -> (out, ranges)``. Observes, then rounds to the
+        updated ranges.
+      frozen: ``(params, ranges, *args) -> (out, ranges)``. Rounds to the given ranges and
+        does not change them.
+      points: ``(params, *args) -> {name: (Point, ActivationQuantizer)}``. Lists the
+        quantized points and how each is quantized.
     """
 
     init: Callable[..., dict[str, Any]]
@@ -138,31 +143,42 @@ def quantize_activations(
     *,
     inline_custom: bool = False,
 ) -> QuantizedFunction:
-    """Quantize the activations of any function, wherever an integer runtime would.
+    """Quantize the activations of any function where an integer runtime would.
 
-    Points are the inputs, what each product gives (with the bias, batch norm and ReLU
-    that are fused to it), both sides and the result of residual sums, what products read
-    that nobody stored before (QK^T and PV included), and the outputs. Simulated: the
-    function computes in floats and is no faster; ``execute`` multiplies integers.
+    Use it for quantization-aware training, or to calibrate ranges after training. The
+    quantized points are:
 
-    Weights are left to a ``Compressor``: ``params`` may be its view. Whatever else the
-    model has, such as batch statistics, belongs to ``params`` too: every other argument is
-    data. The first axis of a result is taken for the batch. The ranges are an
-    ordinary pytree; in ``train_step`` they are the ``model_state``. There is one range for
-    each layer of a scan over layers, and one for all trips of any other loop.
+    - the inputs and the outputs;
+    - the result of each product, with the bias, batch norm and ReLU fused into it;
+    - both sides and the result of residual sums;
+    - inputs of products that were not stored before, including QK^T and PV.
+
+    Quantization is simulated: the function computes in floats and is not faster.
+    ``execute`` multiplies integers.
+
+    Weights are not quantized here; use a ``Compressor`` and pass its view as ``params``.
+    Other variables of the model, such as batch statistics, must be in ``params`` too,
+    because all other arguments count as data. The first axis of a result is assumed to be
+    the batch. The ranges are an ordinary pytree; in ``train_step`` they are the
+    ``model_state``. There is one range per layer in a scan over layers, and one for all
+    trips of any other loop.
 
     Args:
       fn: ``(params, *args) -> out``; see ``sites``.
-      policy: how: None for 8 asymmetric bits everywhere; see ``Policy``, and
-        ``operands_only`` for the classic W8A8.
-      inline_custom: look into functions with derivative rules of their own.
+      policy: which points to quantize and how; see ``Policy``. None uses 8 asymmetric bits
+        everywhere; ``operands_only()`` gives classic W8A8.
+      inline_custom: also enter functions with custom derivative rules.
+
+    Returns:
+      The modes of the quantized function; see ``QuantizedFunction``.
 
     Raises:
-      ValueError: in the modes, if a glob of the policy matches no point, if nothing at
-        all is quantized, or if the ranges belong to another function.
+      ValueError: in the modes, if a glob of the policy matches no point, if no activation
+        is quantized, or if the ranges belong to another function.
+      TypeError: in the modes, if ``policy`` is not a policy.
 
     Warns:
-      OpaqueWarning: where parts of the function are not entered.
+      OpaqueWarning: if parts of the function are not entered.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -180,17 +196,17 @@ def quantize_activations(
     References:
       Jacob et al., 2017, https://arxiv.org/abs/1712.05877
     """
-    chosen = ActivationQuantizer() if policy is None else policy
+    resolved_policy = ActivationQuantizer() if policy is None else policy
 
-    def plan(params: Any, args: tuple[Any, ...]) -> Plan:
+    def prepare(params: Any, args: tuple[Any, ...]) -> Plan:
         program = analyze(fn, params, args, inline_custom=inline_custom)
-        return make_plan(program, chosen)
+        return make_plan(program, resolved_policy)
 
     def init(params: Any, *args: Any) -> dict[str, Any]:
-        known = plan(params, args)
+        plan = prepare(params, args)
         return {
-            name: stacked(way.init(name), point.layers)
-            for name, (point, way) in known.points.items()
+            name: stacked(quantizer.init(name), point.layers)
+            for name, (point, quantizer) in plan.points.items()
         }
 
     def mode(*, observe: bool, rounds: bool) -> Callable[..., Any]:
@@ -198,12 +214,12 @@ def quantize_activations(
             params: Any, ranges: dict[str, Any], *args: Any
         ) -> tuple[Any, dict[str, Any]]:
             check_state_is_dict(ranges)
-            known = plan(params, args)
-            known.found.warn("quantize_activations")
-            check_names(ranges, known.points, all_of=True)
-            nodes, values = known.hooks(observe=observe, rounds=rounds)
+            plan = prepare(params, args)
+            plan.index.warn("quantize_activations")
+            check_names(ranges, plan.points, all_of=True)
+            nodes, values = plan.hooks(observe=observe, rounds=rounds)
             leaves = jax.tree.leaves((params, args))
-            out, new, _ = Interpreter(known.program, nodes, values)(leaves, ranges)
+            out, new, _ = Interpreter(plan.program, nodes, values)(leaves, ranges)
             return out, new
 
         return run
@@ -213,41 +229,41 @@ def quantize_activations(
         calibrate=mode(observe=True, rounds=False),
         train=mode(observe=True, rounds=True),
         frozen=mode(observe=False, rounds=True),
-        points=lambda params, *args: plan(params, args).points,
+        points=lambda params, *args: prepare(params, args).points,
     )
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What is quantized in a program, and how.
+    """The points of a program that are quantized, with their quantizers.
 
     Attributes:
       program: the program.
-      found: its sites.
-      boundaries: its points, where they are.
-      points: by name, with how they are quantized.
+      index: its sites.
+      boundaries: its points and their places.
+      points: points and their quantizers, by name.
     """
 
     program: Program
-    found: Found
+    index: SiteIndex
     boundaries: Boundaries
     points: dict[str, tuple[Point, ActivationQuantizer]]
 
     def hooks(self, *, observe: bool, rounds: bool) -> tuple[Any, Any]:
-        """What the interpreter does at the nodes and at the values."""
+        """Return the interpreter's hooks for nodes and for values."""
 
         def apply(name: str, x: jax.Array, frame: Frame) -> jax.Array:
-            way = self.points[name][1]
+            quantizer = self.points[name][1]
             if observe:
-                seen = jax.lax.stop_gradient(x)
-                frame.state[name] = way.observe(frame.state[name], seen)
-            return way(x, frame.state[name]) if rounds else x
+                constant = jax.lax.stop_gradient(x)
+                frame.state[name] = quantizer.observe(frame.state[name], constant)
+            return quantizer(x, frame.state[name]) if rounds else x
 
-        def once(mark: Marked, x: jax.Array, frame: Frame) -> jax.Array:
-            # Several sites of a frame may read one value, which is stored once.
-            if mark.point.name not in frame.kept:
-                frame.kept[mark.point.name] = apply(mark.point.name, x, frame)
-            return frame.kept[mark.point.name]
+        def apply_once(mark: Marked, x: jax.Array, frame: Frame) -> jax.Array:
+            # Several sites of a frame may read the same value, which is stored once.
+            if mark.point.name not in frame.cache:
+                frame.cache[mark.point.name] = apply(mark.point.name, x, frame)
+            return frame.cache[mark.point.name]
 
         by_node: dict[Any, list[Marked]] = {}
         for mark in self.boundaries.marks:
@@ -258,7 +274,8 @@ class Plan:
             def run(op: Any, operands: list[Any], frame: Frame) -> Any:
                 operands = list(operands)
                 for mark in marks:
-                    operands[mark.operand] = once(mark, operands[mark.operand], frame)
+                    x = operands[mark.operand]
+                    operands[mark.operand] = apply_once(mark, x, frame)
                 return op(*operands)
 
             return NodeHook(tuple(m.point.name for m in marks), run)
@@ -281,19 +298,19 @@ def make_plan(program: Program, policy: Policy) -> Plan:
     Raises:
       ValueError: if a glob matches nothing, or nothing is quantized.
     """
-    found = find(program)
-    choose = _chooser(policy)
+    index = find(program)
+    choose = _as_function(policy)
     names: list[str] = []
     points: dict[str, tuple[Point, ActivationQuantizer]] = {}
 
     def accept(point: Point) -> bool:
         names.append(point.name)
-        way = choose(point)
-        if way is not None:
-            points[point.name] = (point, way)
-        return way is not None
+        quantizer = choose(point)
+        if quantizer is not None:
+            points[point.name] = (point, quantizer)
+        return quantizer is not None
 
-    marked = Boundaries(program, found, accept)
+    boundaries = Boundaries(program, index, accept)
     if isinstance(policy, Mapping):
         for glob in policy:
             if not any(matches(glob, name) for name in names):
@@ -303,26 +320,26 @@ def make_plan(program: Program, policy: Policy) -> Plan:
                     "Globs match the whole name."
                 )
     if not points:
-        offered = (
-            f"of the points {names[:5]} the policy takes none"
+        reason = (
+            f"the policy selects none of the points {names[:5]}"
             if names
-            else ("it has no floating-point input")
+            else "it has no floating-point input"
         )
-        raise ValueError(f"no activation of the function is quantized: {offered}.")
-    return Plan(program, found, marked, points)
+        raise ValueError(f"no activation of the function is quantized: {reason}.")
+    return Plan(program, index, boundaries, points)
 
 
-def _chooser(policy: Policy) -> Callable[[Point], ActivationQuantizer | None]:
+def _as_function(policy: Policy) -> Callable[[Point], ActivationQuantizer | None]:
     if isinstance(policy, ActivationQuantizer):
         return lambda point: policy
     if isinstance(policy, Mapping):
         return lambda point: next(
-            (way for glob, way in policy.items() if matches(glob, point.name)), None
+            (value for glob, value in policy.items() if matches(glob, point.name)), None
         )
     if callable(policy):
         return policy
     raise TypeError(
-        f"the policy is of type {type(policy).__name__}; give an ActivationQuantizer, "
-        "such as ActivationQuantizer(Int(8, symmetric=False)), a dict {glob: "
-        "ActivationQuantizer or None}, or a function of a Point."
+        "policy must be an ActivationQuantizer, such as "
+        "ActivationQuantizer(Int(8, symmetric=False)), a dict {glob: ActivationQuantizer "
+        f"or None}}, or a function of a Point, got a {type(policy).__name__}."
     )

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sources: the tensors that a value is a function of, element by element."""
+"""Sources: the stored tensors that a value depends on, element by element."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..products._find import Found
+from ..products._find import SiteIndex
 from ..trace import _compat
 from ..trace._graph import Node, Value
 from ..trace._primitives import (
@@ -19,43 +19,43 @@ from ..trace._primitives import (
 
 
 class Sources:
-    """Tells the inside of a softmax or a norm from where two tensors meet."""
+    """Tells the inside of a softmax or a norm from a place where two tensors meet."""
 
-    def __init__(self, found: Found):
-        self.found = found
-        self.known: dict[Value, frozenset[int]] = {}
+    def __init__(self, index: SiteIndex):
+        self.index = index
+        self.cache: dict[Value, frozenset[int]] = {}
 
     def __call__(self, value: Value) -> frozenset[int]:
-        """The stored tensors that a value is a function of, element by element.
+        """Return the stored tensors that a value depends on, element by element.
 
-        A function of one tensor, its own mean included, is one tensor still: that tells
-        the inside of a softmax or a norm from a residual sum. Masks and random bits are
-        no tensors of their own.
+        A function of one tensor, even together with its own mean, still counts as one
+        tensor. That tells the inside of a softmax or a norm from a residual sum. Masks and
+        random bits do not count as tensors.
         """
-        if value in self.known:
-            return self.known[value]
+        if value in self.cache:
+            return self.cache[value]
         node = value.producer
         if not value.origin.data:
-            found = frozenset()
+            tensors = frozenset()
         elif node is None or not (_passes(node) or self.is_statistic(value)):
-            found = frozenset([id(value)] if is_quantizable(value) else [])
+            tensors = frozenset([id(value)] if is_quantizable(value) else [])
         else:
             parts = [self(v) for v in node.ins]
-            found = frozenset().union(*parts)
+            tensors = frozenset().union(*parts)
             if self.is_join(node):
-                found = frozenset([id(value)])
-        self.known[value] = found
-        return found
+                tensors = frozenset([id(value)])
+        self.cache[value] = tensors
+        return tensors
 
     def is_join(self, node: Node) -> bool:
-        """Whether it puts two tensors together."""
+        """True if the node combines two tensors."""
         if node.primitive not in JOINING or not is_quantizable(node.outs[0]):
             return False
         parts = {self(v) for v in node.ins} - {frozenset()}
         return len(parts) > 1
 
     def is_mask(self, node: Node) -> bool:
-        """Whether it sets elements to zero for reasons of its own, as dropout does."""
+        """True if the node sets elements to zero independently of them, as dropout does."""
         if node.primitive == "mul":
             return any(_is_flag(v) and not self(v) for v in node.ins)
         if node.primitive != "select_n":
@@ -64,7 +64,7 @@ class Sources:
         return not self(which) and sum(map(is_zero, cases)) == 1
 
     def is_statistic(self, value: Value) -> bool:
-        """Whether every way from data to a value goes through a sum over the batch."""
+        """True if every path from data to the value goes through a sum over the batch."""
         pending, seen = [value], set()
         while pending:
             v = pending.pop()
@@ -72,7 +72,7 @@ class Sources:
                 continue
             seen.add(v)
             node = v.producer
-            if node is None or node in self.found.sites:
+            if node is None or node in self.index.sites:
                 return False
             if reduces_batch(node):
                 continue
@@ -83,7 +83,7 @@ class Sources:
 
 
 def is_quantizable(value: Value) -> bool:
-    """Whether it is an activation; a number by itself, such as a temperature, is none."""
+    """True for activations. Scalars, such as a temperature, do not count."""
     floating = _compat.is_floating(value.aval)
     return value.origin.data and floating and bool(value.aval.shape)
 
@@ -96,40 +96,40 @@ def _before_moves(value: Value) -> Iterator[Value]:
 
 
 def is_zero(value: Value) -> bool:
-    """Whether it is a zero that stands in the program, of any shape."""
+    """True if the value is a literal zero of any shape."""
     *_, first = _before_moves(value)
     return first.literal is not None and bool(first.literal == 0)
 
 
 def _is_flag(value: Value) -> bool:
-    """Whether it is made of bools."""
+    """True if the value was converted from bools."""
     return any(v.aval.dtype == bool for v in _before_moves(value))
 
 
 def is_scaling(node: Node) -> bool:
-    """Whether it multiplies data by a number."""
+    """True if the node multiplies or divides data by a constant."""
     constants = [v for v in node.ins if not v.origin.data and not v.origin.leaves]
     return node.primitive in ("mul", "div") and len(constants) == 1
 
 
 def _passes(node: Node) -> bool:
-    """Whether its result is a function of the same tensors as its operands are."""
+    """True if the result depends on the same tensors as the operands do."""
     name = node.primitive
-    known = ELEMENTWISE | MOVES | COLLECTIVES | GATHERING
-    return name in known or name.startswith("reduce_")
+    transparent = ELEMENTWISE | MOVES | COLLECTIVES | GATHERING
+    return name in transparent or name.startswith("reduce_")
 
 
 def reduces_batch(node: Node) -> bool:
-    """Whether it takes away the first axis, which is taken for the batch."""
+    """True if the node reduces the first axis, which is assumed to be the batch."""
     return 0 in _compat.reduced_axes(node.eqn)
 
 
 def is_rectifier(node: Node, *, bound: float | None = None) -> bool:
-    """Whether it bounds a value by constants, as ReLU and ReLU6 do.
+    """True if the node bounds a value by constants, as ReLU and ReLU6 do.
 
     Args:
-      node: any.
-      bound: the only one that is allowed; None: any.
+      node: any node.
+      bound: the only allowed bound; None allows any.
     """
     data = [v for v in node.ins if v.origin.data]
     others = [v for v in node.ins if not v.origin.data]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Integer execution of compressed products."""
+"""Run the products of compressed models on integers."""
 
 from ._choose import Pays, always, large
 from ._execute import Execution, Measured, execute, measured

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a packed tree: integer products where they pay, dense leaves where they do not."""
+"""Run a packed tree with integer products where they are faster, and floats elsewhere."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...formats import Int
 from ...leaves import dense, is_leaf
 from .._rewrite import check_names
 from ..activations._quantize import Plan, Policy, make_plan
-from ..products._find import Found, find
+from ..products._find import SiteIndex, find
 from ..products._site import Site
 from ..trace import _compat
 from ..trace._analyze import analyze
@@ -42,12 +42,13 @@ from ._steps import (
 
 
 class Execution(NamedTuple):
-    """A function of packed parameters.
+    """A function that runs on packed parameters, and its plan.
 
     Attributes:
-      run: ``(packed, *args, ranges=None) -> out``. Jit it with the packed tree as an
-        argument: closed over, its weights would be constants and made dense.
-      plan: ``(packed, *args, ranges=None) -> Steps``: what runs how, and why not.
+      run: ``(packed, *args, ranges=None) -> out``. When you jit it, pass the packed tree
+        as an argument. If it is closed over, its weights become constants and dense.
+      plan: ``(packed, *args, ranges=None) -> Steps``. Lists how each product runs, and
+        why some run on floats.
     """
 
     run: Callable[..., Any]
@@ -61,31 +62,32 @@ def execute(
     pays: Pays = large,
     inline_custom: bool = False,
 ) -> Execution:
-    """Run a function on packed parameters, with integer products where they pay.
+    """Run inference on packed parameters, with int8 products where they are faster.
 
     A product by a ``QArray`` of up to 8 bits, with scales along its outputs, multiplies
-    int8 by int8 into int32 and scales the sum: exact but for the rounding of its input.
-    (Integers have no NaN: with ranges from data, one in an input comes out as a number.)
-    Few rows are padded to 8 on a CPU, whose integer kernels want them. Every other leaf,
-    and every product for which it does not pay, runs on dense floats.
+    int8 by int8 into int32 and scales the sum. It is exact except for the rounding of its
+    input. (Integers have no NaN: with calibrated ranges, a NaN input gives a number.) On
+    CPU, inputs with few rows are padded to 8, because the integer kernels need them. All
+    other leaves, and products that are not faster on integers, run on dense floats.
 
     Args:
       fn: ``(params, *args) -> out`` of dense parameters; see ``sites``.
-      policy: of ``quantize_activations``, whose frozen mode this then computes, given the
-        same ``ranges``. None: every row of an input is rounded to 8 symmetric bits of its
-        own range, at products on integers only.
-      pays: which products gain; ``large``, or what ``measured`` found.
-      inline_custom: look into functions with derivative rules of their own.
+      policy: policy of ``quantize_activations``. The result then equals that of its frozen
+        mode with the same ``ranges``. None rounds every row of an input to 8 symmetric
+        bits with its own range, only at products that run on integers.
+      pays: selects the products to run on integers; ``large``, ``always``, or the result
+        of ``measured``.
+      inline_custom: also enter functions with custom derivative rules.
 
     Returns:
       ``run`` and ``plan``.
 
     Raises:
-      ValueError: when run, if the policy needs ranges that are not given.
+      ValueError: when run, if the policy needs ranges and none are passed.
 
     Warns:
-      FloatWarning: if nothing runs on integers; it says why.
-      OpaqueWarning: where parts of the function are not entered.
+      FloatWarning: if nothing runs on integers; the warning says why.
+      OpaqueWarning: if parts of the function are not entered.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -102,39 +104,40 @@ def execute(
     """
 
     def run(packed: Any, *args: Any, ranges: dict[str, Any] | None = None) -> Any:
-        known = _prepare(fn, policy, pays, inline_custom, packed, args, ranges)
-        known.found.warn("execute")
-        warn_of_floats(Steps(known.steps), "of the packed tree ")
+        prepared = _prepare(fn, policy, pays, inline_custom, packed, args, ranges)
+        prepared.index.warn("execute")
+        warn_of_floats(Steps(prepared.steps), "of the packed tree ")
         nodes, values, state = {}, {}, {}
-        if known.plan is not None:
-            nodes, values = known.plan.hooks(observe=False, rounds=True)
-            # Dynamic points have a state too, an empty one.
-            state = dict.fromkeys(known.plan.points, ()) | (ranges or {})
-        nodes |= {p.node: hook(p) for p in known.products}
-        given = {p.site.name: layered(p) for p in known.products}
+        if prepared.plan is not None:
+            nodes, values = prepared.plan.hooks(observe=False, rounds=True)
+            # Dynamic points have an empty state.
+            state = dict.fromkeys(prepared.plan.points, ()) | (ranges or {})
+        nodes |= {p.node: hook(p) for p in prepared.products}
+        weights = {p.site.name: layered(p) for p in prepared.products}
         leaves = jax.tree.leaves((dense(packed), args))
-        out, _, _ = Interpreter(known.program, nodes, values)(leaves, state, given)
+        interpreter = Interpreter(prepared.program, nodes, values)
+        out, _, _ = interpreter(leaves, state, weights)
         return out
 
     def plan(packed: Any, *args: Any, ranges: dict[str, Any] | None = None) -> Steps:
-        known = _prepare(fn, policy, pays, inline_custom, packed, args, ranges)
-        return Steps(known.steps)
+        prepared = _prepare(fn, policy, pays, inline_custom, packed, args, ranges)
+        return Steps(prepared.steps)
 
     return Execution(run, plan)
 
 
 class Measured(NamedTuple):
-    """What was measured: a ``pays`` for ``execute``.
+    """The timings from ``measured``; pass it to ``execute`` as ``pays``.
 
     Attributes:
-      ratios: for each product that can run on integers the time it then takes, divided by
-        its time on floats; below 1 is faster.
+      ratios: time on integers divided by time on floats, by site name, for each product
+        that can run on integers. Below 1, integers are faster.
     """
 
     ratios: dict[str, float]
 
     def __call__(self, site: Site) -> bool:
-        """Whether a product was faster on integers."""
+        """True if a product was faster on integers."""
         return self.ratios.get(site.name, 1.0) < 1.0
 
 
@@ -145,18 +148,21 @@ def measured(
     rounds: int = 15,
     inline_custom: bool = False,
 ) -> Measured:
-    """Time every product of a packed tree on integers and on floats, on this device.
+    """Time every product on integers and on floats on this device, to choose ``pays``.
 
-    Each product alone, on random numbers, the rounding of its input included; the two
-    take turns, and the ratio is the median over the rounds. It runs programs and reads a
-    clock, so it stands outside of ``jit``, once.
+    Each product runs alone on random numbers, including the rounding of its input. The two
+    versions alternate, and the ratio is the median over the rounds. It measures wall-clock
+    time, so call it once, outside ``jit``.
 
     Args:
       fn: ``(params, *args) -> out`` of dense parameters.
       packed: packed parameters.
-      *args: arrays or shapes, of the sizes to be run.
-      rounds: how many.
-      inline_custom: look into functions with derivative rules of their own.
+      *args: arrays or shapes with the sizes of the real run.
+      rounds: number of timed rounds.
+      inline_custom: also enter functions with custom derivative rules.
+
+    Raises:
+      ValueError: if ``rounds`` is below 1.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -168,12 +174,12 @@ def measured(
       >>> execution = jc.execute(fn, pays=pays)
     """
     if rounds < 1:
-        raise ValueError(f"rounds={rounds} is below 1.")
-    always = _prepare(fn, None, lambda site: True, inline_custom, packed, args, None)
-    return Measured({p.site.name: _ratio(p, rounds) for p in always.products})
+        raise ValueError(f"rounds must be at least 1, got {rounds}.")
+    prepared = _prepare(fn, None, lambda site: True, inline_custom, packed, args, None)
+    return Measured({p.site.name: _time_ratio(p, rounds) for p in prepared.products})
 
 
-def _ratio(p: Product, rounds: int) -> float:
+def _time_ratio(p: Product, rounds: int) -> float:
     weight = p.site.weight or 0
     shapes = p.site.operands
     keys = jax.random.split(jax.random.key(0))
@@ -207,7 +213,7 @@ def _ratio(p: Product, rounds: int) -> float:
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
     program: Program
-    found: Found
+    index: SiteIndex
     plan: Plan | None
     products: list[Product]
     steps: tuple[Step, ...]
@@ -226,34 +232,34 @@ def _prepare(
     program = analyze(fn, shapes, args, inline_custom=inline_custom)
     plan = None if policy is None else make_plan(program, policy)
     _check_ranges(plan, ranges)
-    found = plan.found if plan else find(program)
+    index = plan.index if plan else find(program)
     pairs, _ = jax.tree_util.tree_flatten_with_path(packed, is_leaf=is_leaf)
     by_path = {path_text(path): leaf for path, leaf in pairs}
     products, steps = [], []
-    for node, site in found.sites.items():
+    for node, site in index.sites.items():
         if site.primitive == "gather":
             continue
-        made = choose(node, site, by_path.get(site.leaf or ""), plan, pays)
-        if isinstance(made, Product):
-            products.append(made)
+        choice = choose(node, site, by_path.get(site.leaf or ""), plan, pays)
+        if isinstance(choice, Product):
+            products.append(choice)
             steps.append(Step(site, True, ""))
         else:
-            steps.append(Step(site, False, made))
-    return _Prepared(program, found, plan, products, tuple(steps))
+            steps.append(Step(site, False, choice))
+    return _Prepared(program, index, plan, products, tuple(steps))
 
 
 def _check_ranges(plan: Plan | None, ranges: dict[str, Any] | None) -> None:
     if plan is None:
         if ranges is not None:
             raise ValueError(
-                "ranges= belong to a policy, and there is none: every row is rounded to "
-                "its own range. Pass execute the policy that the ranges were made with."
+                "ranges= needs a policy; without one every row is rounded to its own "
+                "range. Pass to execute the policy that the ranges were made with."
             )
         return
-    kept = any(way.kept.is_kept for _, way in plan.points.values())
-    if kept and ranges is None:
+    needs_ranges = any(quantizer.kept.is_kept for _, quantizer in plan.points.values())
+    if needs_ranges and ranges is None:
         raise ValueError(
-            "this policy takes ranges from data: pass ranges=, as calibrate or train of "
-            "quantize_activations with the same policy have made them."
+            "this policy needs calibrated ranges: pass ranges= from calibrate or train of "
+            "quantize_activations with the same policy."
         )
-    check_names(ranges or {}, plan.points, all_of=kept)
+    check_names(ranges or {}, plan.points, all_of=needs_ranges)

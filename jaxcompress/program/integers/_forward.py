@@ -16,7 +16,7 @@ from ..._select import Where, is_weight, paths_and_leaves, select
 from ...formats import Int
 from ...leaves import QArray
 from ...numerics import ste
-from ..products._find import Found, find
+from ..products._find import SiteIndex, find
 from ..products._site import Site
 from ..trace import _compat
 from ..trace._analyze import analyze
@@ -30,13 +30,13 @@ _INT8 = Int(8)
 
 
 class IntegerForward(NamedTuple):
-    """A function whose products by weights are quantized.
+    """A function whose products by weights run on integers, and its plan.
 
     Attributes:
-      run: ``(params, *args) -> out``, as the function it was made of; to be
-        differentiated, mapped and compiled.
-      plan: ``(params, *args) -> Steps``: what runs how, and why not. The arguments may be
-        shapes.
+      run: ``(params, *args) -> out``, like the original function. ``grad``, ``vmap`` and
+        ``jit`` work on it.
+      plan: ``(params, *args) -> Steps``. Lists how each product runs, and why some run on
+        floats. The arguments may be shapes.
     """
 
     run: Callable[..., Any]
@@ -53,46 +53,49 @@ def integer_forward(
     at_rounded: bool = True,
     inline_custom: bool = False,
 ) -> IntegerForward:
-    """Train with int8 products in the forward pass, and their float gradients.
+    """Train with int8 products in the forward pass and float gradients.
 
-    Every product by a weight rounds its input row by row and its weight output by output,
-    each to a range of its own, and multiplies int8 by int8 into int32, as ``execute``
-    does. Its derivative is that of the float product of the *rounded* operands, passed
-    straight through the rounding: with ``x_q`` and ``w_q`` the values of the codes, a
-    cotangent ``g`` becomes ``g @ w_q.T`` and ``x_q.T @ g``, which is what simulated
-    training computes. (Ranges of extremes clip nothing, so nothing is cut from it.)
-    Forward mode and second derivatives are those of that product too.
+    Every product by a weight rounds its input with one range per row and its weight with
+    one range per output. It then multiplies int8 by int8 into int32, as ``execute`` does.
+    The derivative is that of the float product of the *rounded* operands, with a
+    straight-through estimator for the rounding. If ``x_q`` and ``w_q`` are the rounded
+    values, a cotangent ``g`` becomes ``g @ w_q.T`` and ``x_q.T @ g``, as in simulated
+    quantization-aware training. (Min-max ranges clip nothing, so no gradient is cut.)
+    Forward mode and second derivatives follow the same product.
 
-    The parameters stay dense floats; ``compress(weight_quantization(bits=8), params)``
-    after training and ``execute(fn, pays=always)`` give the same numbers. They may be the
-    view of a compressor that prunes, for instance. Symmetric weights that are already on
-    the grid of their output, as the view of such a ``weight_quantization`` is, are not
-    moved; those on an asymmetric one may be, by a step.
+    The parameters stay dense floats. After training,
+    ``compress(weight_quantization(bits=8), params)`` and ``execute(fn, pays=always)``
+    give the same numbers. The parameters may be the view of a compressor, for example a
+    pruner. Symmetric weights that are already on the grid of their output, such as the
+    view of a ``weight_quantization``, do not change. Weights on an asymmetric grid may
+    change by one step.
 
-    Convolutions and products of data and data run on floats, unrounded.
+    Convolutions and products of two data arrays run on floats, unrounded.
 
     Args:
       fn: ``(params, *args) -> out``; see ``sites``.
-      weights: codes of the weights, 2 to 8 bits.
-      inputs: codes of what they are multiplied by, 2 to 8 bits.
-      where: the leaves whose products are quantized: a glob, ``(path, leaf) -> bool`` or
-        a bool tree.
-      pays: which of them gain from integers. The others compute the same on floats, so
-        this is a matter of time alone: ``always``, ``large``, or what ``measured`` found.
-      at_rounded: whether the derivative is that at ``x_q`` and ``w_q``, as above; if not,
-        it is that at ``x`` and ``w``, as in qwix and AQT. That needs no rounded floats,
-        and so less time (see ``benchmarks/integer_forward.py``).
-      inline_custom: look into functions with derivative rules of their own.
+      weights: format of the weights, 2 to 8 bits.
+      inputs: format of the inputs of products, 2 to 8 bits.
+      where: leaves whose products are quantized: a glob, ``(path, leaf) -> bool`` or a
+        bool tree.
+      pays: selects the products that run on integers: ``always``, ``large``, or the result
+        of ``measured``. The others compute the same values on floats, so this only
+        affects speed.
+      at_rounded: True takes the derivative at ``x_q`` and ``w_q``, as above. False takes
+        it at ``x`` and ``w``, as in qwix and AQT. That needs no rounded floats and is
+        faster (see ``benchmarks/integer_forward.py``).
+      inline_custom: also enter functions with custom derivative rules.
 
     Returns:
       ``run`` and ``plan``.
 
     Raises:
-      ValueError: for other formats; when run, if ``where`` selects nothing.
+      ValueError: if a format is not an integer of 2 to 8 bits. When run, if ``where``
+        selects nothing.
 
     Warns:
-      FloatWarning: if nothing runs on integers; it says why.
-      OpaqueWarning: where parts of the function are not entered.
+      FloatWarning: if nothing runs on integers; the warning says why.
+      OpaqueWarning: if parts of the function are not entered.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -115,34 +118,34 @@ def integer_forward(
     for name, fmt in (("weights", weights), ("inputs", inputs)):
         if not isinstance(fmt, Int) or fmt.traced or not 2 <= fmt.bits <= 8:
             raise ValueError(
-                f"{name}={fmt}: products on integers take integer codes of 2 to 8 bits, "
-                "known before the function is traced."
+                f"{name} must be an Int of 2 to 8 bits that is known before the function "
+                f"is traced, got {fmt}."
             )
 
     formats = _Formats(inputs, weights, at_rounded)
 
     def prepare(params: Any, args: tuple[Any, ...]) -> _Prepared:
-        chosen, _, _ = paths_and_leaves(select(params, where).tree)
+        selected, _, _ = paths_and_leaves(select(params, where).tree)
         program = analyze(fn, params, args, inline_custom=inline_custom)
-        found = find(program)
-        ways = {
-            node: _way(site, set(chosen), pays)
-            for node, site in found.sites.items()
+        index = find(program)
+        modes = {
+            node: _choose_mode(site, set(selected), pays)
+            for node, site in index.sites.items()
             if site.primitive != "gather"
         }
-        return _Prepared(program, found, ways)
+        return _Prepared(program, index, modes)
 
     def run(params: Any, *args: Any) -> Any:
-        known = prepare(params, args)
-        known.found.warn("integer_forward")
-        warn_of_floats(known.steps)
+        prepared = prepare(params, args)
+        prepared.index.warn("integer_forward")
+        warn_of_floats(prepared.steps)
         hooks = {
-            node: _hook(known.found.sites[node], formats, way.integers)
-            for node, way in known.ways.items()
-            if way.rounds
+            node: _hook(prepared.index.sites[node], formats, mode.integers)
+            for node, mode in prepared.modes.items()
+            if mode.rounds
         }
         leaves = jax.tree.leaves((params, args))
-        return Interpreter(known.program, hooks)(leaves, {})[0]
+        return Interpreter(prepared.program, hooks)(leaves, {})[0]
 
     return IntegerForward(run, lambda params, *args: prepare(params, args).steps)
 
@@ -154,8 +157,8 @@ class _Formats(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Way:
-    """How a product is computed: on integers, on rounded floats, or as it was."""
+class _Mode:
+    """How a product runs: on integers, on rounded floats, or unchanged."""
 
     rounds: bool
     integers: bool = False
@@ -165,40 +168,40 @@ class _Way:
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
     program: Program
-    found: Found
-    ways: dict[Node, _Way]
+    index: SiteIndex
+    modes: dict[Node, _Mode]
 
     @property
     def steps(self) -> Steps:
         return Steps(
             tuple(
-                Step(self.found.sites[node], way.integers, way.reason)
-                for node, way in self.ways.items()
+                Step(self.index.sites[node], mode.integers, mode.reason)
+                for node, mode in self.modes.items()
             )
         )
 
 
-def _way(site: Site, chosen: set[str], pays: Pays) -> _Way:
+def _choose_mode(site: Site, selected: set[str], pays: Pays) -> _Mode:
     if site.weight is None:
-        return _Way(False, reason="data times data")
-    if site.leaf not in chosen:
-        return _Way(False, reason="`where` does not select the leaf")
+        return _Mode(False, reason="data times data")
+    if site.leaf not in selected:
+        return _Mode(False, reason="`where` does not select the leaf")
     if site.primitive != "dot_general":
-        return _Way(False, reason="a convolution")
+        return _Mode(False, reason="a convolution")
     if not all(map(_compat.is_floating, site.operands)):
-        return _Way(False, reason="its input is of integers")
+        return _Mode(False, reason="its input has an integer dtype")
     shape = site.operands[site.weight].shape
     summed = math.prod(shape[i] for i in site.contraction[site.weight])
     if summed > MAX_SUMMED:
-        why = f"int32 does not hold sums of {summed} products"
-        return _Way(True, reason=f"rounded, but {why}")
+        reason = f"rounded, but int32 does not hold sums of {summed} products"
+        return _Mode(True, reason=reason)
     if not pays(site):
-        return _Way(True, reason="rounded, but it does not pay")
-    return _Way(True, True)
+        return _Mode(True, reason="rounded, but it does not pay")
+    return _Mode(True, True)
 
 
 def _hook(site: Site, formats: _Formats, integers: bool) -> NodeHook:
-    """Rounds both operands of a product, and multiplies them."""
+    """Make the hook that rounds both operands of a product and multiplies them."""
     weight = site.weight or 0
 
     def run(op: Callable[..., Any], operands: list[Any], frame: Frame) -> Any:
@@ -218,7 +221,7 @@ def _hook(site: Site, formats: _Formats, integers: bool) -> NodeHook:
 
         return _straight_through(forward, floats, formats.at_rounded)(x, w, x_q, w_q)
 
-    # Named, so that the loops around it are entered; there is no state.
+    # The name makes the interpreter enter enclosing loops; there is no state.
     return NodeHook((site.name,), run)
 
 
@@ -227,12 +230,12 @@ def _straight_through(
     floats: Callable[[jax.Array, jax.Array], jax.Array],
     at_rounded: bool,
 ) -> Callable[..., jax.Array]:
-    """A product of codes, with the derivative of a product of floats.
+    """Give a product of codes the derivative of a product of floats.
 
     Args:
       forward: ``(x_q, w_q) -> result``.
       floats: ``(x, w) -> result``, bilinear.
-      at_rounded: whether it is differentiated at the values of the codes.
+      at_rounded: True takes the derivative at the rounded values.
 
     Returns:
       ``(x, w, x_q, w_q) -> result``.
@@ -243,8 +246,8 @@ def _straight_through(
         del x, w
         return forward(x_q, w_q)
 
-    # Zeros stay symbols: multiplied out, they would be a float product in the forward
-    # pass, for instance by the first layer's input.
+    # Keep zeros symbolic. Materialized, they would add a float product to the forward
+    # pass, for example with the tangent of the first layer's input.
     @functools.partial(run.defjvp, symbolic_zeros=True)
     def tangent(primals: Any, tangents: Any) -> Any:  # pyright: ignore[reportUnusedFunction]
         x, w, x_q, w_q = primals

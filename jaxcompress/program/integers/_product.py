@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A matrix product on integers: codes multiplied, scales applied to the sum."""
+"""Integer matrix products: multiply codes, then scale the sum."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from jax import lax
 from ...leaves import QArray, dense, scales_as_floats
 from ..products._site import Site
 
-# Below so many rows XLA for CPU takes no integer kernel, and converts all weights.
+# Below this number of rows XLA for CPU uses no integer kernel and converts all weights.
 _CPU_ROWS = 8
-# int32 holds sums of so many products of two bytes, corrections included.
+# int32 holds sums of this many products of two bytes, including corrections.
 MAX_SUMMED = 2**15
 
 
 class Codes(NamedTuple):
-    """An operand as integers: ``(codes - zero_point) * scale``."""
+    """An operand on integers, equal to ``(codes - zero_point) * scale``."""
 
-    codes: jax.Array  # int8, of the operand's shape
-    scale: jax.Array  # float32, 1 along the axes that are summed over
+    codes: jax.Array  # int8, with the operand's shape
+    scale: jax.Array  # float32, of length 1 along contraction axes
     zero_point: jax.Array | None  # int32, shaped like the scale
 
 
 def as_codes(q: QArray) -> Codes:
-    """A quantized operand, its unsigned codes shifted into int8."""
+    """Convert a quantized operand to ``Codes``, shifting unsigned codes to int8."""
     codes, zero_point = dense(q.codes), q.zero_point
     scale = scales_as_floats(q.scale, q.dtype)
     if zero_point is None:
@@ -43,17 +43,17 @@ def as_codes(q: QArray) -> Codes:
 
 
 def product(x: Codes, w: Codes, site: Site) -> jax.Array:
-    """``x`` times ``w``, in the order and along the axes of a site.
+    """Multiply ``x`` by ``w`` in the order and along the axes of a site.
 
-    Exact in int32; then one multiplication by the scales of both, in float32.
+    The product is exact in int32. Both scales are applied in one float32 multiplication.
 
     Args:
       x: the data operand.
       w: the operand that comes from parameters.
-      site: a ``dot_general``.
+      site: site of a ``dot_general``.
 
     Returns:
-      Array of the shape and dtype of the site's result.
+      Array with the shape and dtype of the site's result.
     """
     side = 1 - (site.weight or 0)
     total = _accumulate(x.codes, w.codes, site, side)
@@ -92,7 +92,7 @@ def _accumulate(x: jax.Array, w: jax.Array, site: Site, side: int) -> jax.Array:
         x = x.transpose(*free, *summed).reshape(rows, *(x.shape[i] for i in summed))
         x = jnp.pad(x, [(0, _CPU_ROWS - rows), *[(0, 0)] * len(summed)])
         own, other = tuple(range(1, x.ndim)), site.contraction[1 - side]
-        # The few rows first, whichever side they came from: the result is small.
+        # Put the few rows first on either side; transposing the small result is cheap.
         out = lax.dot_general(
             x, w, ((own, other), ((), ())), preferred_element_type=jnp.int32
         )[:rows]
@@ -112,7 +112,7 @@ def _sums(codes: jax.Array, axes: Sequence[int]) -> jax.Array:
 
 
 def _spread(x: jax.Array, site: Site, side: int) -> jax.Array:
-    """Lay what belongs to one operand out so that it broadcasts against the result."""
+    """Reshape an array of one operand to broadcast against the result."""
     free, batch = _free(site, side), list(site.batch[side])
     order = [*batch, *free, *site.contraction[side]]
     x = x.transpose(order)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of how products run: on integers, or why not."""
+"""Reports of how products run: on integers, or why they run on floats."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..products._table import table
 
 
 class FloatWarning(UserWarning):
-    """Nothing of a program runs on integers."""
+    """No product of a program runs on integers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Step:
 
     Attributes:
       site: the product.
-      integers: whether it multiplies integers.
-      reason: why it does not; empty where it does.
+      integers: True if it multiplies integers.
+      reason: why it runs on floats; empty if it does not.
     """
 
     site: Site
@@ -31,13 +31,13 @@ class Step:
 
 @dataclasses.dataclass(frozen=True)
 class Steps:
-    """How every product runs, in order; printed as a table."""
+    """How every product runs, in order; prints as a table."""
 
     steps: tuple[Step, ...]
 
     @property
     def integer_macs(self) -> int:
-        """Multiply-accumulates on integers in one call, a ``while`` counted once."""
+        """Multiply-accumulates on integers per call; a ``while`` counts as one trip."""
         return sum(s.site.macs * (s.site.trips or 1) for s in self.steps if s.integers)
 
     def __str__(self) -> str:
@@ -53,11 +53,13 @@ class Steps:
 
 
 def warn_of_floats(steps: Steps, which: str = "") -> None:
-    """Say so if nothing runs on integers, and why; for ``run``, which users call.
+    """Warn if no product runs on integers, and say why.
+
+    Call it directly from ``run``, so that the warning points at the user's line.
 
     Args:
-      steps: of all products.
-      which: products these are.
+      steps: steps of all products.
+      which: words that describe the products.
     """
     if any(step.integers for step in steps.steps):
         return

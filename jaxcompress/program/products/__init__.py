@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sites: the products of a program, found and named."""
+"""Sites: find and name the products of a program."""
 
 from ._find import ClosedOverWarning, OpaqueWarning
 from ._list import sites

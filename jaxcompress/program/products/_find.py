@@ -18,35 +18,35 @@ PRODUCTS = ("dot_general", "conv_general_dilated")
 
 
 class OpaqueWarning(UserWarning):
-    """A part of the program could not be entered, and may hold products."""
+    """A part of the program could not be entered and may contain products."""
 
 
 class ClosedOverWarning(UserWarning):
-    """The function multiplies by an array that it was not given as a parameter."""
+    """The function multiplies by an array that is not among its parameters."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """The sites of a program at their nodes, and what was not looked into."""
+class SiteIndex:
+    """The sites of a program by node, and the parts that were not entered."""
 
     sites: dict[Node, Site]
     opaque: list[Opaque]
 
     def warn(self, client: str) -> None:
-        """Say what a client does not see."""
+        """Warn about the parts that a function of the library (``client``) skips."""
         if self.opaque:
             lines = "\n".join(opaque_lines(self.opaque))
             warnings.warn(
-                f"{client} leaves these parts of the program as they are:\n{lines}",
+                f"{client} leaves these parts of the program unchanged:\n{lines}",
                 OpaqueWarning,
                 stacklevel=3,
             )
 
 
-def find(program: Program) -> Found:
-    """Name the sites of a program."""
+def find(program: Program) -> SiteIndex:
+    """Find and name the sites of a program."""
     names: set[str] = set()
-    found: dict[Node, Site] = {}
+    sites: dict[Node, Site] = {}
     opaque: list[Opaque] = []
     closed_over: list[str] = []
     for node in nodes(program.root):
@@ -55,45 +55,45 @@ def find(program: Program) -> Found:
         if node.region.sealed:
             continue
         if node.primitive in PRODUCTS or _is_lookup(node):
-            site = _site(program, node, names)
-            found[node] = site
+            site = _make_site(program, node, names)
+            sites[node] = site
             closed_over += _closed_over(node, site)
     if closed_over:
         warnings.warn(
-            "the function multiplies by arrays that it was not given as parameters, so "
-            f"they have no names and are not compressed: {'; '.join(closed_over)}. Pass "
-            "them in `params`, or ignore this warning if they are constants.",
+            "the function multiplies by arrays that are not in `params`, so they have no "
+            f"names and are not compressed: {'; '.join(closed_over)}. Pass them in "
+            "`params`, or ignore this warning if they are constants.",
             ClosedOverWarning,
             stacklevel=3,
         )
-    return Found(found, opaque)
+    return SiteIndex(sites, opaque)
 
 
-def _site(program: Program, node: Node, names: set[str]) -> Site:
+def _make_site(program: Program, node: Node, names: set[str]) -> Site:
     lhs, rhs = node.ins[:2]
     origins = [v.origin for v in (lhs, rhs)]
     leaves = [o.leaves if not o.data else frozenset() for o in origins]
     weight, leaf = None, None
     if any(leaves):
         main = program.main_leaf(leaves[0] | leaves[1])
-        # Where both come from one leaf (a Gram matrix of weights) the right one is it.
+        # If both come from one leaf (a Gram matrix of weights), take the right operand.
         weight = 1 if main in leaves[1] else 0
         leaf = program.paths[main]
     base = leaf or "/".join(filter(None, (node.scope, node.primitive)))
-    # Counted on until it is free: a leaf may itself be called "w#1".
+    # Count up to a free name, because a leaf may itself be called "w#1".
     numbered = (f"{base}#{i}" if i else base for i in itertools.count())
     name = next(n for n in numbered if n not in names)
     names.add(name)
     contraction, batch = _axes(node)
-    inside, outputs = None, None
+    leaf_contraction, leaf_outputs = None, None
     if weight is not None:
         trail = node.ins[weight].trail
         if trail is not None and trail.leaf == program.paths.index(leaf or ""):
             summed, shared = contraction[weight], batch[weight]
             taken = (*summed, *shared, *_looked_up(node))
             rest = [i for i in range(len(trail.axes)) if i not in taken]
-            inside = _ascending(trail.axes[i] for i in summed)
-            outputs = _ascending(trail.axes[i] for i in rest)
+            leaf_contraction = _sort_axes(trail.axes[i] for i in summed)
+            leaf_outputs = _sort_axes(trail.axes[i] for i in rest)
     trips = [loop.trips for loop in node.region.loops]
     return Site(
         name=name,
@@ -104,19 +104,20 @@ def _site(program: Program, node: Node, names: set[str]) -> Site:
         weight=weight,
         contraction=contraction,
         batch=batch,
-        leaf_contraction=inside,
-        leaf_outputs=outputs,
+        leaf_contraction=leaf_contraction,
+        leaf_outputs=leaf_outputs,
         layers=tuple(x.trips or 0 for x in node.region.loops if x.layered),
         trips=None if None in trips else math.prod(t or 0 for t in trips),
         macs=_macs(node),
     )
 
 
-def _ascending(parts: Iterator[tuple[int, ...] | None]) -> tuple[int, ...] | None:
-    known = list(parts)
-    if any(p is None for p in known):
+def _sort_axes(parts: Iterator[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    """Return all axes in ascending order, or None if any are unknown."""
+    groups = list(parts)
+    if any(axes is None for axes in groups):
         return None
-    return tuple(sorted(i for p in known for i in p or ()))
+    return tuple(sorted(i for axes in groups for i in axes or ()))
 
 
 Pair = tuple[tuple[int, ...], tuple[int, ...]]
@@ -126,7 +127,7 @@ def _axes(node: Node) -> tuple[Pair, Pair]:
     if node.primitive == "dot_general":
         axes = _compat.dot_axes(node.eqn)
         return (axes.lhs, axes.rhs), (axes.lhs_batch, axes.rhs_batch)
-    if node.primitive == "gather":  # rows of a table: nothing is summed over
+    if node.primitive == "gather":  # reads rows of a table, without contraction
         return ((), ()), ((), ())
     conv = _compat.convolution(node.eqn)
     return ((conv.lhs_spec[1],), conv.rhs_spec[1:]), ((), ())
@@ -139,12 +140,12 @@ def _macs(node: Node) -> int:
     if node.primitive == "dot_general":
         return size * math.prod(rhs[i] for i in _compat.dot_axes(node.eqn).rhs)
     conv = _compat.convolution(node.eqn)
-    inside = math.prod(rhs[i] for i in conv.rhs_spec[1:])
-    return size * inside // math.prod(conv.lhs_dilation)
+    summed = math.prod(rhs[i] for i in conv.rhs_spec[1:])
+    return size * summed // math.prod(conv.lhs_dilation)
 
 
 def _is_lookup(node: Node) -> bool:
-    """Whether it reads rows of a parameter table, at places that depend on data."""
+    """True if the node reads rows of a parameter table at indices that depend on data."""
     if node.primitive != "gather":
         return False
     table, index = node.ins
@@ -158,7 +159,7 @@ def _is_lookup(node: Node) -> bool:
 
 
 def _looked_up(node: Node) -> list[int]:
-    """Axes of a table along which a look-up takes a part only."""
+    """Return the axes of a table along which a look-up reads only a part."""
     if node.primitive != "gather":
         return []
     sizes = zip(_compat.slice_sizes(node.eqn), node.ins[0].aval.shape, strict=True)
@@ -182,28 +183,29 @@ def _opaque(node: Node) -> Opaque | None:
     if node.primitive in _compat.KERNELS:
         return Opaque(name, None, "a kernel")
     if node.region.sealed:
-        return None  # already part of what is not entered
+        return None  # already part of an opaque call
     if node.primitive == "while":
-        held = _products(_compat.while_parts(node.eqn)[0])
-        return Opaque(name, held, "in the condition of a loop") if held else None
+        count = _count_products(_compat.while_parts(node.eqn)[0])
+        return Opaque(name, count, "in the condition of a loop") if count else None
     if node.bodies and not all(body.sealed for body in node.bodies):
         return None
-    held = sum(map(_products, _compat.bodies(node.eqn)))
-    if not held:
+    count = sum(map(_count_products, _compat.bodies(node.eqn)))
+    if not count:
         return None
     if not node.bodies:
-        return Opaque(name, held, "there is no rule for it")
+        return Opaque(name, count, "jaxcompress does not support this primitive")
     return Opaque(
         name,
-        held,
-        "it has a derivative rule of its own, which changing it would lose "
+        count,
+        "it has a custom derivative rule, which a change would lose "
         "(inline_custom=True looks inside)",
     )
 
 
-def _products(jaxpr: Any) -> int:
+def _count_products(jaxpr: Any) -> int:
     jaxpr, _ = _compat.opened(jaxpr)
     return sum(
-        (eqn.primitive.name in PRODUCTS) + sum(map(_products, _compat.bodies(eqn)))
+        (eqn.primitive.name in PRODUCTS)
+        + sum(map(_count_products, _compat.bodies(eqn)))
         for eqn in jaxpr.eqns
     )

@@ -16,22 +16,23 @@ def sites(
 ) -> Sites:
     """List every matrix product, convolution and embedding look-up of a function.
 
-    The function is traced, not run. Names do not depend on the batch size, on whether
-    the network trains, or on ``jit``.
+    Print the result to see what can be compressed and under which names. The function is
+    traced, not run. Names do not depend on the batch size, on training or evaluation
+    mode, or on ``jit``.
 
     Args:
-      fn: ``(params, *args) -> out``, of any framework: for Linen
-        ``lambda variables, x: model.apply(variables, x)``, for NNX ``nnx.merge`` inside,
-        for Equinox ``eqx.combine`` inside.
-      params: a tree of arrays or of ``jax.ShapeDtypeStruct``.
-      *args: trees likewise.
-      inline_custom: look into functions with derivative rules of their own.
+      fn: ``(params, *args) -> out`` of any framework. For Linen pass
+        ``lambda variables, x: model.apply(variables, x)``; for NNX call ``nnx.merge``
+        inside; for Equinox call ``eqx.combine`` inside.
+      params: tree of arrays or ``jax.ShapeDtypeStruct``.
+      *args: trees of arrays or ``jax.ShapeDtypeStruct``.
+      inline_custom: also enter functions with custom derivative rules.
 
     Returns:
-      The sites, and the opaque parts; print them to see both.
+      The sites, and the opaque parts that were not entered.
 
     Warns:
-      ClosedOverWarning: where the function multiplies by an array that it closes over.
+      ClosedOverWarning: if the function multiplies by an array that it closes over.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -43,5 +44,5 @@ def sites(
       first/w 512
       last/w 128
     """
-    found = find(analyze(fn, params, args, inline_custom=inline_custom))
-    return Sites(tuple(found.sites.values()), tuple(found.opaque))
+    index = find(analyze(fn, params, args, inline_custom=inline_custom))
+    return Sites(tuple(index.sites.values()), tuple(index.opaque))

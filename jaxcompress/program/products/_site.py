@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is said of a site, and of what could not be looked into."""
+"""Descriptions of the sites of a program, and of the parts that were not entered."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ from ._table import table
 
 @dataclasses.dataclass(frozen=True)
 class Opaque:
-    """A part of a program that is run as it is and not looked into.
+    """A part of a program that runs unchanged because it could not be entered.
 
     Attributes:
       name: name stack and primitive.
-      products: how many matrix products and convolutions it holds; None if that cannot
-        be told.
+      products: number of matrix products and convolutions in it; None if unknown.
       reason: why it was not entered.
     """
 
@@ -30,28 +29,29 @@ class Opaque:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Site:
-    """One matrix product, convolution or embedding look-up.
+    """One matrix product, convolution or embedding look-up in a function.
 
     Attributes:
       name: path of the parameter leaf that it multiplies by (``"params/Dense_0/kernel"``;
-        ``#1`` for a second use of the leaf); for a product of two data arrays, such as
+        ``#1`` for the second use of a leaf). For a product of two data arrays, such as
         QK^T, the name stack and the primitive.
-      leaf: that path without the number; None for data times data.
+      leaf: path of the leaf, without the number; None for data times data.
       primitive: ``"dot_general"``, ``"conv_general_dilated"`` or ``"gather"``.
       operands: shapes and dtypes of the two operands.
       result: shape and dtype of the result.
-      weight: which operand comes from parameters, 0 or 1; None where neither does.
-      contraction: for each operand the axes that are summed over, paired in order. (For
-        a convolution those of the kernel; of its input only the features.)
-      batch: for each operand the batch axes, paired likewise.
-      leaf_contraction: axes of the *leaf* that are summed over, ascending; None where the
-        leaf's way to this operand could not be followed (a reshape that splits an axis).
-      leaf_outputs: axes of the leaf along which the outputs lie, likewise.
-      layers: lengths of the scans around it that run over layers, outermost first. State
-        that belongs to the site has these leading axes.
-      trips: how often it runs in one call of the function: the product of all trip
-        counts around it; None inside a ``while``, whose count only the run can tell.
-      macs: multiply-accumulates of one trip, without those by inserted zeros.
+      weight: index of the operand that comes from parameters, 0 or 1; None if neither
+        does.
+      contraction: contraction axes of each operand, paired in order. For a convolution,
+        all contraction axes of the kernel, but only the feature axis of the input.
+      batch: batch axes of each operand, paired in order.
+      leaf_contraction: contraction axes of the *leaf*, ascending; None if the leaf's axes
+        could not be traced to this operand (a reshape that splits an axis).
+      leaf_outputs: output axes of the leaf, ascending; None as above.
+      layers: lengths of the enclosing scans over layers, outermost first. State of the
+        site has these leading axes.
+      trips: runs per call of the function, the product of all enclosing trip counts; None
+        inside a ``while`` loop, whose count is known only at run time.
+      macs: multiply-accumulates of one trip, not counting those with inserted zeros.
     """
 
     name: str
@@ -71,9 +71,7 @@ class Site:
 
 @dataclasses.dataclass(frozen=True)
 class Sites(Sequence[Site]):
-    """The sites of a program in the order they run, and what was not looked into.
-
-    Indexed by number or by name; printed as a table.
+    """The sites of a function in execution order; index by number or name, or print.
 
     Attributes:
       found: the sites.
@@ -95,7 +93,9 @@ class Sites(Sequence[Site]):
         for site in self.found:
             if site.name == key:
                 return site
-        raise KeyError(f"{key!r} is none of the sites {[s.name for s in self.found]}")
+        raise KeyError(
+            f"no site named {key!r}; the sites are {[s.name for s in self.found]}."
+        )
 
     def __str__(self) -> str:
         rows = [
@@ -114,7 +114,7 @@ class Sites(Sequence[Site]):
 
 
 def opaque_lines(opaque: Sequence[Opaque]) -> list[str]:
-    """One line for each opaque part."""
+    """Describe each opaque part in one line."""
     return [
         f"not entered: {o.name} "
         f"({'an unknown number of' if o.products is None else o.products} products): "

@@ -1,4 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A traced program as a graph, and an interpreter that runs it again with hooks."""
+"""A graph of a traced program, and an interpreter that reruns it with hooks."""
 
 __all__ = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trace a function and find out what each of its values is made of."""
+"""Trace a function and determine the origin of each of its values."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def analyze(
     *,
     inline_custom: bool = False,
 ) -> Program:
-    """Trace a function and find out what each of its values is made of.
+    """Trace a function and determine the origin of each of its values.
 
     Args:
       fn: ``(params, *args) -> out``.
-      params: a tree of arrays, tracers or shapes.
-      args: trees likewise.
-      inline_custom: look into functions with custom derivatives as if they had none.
+      params: tree of arrays, tracers or shapes.
+      args: trees of arrays, tracers or shapes.
+      inline_custom: enter functions with custom derivatives as if they had none.
     """
     traced = _compat.trace(fn, params, *args)
     paths, _, _ = paths_and_leaves(params)
@@ -53,10 +53,10 @@ class _Builder:
         )
 
     def fill(self, region: Region, ins: list[Value], scope: str) -> Region:
-        """Walk the equations of a region, given the values of its arguments."""
+        """Add the equations of a region to the graph, given the values of its arguments."""
         jaxpr = region.jaxpr
         env: dict[Var, Value] = {}
-        # A jitted function inside may close over arrays of its own.
+        # A nested jitted function may close over arrays.
         origin = Origin(closed_over=True)
         consts = [Value(v.aval, origin, None) for v in jaxpr.constvars]
         for var, value in zip(
@@ -73,9 +73,9 @@ class _Builder:
             return env[atom]
 
         for eqn in jaxpr.eqns:
-            here = _joined(scope, _compat.scope(eqn))
+            full_scope = _join_scopes(scope, _compat.scope(eqn))
             operands = [read(a) for a in eqn.invars]
-            node = Node(eqn, region, here, operands, [], [])
+            node = Node(eqn, region, full_scope, operands, [], [])
             region.nodes.append(node)
             self.step(node)
             for var, value in zip(eqn.outvars, node.outs, strict=True):
@@ -88,7 +88,7 @@ class _Builder:
         return region
 
     def step(self, node: Node) -> None:
-        """Give a node its results, and its bodies where it has some that are known."""
+        """Fill in the results of a node, and its bodies if the primitive is supported."""
         name = node.primitive
         if name in self.inlined:
             self.call(node, frame=node.region.home, sealed=node.region.sealed)
@@ -118,14 +118,14 @@ class _Builder:
         ]
 
     def call(self, node: Node, *, frame: Region | None, sealed: bool) -> None:
-        """A call: its arguments and results are the caller's own values."""
-        known = _compat.bodies(node.eqn)
-        if len(known) != 1:
+        """Enter a call, whose arguments and results are the caller's own values."""
+        bodies = _compat.bodies(node.eqn)
+        if len(bodies) != 1:
             self.results(
                 node, [join([v.origin for v in node.ins])] * len(node.eqn.outvars)
             )
             return
-        jaxpr, consts = _compat.opened(known[0])
+        jaxpr, consts = _compat.opened(bodies[0])
         inner = Region(
             jaxpr, consts, node.region.loops, frame, sealed, node.region.hands_out
         )
@@ -145,10 +145,12 @@ class _Builder:
         trails[first:] = [t and t.without_first_axis() for t in trails[first:]]
 
         def build(carried: list[Origin]) -> Region:
-            now = [*origins[: parts.consts], *carried, *origins[first:]]
+            in_origins = [*origins[: parts.consts], *carried, *origins[first:]]
             ins = [
                 Value(v.aval, origin, None if origin.data else trail)
-                for v, origin, trail in zip(jaxpr.invars, now, trails, strict=True)
+                for v, origin, trail in zip(
+                    jaxpr.invars, in_origins, trails, strict=True
+                )
             ]
             region = Region(
                 jaxpr, consts, loops, None, node.region.sealed, node.region.hands_out
@@ -167,14 +169,14 @@ class _Builder:
         jaxpr, consts = _compat.opened(body)
         first = cond_consts + body_consts
         loops = (*node.region.loops, Loop(None, layered=False))
-        given = node.ins[cond_consts:first]
+        const_values = node.ins[cond_consts:first]
 
         def build(carried: list[Origin]) -> Region:
-            now = [*(v.origin for v in given), *carried]
-            trails = [*(v.trail for v in given), *[None] * len(carried)]
+            origins = [*(v.origin for v in const_values), *carried]
+            trails = [*(v.trail for v in const_values), *[None] * len(carried)]
             ins = [
                 Value(v.aval, origin, None if origin.data else trail)
-                for v, origin, trail in zip(jaxpr.invars, now, trails, strict=True)
+                for v, origin, trail in zip(jaxpr.invars, origins, trails, strict=True)
             ]
             region = Region(jaxpr, consts, loops, None, node.region.sealed, False)
             return self.fill(region, ins, node.scope)
@@ -189,7 +191,7 @@ class _Builder:
         carried: list[Origin],
         count: int,
     ) -> Region:
-        """Build a loop's body until what it carries out is what it carries in."""
+        """Rebuild a loop's body until the origins of its carry reach a fixed point."""
         while True:
             region = build(carried)
             outs = [v.origin for v in region.outs[:count]]
@@ -206,10 +208,10 @@ class _Builder:
             region = Region(jaxpr, consts, loops, None, sealed, False)
             ins = [Value(v.aval, v.origin, v.trail) for v in operands]
             node.bodies.append(self.fill(region, ins, node.scope))
-        chosen = node.ins[0].origin
+        index = node.ins[0].origin
         outs = zip(*(region.outs for region in node.bodies), strict=True)
-        self.results(node, [join([chosen, *(v.origin for v in vs)]) for vs in outs])
+        self.results(node, [join([index, *(v.origin for v in vs)]) for vs in outs])
 
 
-def _joined(outer: str, inner: str) -> str:
+def _join_scopes(outer: str, inner: str) -> str:
     return f"{outer}/{inner}" if outer and inner else outer or inner

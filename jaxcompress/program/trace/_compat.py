@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All contact with how JAX represents a traced program; the only file a release can break.
+"""All access to JAX's representation of traced programs.
 
-``jax.extend.core`` and the parameters of equations carry no promise of compatibility.
-Tested against the oldest and the newest JAX that is supported.
+``jax.extend.core`` and equation parameters have no compatibility guarantee, so this is the
+only file that a JAX release can break. It is tested against the oldest and the newest
+supported JAX.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 Atom = Var | Literal
 
-# Higher-order primitives by their names, which have outlived their classes.
+# Higher-order primitives by name, because names have been more stable than classes.
 INLINED = {"jit", "pjit", "closed_call", "core_call"}
 REMATERIALIZED = {"remat2", "checkpoint", "remat"}
 CUSTOM_RULES = {"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"}
-# What computes behind JAX's back: nothing is known of it, not even that it multiplies.
+# Opaque kernels: JAX does not show what they compute.
 KERNELS = {
     "pallas_call",
     "ffi_call",
@@ -34,61 +35,61 @@ KERNELS = {
 
 
 class Traced(NamedTuple):
-    """A program, as its equations."""
+    """The equations of a traced function."""
 
     jaxpr: Jaxpr
-    consts: list[Any]  # values of jaxpr.constvars: what the function closed over
+    consts: list[Any]  # values of jaxpr.constvars, which the function closed over
     out_tree: Any
 
 
 def trace(fn: Callable[..., Any], *args: Any) -> Traced:
-    """The equations of ``fn(*args)``; the arguments may be arrays, tracers or shapes."""
+    """Trace ``fn(*args)``; the arguments may be arrays, tracers or shapes."""
     closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
     jaxpr, consts = opened(closed)
     return Traced(jaxpr, consts, jax.tree.structure(shapes))
 
 
 def opened(jaxpr: Any) -> tuple[Jaxpr, list[Any]]:
-    """A jaxpr and the values of its constants; from JAX 0.11 on one class is both."""
+    """Split a jaxpr and the values of its constants; since JAX 0.11 one class is both."""
     if isinstance(jaxpr, ClosedJaxpr):
         return jaxpr.jaxpr, list(jaxpr.consts)
     return jaxpr, []
 
 
 def bodies(eqn: JaxprEqn) -> list[Any]:
-    """Every jaxpr among the parameters of an equation, in no particular order."""
-    found = []
+    """Return every jaxpr among the parameters of an equation, in no particular order."""
+    jaxprs = []
     for value in eqn.params.values():
         for part in value if isinstance(value, tuple | list) else (value,):
             if isinstance(part, ClosedJaxpr | Jaxpr):
-                found.append(part)
-    return found
+                jaxprs.append(part)
+    return jaxprs
 
 
 def shape(atom: Any) -> tuple[int, ...]:
-    """The shape of a variable or literal."""
+    """Return the shape of a variable or literal."""
     return atom.aval.shape
 
 
 def scope(eqn: JaxprEqn) -> str:
-    """The name stack of an equation, relative to the jaxpr that holds it."""
+    """Return the name stack of an equation, relative to its jaxpr."""
     return str(eqn.source_info.name_stack)
 
 
 def in_scope(eqn: JaxprEqn) -> Any:
-    """The name scope of an equation, for what is traced in its place."""
+    """Enter the name scope of an equation, to trace a replacement."""
     name = scope(eqn)
     return jax.named_scope(name) if name else contextlib.nullcontext()
 
 
 def shardings(eqn: JaxprEqn) -> tuple[Sequence[Any], Sequence[Any]]:
-    """The shardings that a jitted call asks of its arguments and results."""
+    """Return the shardings that a jitted call requires of its arguments and results."""
     ins = eqn.params.get("in_shardings", (None,) * len(eqn.invars))
     return ins, eqn.params.get("out_shardings", (None,) * len(eqn.outvars))
 
 
 def placed(values: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
-    """Values with the shardings that are asked for; most are left to the compiler."""
+    """Constrain values to the required shardings; most are left to the compiler."""
     return [
         lax.with_sharding_constraint(x, s)
         if isinstance(s, jax.sharding.Sharding)
@@ -98,22 +99,23 @@ def placed(values: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
 
 
 def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-    """Run a jaxpr as it is."""
+    """Run a jaxpr unchanged."""
     return eval_jaxpr(jaxpr, consts, *args)
 
 
 def piece(
     jaxpr: Jaxpr, eqns: Sequence[JaxprEqn], needed: Callable[[Var], bool]
 ) -> tuple[list[Var], list[Var], Jaxpr]:
-    """Some consecutive equations of a jaxpr as one of its own, for ``evaluate``.
+    """Build a jaxpr of consecutive equations of another jaxpr, for ``evaluate``.
 
     Args:
-      jaxpr: where they come from.
-      eqns: in order.
-      needed: whether a variable is read by anyone else.
+      jaxpr: the jaxpr that the equations come from.
+      eqns: the equations, in order.
+      needed: true for variables that other equations read.
 
     Returns:
-      What the equations read, what others need of what they write, and the jaxpr.
+      The variables that the equations read, the needed variables that they write, and the
+      jaxpr.
     """
     written: dict[Var, None] = {}
     read: dict[Var, None] = {}
@@ -128,13 +130,13 @@ def piece(
 
 
 def operation(jaxpr: Jaxpr, eqn: JaxprEqn) -> Callable[..., Any]:
-    """One equation as a function of its operands, all its parameters kept."""
+    """Return one equation as a function of its operands, with its parameters."""
     names = jaxpr.debug_info.with_unknown_names()
 
     def op(*operands: Any) -> Any:
-        # Literals become operands too, so that all of them can be replaced.
+        # Turn literals into operands too, so that every operand can be replaced.
         slots: list[Var] = []
-        invars: list[Atom] = [_fresh(atom, slots) for atom in eqn.invars]
+        invars: list[Atom] = [_add_slot(atom, slots) for atom in eqn.invars]
         single = Jaxpr(
             [], slots, eqn.outvars, [eqn.replace(invars=invars)], frozenset(), names
         )
@@ -144,13 +146,13 @@ def operation(jaxpr: Jaxpr, eqn: JaxprEqn) -> Callable[..., Any]:
     return op
 
 
-def _fresh(atom: Atom, slots: list[Var]) -> Var:
+def _add_slot(atom: Atom, slots: list[Var]) -> Var:
     slots.append(Var(atom.aval))
     return slots[-1]
 
 
 class ScanParts(NamedTuple):
-    """How the operands and results of a scan divide."""
+    """The number of constants and carries of a scan, and its options."""
 
     consts: int
     carry: int
@@ -159,10 +161,10 @@ class ScanParts(NamedTuple):
 
 
 def scan_parts(eqn: JaxprEqn) -> ScanParts:
-    """Read from the shapes, since the parameters that say it changed in JAX 0.11.
+    """Infer the parts of a scan from shapes, because JAX 0.11 changed the parameters.
 
-    Results that are carried have in the body the rank they have outside; stacked ones
-    have one axis less there. The same tells constants and carries from what is scanned.
+    Carried results have the same rank inside and outside the body. Stacked results have
+    one axis less inside. The same holds for carried and scanned operands.
     """
     (body,) = bodies(eqn)
     inner, _ = opened(body)
@@ -174,40 +176,41 @@ def scan_parts(eqn: JaxprEqn) -> ScanParts:
         len(shape(out)) != len(shape(x))
         for out, x in zip(eqn.invars, inner.invars, strict=True)
     )
-    known = ("reverse", "length", "unroll", "_split_transpose")
-    kwargs = {name: eqn.params[name] for name in known if name in eqn.params}
+    options = ("reverse", "length", "unroll", "_split_transpose")
+    kwargs = {name: eqn.params[name] for name in options if name in eqn.params}
     consts = len(eqn.invars) - carry - scanned
     return ScanParts(consts, carry, eqn.params["length"], kwargs)
 
 
 def rematerialized(eqn: JaxprEqn, fn: Callable[..., Any]) -> Callable[..., Any]:
-    """``fn`` under the checkpoint policy of an equation."""
+    """Wrap ``fn`` in the checkpoint policy of an equation."""
     options = {name: eqn.params[name] for name in ("policy", "prevent_cse")}
     return jax.checkpoint(fn, **options)
 
 
 def while_parts(eqn: JaxprEqn) -> tuple[Any, Any, int, int]:
-    """Condition, body, and how many constants each of them takes."""
+    """Return condition, body, and their numbers of constants."""
     p = eqn.params
     return p["cond_jaxpr"], p["body_jaxpr"], p["cond_nconsts"], p["body_nconsts"]
 
 
 def branches(eqn: JaxprEqn) -> Sequence[Any]:
-    """The branches of a ``cond`` or ``switch``."""
+    """Return the branches of a ``cond`` or ``switch``."""
     return eqn.params["branches"]
 
 
-def chosen(eqn: JaxprEqn, index: Any, fns: Sequence[Any], *operands: Any) -> Any:
-    """Run one of the branches of a ``cond``.
+def run_branch(eqn: JaxprEqn, index: Any, fns: Sequence[Any], *operands: Any) -> Any:
+    """Run one branch of a ``cond``.
 
     Args:
       eqn: the equation.
-      index: of the branch, or the flag that it was made of.
+      index: index of the branch, or the bool that it was made from.
       fns: the branches.
-      *operands: of each.
+      *operands: operands of every branch.
     """
     platforms = eqn.params.get("branches_platforms")
-    if platforms:  # chosen when compiled: the others may not even compile here
+    # Select at compile time, because other branches may not even compile here.
+    if platforms:
         pairs = list(zip(platforms, fns, strict=True))
         default = next((fn for names, fn in pairs if names is None), None)
         named = {name: fn for names, fn in pairs for name in names or ()}
@@ -218,7 +221,7 @@ def chosen(eqn: JaxprEqn, index: Any, fns: Sequence[Any], *operands: Any) -> Any
 
 
 def flag(maker: JaxprEqn) -> Var | None:
-    """The bool that an equation makes an index of; None if it does something else."""
+    """Return the bool that an equation converts to an index; None for other equations."""
     if maker.primitive.name != "convert_element_type":
         return None
     (atom,) = maker.invars
@@ -228,7 +231,7 @@ def flag(maker: JaxprEqn) -> Var | None:
 
 
 class Contraction(NamedTuple):
-    """What a matrix product or a convolution sums over, as axes of its operands."""
+    """Contraction and batch axes of both operands of a matrix product."""
 
     lhs: tuple[int, ...]
     rhs: tuple[int, ...]
@@ -237,7 +240,7 @@ class Contraction(NamedTuple):
 
 
 def dot_axes(eqn: JaxprEqn) -> Contraction:
-    """The axes of a ``dot_general``."""
+    """Return the axes of a ``dot_general``."""
     (lhs, rhs), (lhs_batch, rhs_batch) = eqn.params["dimension_numbers"]
     return Contraction(tuple(lhs), tuple(rhs), tuple(lhs_batch), tuple(rhs_batch))
 
@@ -256,7 +259,7 @@ class Convolution(NamedTuple):
 
 
 def convolution(eqn: JaxprEqn) -> Convolution:
-    """The layout of a convolution."""
+    """Return the layout of a convolution."""
     p = eqn.params
     numbers = p["dimension_numbers"]
     return Convolution(
@@ -272,43 +275,43 @@ def convolution(eqn: JaxprEqn) -> Convolution:
 
 
 def places(eqn: JaxprEqn) -> Sequence[int | None]:
-    """Of an equation that moves axes: which one of its operand lies along each axis.
+    """Return the operand axis behind each result axis of an equation that moves axes.
 
-    None along one that is new. (A reshape has no such places.)
+    New axes give None. Reshapes are not supported.
     """
     rank, p = len(shape(eqn.invars[0])), eqn.params
     if eqn.primitive.name == "transpose":
         return tuple(p["permutation"])
     if eqn.primitive.name == "squeeze":
-        gone = {d % rank for d in p["dimensions"]}
-        return [i for i in range(rank) if i not in gone]
+        removed = {d % rank for d in p["dimensions"]}
+        return [i for i in range(rank) if i not in removed]
     if eqn.primitive.name == "broadcast_in_dim":
-        to = dict(zip(p["broadcast_dimensions"], range(rank), strict=True))
-        return [to.get(i) for i in range(len(shape(eqn.outvars[0])))]
+        source = dict(zip(p["broadcast_dimensions"], range(rank), strict=True))
+        return [source.get(i) for i in range(len(shape(eqn.outvars[0])))]
     return range(rank)
 
 
 def reversed_axes(eqn: JaxprEqn) -> Sequence[int]:
-    """The axes that a ``rev`` turns around; none of any other equation."""
+    """Return the axes that a ``rev`` reverses; empty for other equations."""
     return eqn.params["dimensions"] if eqn.primitive.name == "rev" else ()
 
 
 def reduced_axes(eqn: JaxprEqn) -> Sequence[int]:
-    """The axes that a reduction takes away; none of any other equation."""
+    """Return the axes that a reduction removes; empty for other equations."""
     is_reduction = eqn.primitive.name.startswith("reduce_")
     return eqn.params.get("axes", ()) if is_reduction else ()
 
 
 def slice_sizes(eqn: JaxprEqn) -> Sequence[int]:
-    """How much of each axis of its operand a ``gather`` takes at a time."""
+    """Return the slice size of a ``gather`` along each axis of its operand."""
     return eqn.params["slice_sizes"]
 
 
 def mark(eqn: JaxprEqn) -> str | None:
-    """The name that ``checkpoint_name`` gave; None of any other equation."""
+    """Return the name that ``checkpoint_name`` set; None for other equations."""
     return eqn.params["name"] if eqn.primitive.name == "name" else None
 
 
 def is_floating(aval: Any) -> bool:
-    """Whether a value's dtype is a float; typed random keys have dtypes of their own."""
+    """True if a value has a floating-point dtype; False for typed PRNG keys."""
     return jnp.issubdtype(aval.dtype, jnp.floating)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A traced program as a graph: what every value is made of, and who reads it.
+"""The graph of a traced program: the origin and the readers of every value.
 
-Calls are looked through (``jit``, ``remat``, custom derivatives): an argument inside is
-the same value as outside. Loops and branches have values of their own.
+Calls (``jit``, ``remat``, custom derivatives) are transparent: an argument is the same
+value inside and outside. Loops and branches have their own values.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ._trail import Trail
 
 
 class Origin(NamedTuple):
-    """What a value is computed from. Data absorbs: of a mixture nothing else is known."""
+    """The inputs that a value depends on. If it depends on data, nothing else is kept."""
 
     data: bool = False
-    leaves: frozenset[int] = frozenset()  # parameters, by their place in the tree
-    closed_over: bool = False  # of arrays that are no argument
+    leaves: frozenset[int] = frozenset()  # indices of parameter leaves in the tree
+    closed_over: bool = False  # depends on arrays that are not arguments
 
 
 DATA = Origin(data=True)
@@ -32,7 +32,7 @@ NOTHING = Origin()
 
 
 def join(origins: Sequence[Origin]) -> Origin:
-    """The origin of what is computed from all of these."""
+    """Return the origin of a value computed from values of these origins."""
     joined = NOTHING
     for origin in origins:
         if origin.data:
@@ -45,16 +45,16 @@ def join(origins: Sequence[Origin]) -> Origin:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class Value:
-    """What one variable holds, in one place of the program."""
+    """The value of one variable, in one place of the program."""
 
     aval: Any
     origin: Origin
-    trail: Trail | None  # the way from a parameter to here; None for data
+    trail: Trail | None  # axes of the parameter it comes from; None for data
     producer: Node | None = None
     consumers: list[Node] = dataclasses.field(default_factory=list)
-    region: Region | None = None  # with `var`: the place where a hook finds it
+    region: Region | None = None  # with `var`, the place where a hook applies
     var: Var | None = None
-    literal: Any = None  # of what stands in the program as a number
+    literal: Any = None  # the number, if the program contains it literally
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -63,7 +63,7 @@ class Node:
 
     eqn: JaxprEqn
     region: Region
-    scope: str  # its full name stack
+    scope: str  # full name stack
     ins: list[Value]
     outs: list[Value]
     bodies: list[Region]
@@ -79,9 +79,9 @@ class Loop:
     """A loop around a region.
 
     Attributes:
-      trips: how often it runs; None where only the run can tell.
-      layered: whether every trip has parameters of its own, as in ``nn.scan`` over
-        layers; then state inside has an axis of that length.
+      trips: number of trips; None if known only at run time.
+      layered: True if every trip has its own parameters, as in ``nn.scan`` over layers.
+        State inside the loop then has an axis of that length.
     """
 
     trips: int | None
@@ -95,16 +95,16 @@ class Region:
     jaxpr: Jaxpr
     consts: list[Any]
     loops: tuple[Loop, ...]
-    frame: Region | None  # innermost loop, branch or remat around; None: is one itself
-    sealed: bool  # under a custom derivative, whose rule would be lost by a change
-    hands_out: bool = True  # no `while` or branch is around it: values can be stacked
+    frame: Region | None  # innermost enclosing loop, branch or remat; None: itself
+    sealed: bool  # inside a custom derivative, whose rule a change would lose
+    hands_out: bool = True  # not inside a `while` or branch, so loops can stack values
     nodes: list[Node] = dataclasses.field(default_factory=list)
     ins: list[Value] = dataclasses.field(default_factory=list)
     outs: list[Value] = dataclasses.field(default_factory=list)
 
     @property
     def home(self) -> Region:
-        """The frame it belongs to: one function of JAX's, with state passed in and out."""
+        """The frame it belongs to: one JAX function, with state passed in and out."""
         return self if self.frame is None else self.frame
 
 
@@ -113,7 +113,7 @@ class Program:
     """A traced function of ``(params, *args)``.
 
     Attributes:
-      root: the whole of it.
+      root: region of the whole program.
       paths: path texts of the parameter leaves.
       leaves: their shapes and dtypes.
       arguments: path texts of the leaves of the other arguments.
@@ -127,10 +127,10 @@ class Program:
     out_tree: Any
 
     def main_leaf(self, leaves: frozenset[int]) -> int:
-        """The one of several leaves that a product of them is named after.
+        """Return the leaf that a product of several leaves is named after.
 
-        The largest, and among equals (a weight and its mask) one that is called like a
-        weight, and a float.
+        This is the largest leaf. Among leaves of equal size (a weight and its mask), a
+        leaf with the name of a weight wins, then a float.
         """
 
         def rank(i: int) -> tuple[int, bool, bool, int]:
@@ -142,7 +142,7 @@ class Program:
 
 
 def nodes(region: Region) -> Iterator[Node]:
-    """All nodes of a region and of those inside, in order."""
+    """Iterate over all nodes of a region and its inner regions, in order."""
     for node in region.nodes:
         yield node
         for body in node.bodies:
@@ -150,7 +150,10 @@ def nodes(region: Region) -> Iterator[Node]:
 
 
 def readers(value: Value) -> Iterator[Node]:
-    """The nodes that read a value, once each; calls only stand around those."""
+    """Iterate over the nodes that read a value, once each.
+
+    Calls are skipped, because the nodes inside them are the readers.
+    """
     seen = set()
     for node in value.consumers:
         is_call = bool(node.bodies) and node.primitive not in ("scan", "while", "cond")
@@ -160,5 +163,5 @@ def readers(value: Value) -> Iterator[Node]:
 
 
 def shape_of(value: Any) -> jax.ShapeDtypeStruct:
-    """Shape and dtype of a value."""
+    """Return the shape and dtype of a value."""
     return jax.ShapeDtypeStruct(value.aval.shape, value.aval.dtype)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a program again, changed at some of its equations and values.
+"""Rerun a traced program with changes at chosen equations and values.
 
-Equations that nothing is changed at run as they are, in one piece, through JAX's own
-evaluator: their derivative rules, random bits, effects and shardings are not touched.
-Loops and branches with a change inside are built anew, with state threaded through.
+Unchanged equations run in one piece through JAX's own evaluator, so their derivative
+rules, random bits, effects and shardings stay intact. Loops and branches that contain a
+change are rebuilt, with state threaded through them.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from ._compat import Literal, Var
 from ._graph import Node, Program, Region, Value
 
 State = dict[str, Any]
-"""For each name what belongs to it: any pytree of arrays."""
+"""State by name; each entry is any pytree of arrays."""
 
 
 @dataclasses.dataclass
 class Frame:
-    """What the hooks of one loop body, branch or program share while it is traced.
+    """Data that the hooks of one loop body, branch or program share during tracing.
 
     Attributes:
-      state: by name; a hook reads and replaces what its own names stand for.
-      given: by name; what hooks read and nobody replaces.
-      emitted: by name; what a hook wants to see outside. Loops stack it.
-      kept: scratch, by anything; gone at the end of the frame.
+      state: state by name. A hook reads and replaces the entries of its own names.
+      constants: read-only inputs of hooks, by name.
+      emitted: extra outputs of hooks, by name. Loops stack them.
+      cache: scratch space by any key, dropped at the end of the frame.
     """
 
     state: State
-    given: State = dataclasses.field(default_factory=dict)
+    constants: State = dataclasses.field(default_factory=dict)
     emitted: dict[str, Any] = dataclasses.field(default_factory=dict)
-    kept: dict[Any, Any] = dataclasses.field(default_factory=dict)
+    cache: dict[Any, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class NodeHook:
     """Replaces an equation.
 
     Attributes:
-      names: of the state it reads or writes.
+      names: names of the state it reads or writes.
       run: ``(op, operands, frame) -> result``; ``op(*operands)`` is the equation.
     """
 
@@ -56,10 +56,10 @@ class NodeHook:
 
 @dataclasses.dataclass(frozen=True)
 class ValueHook:
-    """Replaces a value for everyone who reads it.
+    """Replaces a value for all of its readers.
 
     Attributes:
-      names: of the state it reads or writes.
+      names: names of the state it reads or writes.
       run: ``(x, frame) -> x``.
     """
 
@@ -71,9 +71,9 @@ class Interpreter:
     """Evaluates a program with hooks.
 
     Args:
-      program: what ``analyze`` made.
-      nodes: what happens instead of an equation.
-      values: what happens to a value once it is there.
+      program: program from ``analyze``.
+      nodes: hooks that replace equations.
+      values: hooks that replace values.
     """
 
     def __init__(
@@ -89,45 +89,45 @@ class Interpreter:
             place = (id(value.region), value.var)
             self.value_hooks.setdefault(place, []).append(hook)  # pyright: ignore[reportArgumentType]
         self.names: dict[int, tuple[str, ...]] = {}
-        self._name(program.root)
+        self._collect_names(program.root)
 
     def __call__(
-        self, leaves: Sequence[Any], state: State, given: State | None = None
+        self, leaves: Sequence[Any], state: State, constants: State | None = None
     ) -> tuple[Any, State, dict[str, Any]]:
-        """Run it.
+        """Run the program.
 
         Args:
-          leaves: of the parameters and the arguments.
-          state: of all names.
-          given: what hooks only read, by name. Like state it has an axis for every loop
-            over layers around its hook.
+          leaves: leaves of the parameters and the arguments.
+          state: state by name.
+          constants: read-only inputs of hooks, by name. Like state, they have one axis per
+            loop over layers around the hook.
 
         Returns:
-          The function's result, the new state, and what was emitted.
+          The function's result, the new state, and the emitted values.
         """
-        frame = Frame(dict(state), dict(given or {}))
+        frame = Frame(dict(state), dict(constants or {}))
         outs = self.run(self.program.root, list(leaves), frame)
-        # A constant that the function returns is not yet an array.
+        # A constant that the function returns may not be an array yet.
         outs = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in outs]
         out = jax.tree.unflatten(self.program.out_tree, outs)
         return out, frame.state, frame.emitted
 
-    def _name(self, region: Region) -> tuple[str, ...]:
-        """Which names are read or written inside a region; none: it runs as it is."""
-        found: dict[str, None] = {}
-        here = id(region)
+    def _collect_names(self, region: Region) -> tuple[str, ...]:
+        """Collect the state names used inside a region; without any it runs unchanged."""
+        names: dict[str, None] = {}
+        key = id(region)
         variables = [*region.jaxpr.constvars, *region.jaxpr.invars]
         for node in region.nodes:
             variables += node.eqn.outvars
             if node in self.node_hooks:
-                found.update((n, None) for n in self.node_hooks[node].names)
+                names.update((n, None) for n in self.node_hooks[node].names)
             for body in node.bodies:
-                found.update((n, None) for n in self._name(body))
+                names.update((n, None) for n in self._collect_names(body))
         for var in variables:
-            for hook in self.value_hooks.get((here, var), ()):
-                found.update((n, None) for n in hook.names)
-        self.names[here] = tuple(found)
-        return self.names[here]
+            for hook in self.value_hooks.get((key, var), ()):
+                names.update((n, None) for n in hook.names)
+        self.names[key] = tuple(names)
+        return self.names[key]
 
     def _is_touched(self, node: Node) -> bool:
         return (
@@ -169,7 +169,11 @@ class Interpreter:
         return [read(a) for a in jaxpr.outvars]
 
     def _pieces(self, region: Region) -> list[tuple[list[Node], set[Var] | None]]:
-        """Runs of untouched nodes with what others read of them, and touched ones alone."""
+        """Group nodes into runs of untouched nodes and single touched nodes.
+
+        Each run comes with the variables that other nodes read from it; touched nodes
+        come with None.
+        """
         groups: list[tuple[list[Node], bool]] = []
         for node in region.nodes:
             touched = self._is_touched(node)
@@ -186,10 +190,9 @@ class Interpreter:
         return pieces[::-1]
 
     def _flag(self, node: Node) -> Var | None:
-        """Of a changed branch on a flag the flag, which the equation takes as an integer.
+        """Return the bool behind the integer index of a changed branch, if there is one.
 
-        Made from the integer again it would cost a comparison that the program did not
-        have.
+        Recovering it from the integer would add a comparison to the program.
         """
         if node.primitive != "cond" or not any(self.names[id(b)] for b in node.bodies):
             return None
@@ -224,47 +227,50 @@ class Interpreter:
         outs = _compat.operation(node.region.jaxpr, node.eqn)(*operands)
         return outs if node.eqn.primitive.multiple_results else [outs]
 
-    def _inside(
-        self, body: Region, args: Sequence[Any], state: State, given: State
+    def _run_frame(
+        self, body: Region, args: Sequence[Any], state: State, constants: State
     ) -> Any:
-        """Run a region that is a frame of its own."""
-        frame = Frame(dict(state), given)
+        """Run a region in its own frame."""
+        frame = Frame(dict(state), constants)
         outs = self.run(body, args, frame)
         return outs, {name: frame.state[name] for name in state}, frame.emitted
 
     def _take(self, bodies: Sequence[Region], tree: State) -> State:
-        """What the hooks inside of some regions need."""
+        """Return the entries that the hooks inside some regions need."""
         names = dict.fromkeys(n for body in bodies for n in self.names[id(body)])
         return {name: tree[name] for name in names if name in tree}
 
     def remat(
         self, node: Node, body: Region, operands: list[Any], frame: Frame
     ) -> Sequence[Any]:
-        """A checkpointed call: state goes in and out beside the values."""
+        """Run a checkpointed call, with state as an extra argument and result."""
         state = self._take([body], frame.state)
-        inside = _compat.rematerialized(
-            node.eqn, lambda args, state: self._inside(body, args, state, frame.given)
+        fn = _compat.rematerialized(
+            node.eqn,
+            lambda args, state: self._run_frame(body, args, state, frame.constants),
         )
-        outs, new, emitted = inside(operands, state)
+        outs, new, emitted = fn(operands, state)
         frame.state.update(new)
         frame.emitted.update(emitted)
         return outs
 
     def scan(self, node: Node, operands: list[Any], frame: Frame) -> Sequence[Any]:
-        """A loop: over layers state is scanned, over anything else it is carried."""
+        """Run a scan: state is scanned over layers, and carried in any other loop."""
         (body,) = node.bodies
         parts = _compat.scan_parts(node.eqn)
         first = parts.consts + parts.carry
         consts, start = operands[: parts.consts], operands[parts.consts : first]
         layered = body.loops[-1].layered
         state = self._take([body], frame.state)
-        given = self._take([body], frame.given)
+        constants = self._take([body], frame.constants)
 
         def trip(carry: Any, x: Any) -> Any:
             (values, carried), (scanned, stacked, own) = carry, x
             args = [*consts, *values, *scanned]
-            now, known = (stacked, own) if layered else (carried, given)
-            outs, new, emitted = self._inside(body, args, now, known)
+            trip_state, trip_constants = (
+                (stacked, own) if layered else (carried, constants)
+            )
+            outs, new, emitted = self._run_frame(body, args, trip_state, trip_constants)
             after, ys = outs[: parts.carry], outs[parts.carry :]
             if layered:
                 return (after, {}), (ys, new, emitted)
@@ -273,7 +279,7 @@ class Interpreter:
         (after, carried), (ys, stacked, emitted) = lax.scan(
             trip,
             (start, {} if layered else state),
-            (operands[first:], *((state, given) if layered else ({}, {}))),
+            (operands[first:], *((state, constants) if layered else ({}, {}))),
             **parts.kwargs,
         )
         frame.state.update(stacked if layered else carried)
@@ -283,20 +289,21 @@ class Interpreter:
     def while_loop(
         self, node: Node, operands: list[Any], frame: Frame
     ) -> Sequence[Any]:
-        """A loop of unknown length: state is carried, and nothing is emitted."""
+        """Run a while loop: state is carried, and nothing is emitted."""
         cond, _, cond_consts, body_consts = _compat.while_parts(node.eqn)
         (body,) = node.bodies
         condition, condition_consts = _compat.opened(cond)
         first = cond_consts + body_consts
-        given, consts = operands[:cond_consts], operands[cond_consts:first]
+        cond_operands, consts = operands[:cond_consts], operands[cond_consts:first]
 
         def unfinished(carry: Any) -> Any:
-            (flag,) = _compat.evaluate(condition, condition_consts, [*given, *carry[0]])
+            args = [*cond_operands, *carry[0]]
+            (flag,) = _compat.evaluate(condition, condition_consts, args)
             return flag
 
         def trip(carry: Any) -> Any:
             args = [*consts, *carry[0]]
-            outs, new, _ = self._inside(body, args, carry[1], frame.given)
+            outs, new, _ = self._run_frame(body, args, carry[1], frame.constants)
             return outs, new
 
         start = (operands[first:], self._take([body], frame.state))
@@ -305,14 +312,16 @@ class Interpreter:
         return outs
 
     def cond(self, node: Node, operands: list[Any], frame: Frame) -> Sequence[Any]:
-        """Branches: each returns the state of all of them."""
+        """Run a conditional: each branch returns the state of all branches."""
 
         def branch(body: Region) -> Callable[..., Any]:
-            return lambda args, state: self._inside(body, args, state, frame.given)[:2]
+            return lambda args, state: self._run_frame(
+                body, args, state, frame.constants
+            )[:2]
 
         index, *args = operands
         state = self._take(node.bodies, frame.state)
         fns = [branch(body) for body in node.bodies]
-        outs, new = _compat.chosen(node.eqn, index, fns, args, state)
+        outs, new = _compat.run_branch(node.eqn, index, fns, args, state)
         frame.state.update(new)
         return outs

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known of JAX's primitives, by their names."""
+"""Classes of JAX primitives, by name."""
 
 from __future__ import annotations
 
-# Of one operand; they move its elements, or change their dtype, and mix nothing.
+# One operand; they move its elements or change their dtype, but do not combine elements.
 MOVES = {
     "broadcast_in_dim", "convert_element_type", "copy", "name", "optimization_barrier",
     "pbroadcast", "pcast", "pvary", "reshape", "rev", "sharding_constraint",
     "squeeze", "stop_gradient", "transpose",
 }  # fmt: skip
 
-# Each element of the result comes from the elements at its place in the operands.
+# Each element of the result depends only on the operands' elements at the same index.
 ELEMENTWISE = {
     "abs", "add", "add_any", "and", "bitcast_convert_type", "cbrt", "ceil", "clamp",
     "cos", "cosh", "div", "eq", "erf", "erf_inv", "erfc", "exp", "exp2", "expm1",
@@ -21,19 +21,19 @@ ELEMENTWISE = {
     "sin", "sinh", "sqrt", "square", "sub", "tan", "tanh", "xor",
 }  # fmt: skip
 
-# The same along all devices.
+# Elementwise across devices.
 COLLECTIVES = {"pmax", "pmin", "psum", "psum2", "psum_invariant"}
 
-# Several operands side by side.
+# They place several operands side by side.
 GATHERING = {"concatenate", "stack"}
 
-# What a runtime fuses to a product, if the other operand is constant.
+# A runtime fuses these into a product if the other operand is constant.
 AFFINE = {"add", "add_any", "sub", "mul", "div"}
 
-# Where two tensors may meet.
+# They may combine two tensors.
 JOINING = AFFINE | GATHERING | {"max", "min"}
 
-# Their results are among the values of the first operand, and what is padded.
+# Their results contain only values of the first operand, and padding.
 SELECTING = MOVES | {
     "dynamic_slice", "pad", "reduce_max", "reduce_window_max", "slice", "split",
 }  # fmt: skip

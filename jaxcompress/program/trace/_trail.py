@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The way from a parameter to where it is used: which of its axes lies along which."""
+"""Trails: follow the axes of a parameter to the place where it is used."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ Axes = tuple[tuple[int, ...] | None, ...]
 
 
 class Trail(NamedTuple):
-    """Where a parameter leaf lies in a value that is computed from parameters alone.
+    """The axes of a parameter leaf in a value that is computed from parameters alone.
 
     Attributes:
-      leaf: its place in the tree.
-      axes: for each axis of the value the axes of the leaf that lie along it, outermost
-        first: ``()`` where it has length 1 or repeats the leaf, None where it is unknown.
-      exact: whether the value is the leaf itself, but for its layout and precision.
-      whole: whether every element of the leaf is at the place that the axes say, changed
-        perhaps; not so of a slice, or of a reversed leaf.
-      layers: axes of the leaf that loops around have taken off, outermost loop first.
+      leaf: index of the leaf in the tree.
+      axes: for each axis of the value, the axes of the leaf that lie along it, outermost
+        first; ``()`` if the axis has length 1 or repeats the leaf, None if unknown.
+      exact: True if the value equals the leaf up to layout and precision.
+      whole: True if every element of the leaf, possibly changed, is at the position that
+        ``axes`` gives. False for a slice or a reversed leaf.
+      layers: axes of the leaf that enclosing loops have removed, outermost loop first.
     """
 
     leaf: int
@@ -35,78 +35,82 @@ class Trail(NamedTuple):
 
     @classmethod
     def start(cls, leaf: int, shape: Sequence[int]) -> Trail:
-        """At the parameter itself."""
+        """Return the trail of the parameter itself."""
         return cls(leaf, tuple((i,) for i in range(len(shape))))
 
     def without_first_axis(self) -> Trail:
-        """Inside a scan over the first axis."""
+        """Return the trail inside a scan over the first axis."""
         first, *axes = self.axes
         if first is None or len(first) != 1:  # repeated, merged or unknown
             return self._replace(axes=tuple(axes), exact=False, whole=False)
         return self._replace(axes=tuple(axes), layers=(*self.layers, *first))
 
     def with_first_axis(self) -> Trail:
-        """Stacked by a scan: the new axis is none of the leaf's that is known."""
+        """Return the trail after a scan stacks the value along a new, unknown axis."""
         return self._replace(axes=(None, *self.axes), exact=False, whole=False)
 
 
 def follow(eqn: JaxprEqn, trails: Sequence[Trail | None], leaf: int) -> Trail | None:
-    """The trail through one equation without data among its operands.
+    """Follow a trail through one equation whose operands do not depend on data.
 
     Args:
       eqn: the equation.
-      trails: of its operands.
-      leaf: which leaf to follow where several meet.
+      trails: trails of its operands.
+      leaf: index of the leaf to follow if several leaves meet.
     """
     name, result = eqn.primitive.name, shape(eqn.outvars[0])
-    here = [
+    operands = [
         (shape(atom), trail)
         for atom, trail in zip(eqn.invars, trails, strict=True)
         if trail is not None and trail.leaf == leaf
     ]
-    # A maximum of the leaf, say, of which a scale is made, is the leaf no more.
-    if not here or (name.startswith(("reduce_", "arg")) and name != "reduce_precision"):
+    # A reduction ends the trail: a maximum, from which a scale is made, is not the leaf.
+    is_reduction = name.startswith(("reduce_", "arg")) and name != "reduce_precision"
+    if not operands or is_reduction:
         return None
-    before, trail = here[0]
-    # Nor is a scrambled one that no gradient goes through, as in a codebook.
+    before, trail = operands[0]
+    # So does a reordered leaf without a gradient, as in a codebook.
     if name == "stop_gradient" and not trail.whole:
         return None
     if name in MOVES and len(eqn.invars) == 1:
         return trail._replace(
-            axes=_moved(eqn, trail.axes),
+            axes=_move_axes(eqn, trail.axes),
             exact=trail.exact and _is_exact(eqn),
             whole=trail.whole and name != "rev",
         )
     if name in ("slice", "dynamic_slice") and len(before) == len(result):
         return trail._replace(exact=False, whole=False)
-    same = [t for s, t in here if s == result]
-    if same and name in ELEMENTWISE and _is_aligned(eqn):
-        # Several may have come by different ways (a straight-through estimator's do).
-        ways = zip(*(t.axes for t in same), strict=True)
-        whole = all(t.whole for t in same)
-        axes = tuple(map(_agreed, ways))
-        return same[0]._replace(axes=axes, exact=False, whole=whole)
+    aligned = [t for s, t in operands if s == result]
+    if aligned and name in ELEMENTWISE and _is_aligned(eqn):
+        # Operands may have different trails, as in a straight-through estimator.
+        candidates = zip(*(t.axes for t in aligned), strict=True)
+        whole = all(t.whole for t in aligned)
+        axes = tuple(map(_agree, candidates))
+        return aligned[0]._replace(axes=axes, exact=False, whole=whole)
     return trail._replace(axes=(None,) * len(result), exact=False, whole=False)
 
 
 def _is_exact(eqn: JaxprEqn) -> bool:
-    """Whether a move changes no more than layout and precision."""
+    """True if a move changes only layout and precision."""
     if eqn.primitive.name != "convert_element_type":
         return eqn.primitive.name != "rev"
     aval: Any = eqn.outvars[0].aval
     return is_floating(aval) and jnp.finfo(aval.dtype).bits >= 16
 
 
-def _agreed(ways: tuple[tuple[int, ...] | None, ...]) -> tuple[int, ...] | None:
-    """What several ways say of one axis: a repeated or unknown one gives way."""
-    told = {way for way in ways if way}
-    if len(told) == 1:
-        return told.pop()
-    return () if not told and () in ways else None
+def _agree(candidates: tuple[tuple[int, ...] | None, ...]) -> tuple[int, ...] | None:
+    """Combine what several trails say about one axis.
+
+    Repeated and unknown axes yield to a known one.
+    """
+    known = {axes for axes in candidates if axes}
+    if len(known) == 1:
+        return known.pop()
+    return () if not known and () in candidates else None
 
 
 def _is_aligned(eqn: JaxprEqn) -> bool:
-    """Whether every operand has the result's shape, or repeats along its axes."""
+    """True if every operand has the result's shape, or repeats along its axes."""
     result = shape(eqn.outvars[0])
     return all(
         not own
@@ -118,19 +122,19 @@ def _is_aligned(eqn: JaxprEqn) -> bool:
     )
 
 
-def _moved(eqn: JaxprEqn, axes: Axes) -> Axes:
+def _move_axes(eqn: JaxprEqn, axes: Axes) -> Axes:
     before, after = shape(eqn.invars[0]), shape(eqn.outvars[0])
     if eqn.primitive.name == "reshape":
-        return _reshaped(before, axes, after)
-    back = reversed_axes(eqn)
+        return _reshape_axes(before, axes, after)
+    reversed_ = reversed_axes(eqn)
     return tuple(
-        () if i is None or before[i] != n else None if i in back else axes[i]
+        () if i is None or before[i] != n else None if i in reversed_ else axes[i]
         for i, n in zip(places(eqn), after, strict=True)
     )
 
 
-def _reshaped(before: Sequence[int], axes: Axes, after: Sequence[int]) -> Axes:
-    """Axes that a reshape merges are known; those it splits are not."""
+def _reshape_axes(before: Sequence[int], axes: Axes, after: Sequence[int]) -> Axes:
+    """Follow axes through a reshape; merged axes are known, split axes are not."""
     result: list[tuple[int, ...] | None] = []
     i = 0
     for size in after:
@@ -138,19 +142,19 @@ def _reshaped(before: Sequence[int], axes: Axes, after: Sequence[int]) -> Axes:
             result.append(())
             continue
         parts: list[tuple[int, ...] | None] = []
-        have = 1
-        while have < size and i < len(before):
+        merged_size = 1
+        while merged_size < size and i < len(before):
             parts += [axes[i]] if before[i] != 1 else []
-            have *= before[i]
+            merged_size *= before[i]
             i += 1
-        if have != size:  # split: nothing is known from here on
+        if merged_size != size:  # An axis is split, so the rest is unknown.
             return (*result, *(None,) * (len(after) - len(result)))
-        result.append(parts[0] if len(parts) == 1 else _merged(parts))
+        result.append(parts[0] if len(parts) == 1 else _merge_axes(parts))
     return tuple(result)
 
 
-def _merged(parts: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
-    """Several axes as one; with a repeated one among them it repeats nothing evenly."""
+def _merge_axes(parts: Sequence[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+    """Merge several axes; unknown if any of them is unknown or repeats the leaf."""
     if not all(parts):
         return None
     return tuple(i for part in parts for i in part or ())

@@ -261,7 +261,7 @@ def test_every_product_that_can_run_on_integers_is_measured_and_no_other():
     steps = jc.execute(fn, pays=pays).plan(params, X).steps
     ran = {s.site.name for s in steps if s.integers}
     assert ran == {name for name, r in pays.ratios.items() if r < 1}
-    with pytest.raises(ValueError, match="rounds=0 is below 1"):
+    with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
         measured(fn, params, X, rounds=0)
 
 

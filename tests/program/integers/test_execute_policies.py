@@ -78,7 +78,7 @@ def test_a_grid_may_vary_along_rows_and_not_along_what_is_summed(side, axis, sym
 def test_ranges_are_asked_for_and_have_to_be_of_the_policy():
     execution = jc.execute(product, STATIC, pays=always)
     for call in (execution.run, execution.plan):
-        with pytest.raises(ValueError, match="pass ranges=, as calibrate or train of"):
+        with pytest.raises(ValueError, match="pass ranges= from calibrate or train of"):
             call(PARAMS, X)
     quantized = jc.quantize_activations(product, STATIC)
     ranges = quantized.init(jc.dense(PARAMS), X)
