@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from ._compressor import Compressor, PyTree
+from ._compressor import Compressor, PyTree, keep
 from ._select import Where, matches, paths_and_leaves, select
 from .leaves import is_leaf
 
@@ -84,7 +84,10 @@ def chain(*compressors: Compressor) -> Compressor:
         except TypeError:
             pass  # A finalize that needs concrete values is checked when it runs.
 
-    return Compressor(init=init, apply=apply, update=update, finalize=finalize)
+    idle = all(c.update is keep for c in compressors)
+    return Compressor(
+        init=init, apply=apply, update=keep if idle else update, finalize=finalize
+    )
 
 
 def masked(compressor: Compressor, where: Where) -> Compressor:
@@ -130,7 +133,10 @@ Globs match the whole path.
         selection = select(params, where)
         return selection.put(compressor.finalize(selection.tree, state))
 
-    return Compressor(init=init, apply=apply, update=update, finalize=finalize)
+    idle = compressor.update is keep
+    return Compressor(
+        init=init, apply=apply, update=keep if idle else update, finalize=finalize
+    )
 
 
 def partition(compressors: Mapping[str, Compressor]) -> Compressor:

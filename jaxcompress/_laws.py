@@ -6,7 +6,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ._combine import chain, masked
-from ._compressor import Compressor, PyTree
+from ._compressor import Compressor, Learned, PyTree, keep
 from ._select import paths_and_leaves
 from .leaves import dense
 
@@ -29,7 +30,7 @@ class LawError(AssertionError):
 class Program:
     """A compressor's update and view, compiled together once for all laws.
 
-    ``compiled`` and ``eager`` are ``(params, state, grads) -> (params, state, view)``.
+    ``compiled`` and ``eager`` are ``(params, state, extras) -> (params, state, view)``.
     """
 
     def __init__(self, c: Compressor):
@@ -37,12 +38,12 @@ class Program:
         self.traces = 0
         self.compiled = jax.jit(self._traced)
 
-    def _traced(self, params: PyTree, state: PyTree, grads: PyTree) -> Any:
+    def _traced(self, params: PyTree, state: PyTree, extras: PyTree) -> Any:
         self.traces += 1
-        return self.eager(params, state, grads)
+        return self.eager(params, state, extras)
 
-    def eager(self, params: PyTree, state: PyTree, grads: PyTree) -> Any:
-        params, state = self._c.update(params, state, grads=grads)
+    def eager(self, params: PyTree, state: PyTree, extras: PyTree) -> Any:
+        params, state = self._c.update(params, state, **extras)
         return params, state, self._c.apply(params, state)
 
 
@@ -54,7 +55,8 @@ class Case:
     state: PyTree
     start: PyTree  # before them
     first: PyTree  # the state that init made
-    grads: PyTree
+    grads: PyTree  # random, at the view
+    extras: Mapping[str, Any]  # what update is given, grads among them
     rounding: float
 
 
@@ -63,26 +65,69 @@ def step(params: PyTree, grads: PyTree) -> PyTree:
     return jax.tree.map(lambda p, g: p - 0.01 * g, params, grads)
 
 
+def refuse_idle_update(
+    c: Compressor, before: tuple[PyTree, PyTree], after: tuple[PyTree, PyTree]
+) -> None:
+    """Refuse a compressor whose ``update`` did nothing: its laws would hold trivially.
+
+    A counter that stands still says so, and a state that is neither learned by the
+    optimizer nor changed by an update that did not move the parameters either.
+    """
+    if c.update is keep:
+        return
+    old, new = (_untrained(state) for _, state in (before, after))
+    idle = {p for p in old if np.array_equal(old[p], new[p], equal_nan=True)}
+    still = sorted(p for p in idle if p.rsplit("/", 1)[-1] == "count")
+    moved = any(
+        np.asarray(x).tobytes() != np.asarray(y).tobytes()
+        for x, y in zip(*map(jax.tree.leaves, (before[0], after[0])), strict=True)
+    )
+    if still or (old and len(idle) == len(old) and not moved):
+        where = f"state[{still[0]!r}] did not count" if still else "nothing changed"
+        raise LawError(
+            f"update did nothing in any step ({where}), so its laws were not tested. Pass "
+            "what it needs as extras=, such as extras={'stats': observe(...)}, or raise "
+            "steps=."
+        )
+
+
+def _untrained(state: PyTree) -> dict[str, np.ndarray]:
+    """The arrays of a state, by path, without those that the optimizer trains."""
+    bare = jax.tree.map(
+        lambda x: None if isinstance(x, Learned) else x,
+        state,
+        is_leaf=lambda x: isinstance(x, Learned),
+    )
+    paths, leaves, _ = paths_and_leaves(bare)
+    plain = {
+        path: jax.random.key_data(x)
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        else x
+        for path, x in zip(paths, leaves, strict=True)
+    }
+    return {path: np.asarray(x) for path, x in plain.items()}
+
+
 def _law1_apply_keeps_avals(case: Case) -> None:
     view = case.c.apply(case.params, case.state)
     _same_avals(1, "apply(params)", case.params, view)
 
 
 def _law2_update_keeps_avals(case: Case) -> None:
-    params, state, _ = case.program.compiled(case.start, case.first, case.grads)
+    params, state, _ = case.program.compiled(case.start, case.first, case.extras)
     _same_avals(2, "params after update", case.start, params)
     _same_avals(2, "state after update", case.first, state)
 
 
 def _law3_jit(case: Case) -> None:
     program = case.program
-    eager = program.eager(case.params, case.state, case.grads)
-    once = program.compiled(case.params, case.state, case.grads)
+    eager = program.eager(case.params, case.state, case.extras)
+    once = program.compiled(case.params, case.state, case.extras)
     _close(3, "jit against eager", eager, once, case.rounding)
     traces, (params, state, _) = program.traces, once
     for _ in range(_TRACED_STEPS - 1):
-        grads = case.grads
-        params, state, _ = program.compiled(step(params, grads), state, grads)
+        params = step(params, case.grads)
+        params, state, _ = program.compiled(params, state, case.extras)
     if program.traces != traces:
         again = program.traces - traces
         raise LawError(f"law 3: {_TRACED_STEPS} steps were traced {1 + again} times.")
@@ -100,7 +145,7 @@ def _law5_unselected(case: Case) -> str | None:
     view = jax.tree.leaves(case.c.apply(case.params, case.state))
     untouched = {p for p, x, v in zip(paths, leaves, view, strict=True) if v is x}
     if len(untouched) == len(paths):  # the view tells nothing: updates move parameters
-        moved, _ = case.c.update(case.params, case.first, grads=case.grads)
+        moved, _ = case.c.update(case.params, case.first, **case.extras)
         new = jax.tree.leaves(moved)
         untouched = {p for p, x, m in zip(paths, leaves, new, strict=True) if m is x}
     if untouched:
@@ -119,7 +164,7 @@ def _law5_unselected(case: Case) -> str | None:
 def _untouched(
     c: Compressor, program: Program, state: PyTree, case: Case, paths: set[str]
 ) -> None:
-    params, state, view = program.compiled(case.params, state, case.grads)
+    params, state, view = program.compiled(case.params, state, case.extras)
     for name, tree in (
         ("update", params),
         ("apply", view),
@@ -177,7 +222,10 @@ def _law9_chain_is_associative(case: Case) -> None:
     def results(c: Compressor) -> list[PyTree]:
         state = c.init(case.start)
         view = c.apply(case.start, state)
-        return [view, dense(c.finalize(case.start, state))]
+        with warnings.catch_warnings():
+            # Solvers warn here that no update was given statistics.
+            warnings.simplefilter("ignore", UserWarning)
+            return [view, dense(c.finalize(case.start, state))]
 
     _close(9, "a(bc) against (ab)c", results(left), results(right), 0.0)
 
@@ -207,7 +255,7 @@ def _law11_sharded_and_resumed(case: Case) -> str | None:
         return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec(*spec)))
 
     # One program at a time: several in flight can starve virtual devices of threads.
-    sharded = jax.tree.map(shard, (case.start, case.grads))
+    sharded = jax.tree.map(shard, (case.start, dict(case.extras)))
     state = _sharded_init(case, sharded[0])
     _close(
         11,
@@ -217,7 +265,7 @@ def _law11_sharded_and_resumed(case: Case) -> str | None:
         case.rounding,
     )
     run = case.program.compiled
-    single = run(case.start, case.first, case.grads)[1:]
+    single = run(case.start, case.first, dict(case.extras))[1:]
     state, view = jax.block_until_ready(run(sharded[0], state, sharded[1]))[1:]
     _close(11, "sharded against unsharded", single, (state, view), case.rounding)
     for path, before, after in zip(
@@ -242,13 +290,13 @@ def _sharded_init(case: Case, params: PyTree) -> PyTree:
 def _resumed(case: Case) -> None:
     from .checkpoint import restore_checkpoint, save_checkpoint
 
-    run, grads = case.program.compiled, case.grads
-    params = step(case.params, grads)
-    straight = run(params, case.state, grads)
+    run, extras = case.program.compiled, case.extras
+    params = step(case.params, case.grads)
+    straight = run(params, case.state, extras)
     with tempfile.TemporaryDirectory() as folder:
         save_checkpoint(folder, 0, (params, case.state))
         params, state = restore_checkpoint(folder, (params, case.state))
-    resumed = run(params, state, grads)
+    resumed = run(params, state, extras)
     _close(11, "resumed against uninterrupted", straight, resumed, 0.0)
 
 

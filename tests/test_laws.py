@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The eleven laws, over a table of every compressor, on drawn shapes and settings."""
 
+import ast
+import inspect
+from pathlib import Path
+
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -13,6 +17,7 @@ import jaxcompress as jc
 from jaxcompress import formats, prune, quantize
 from jaxcompress.prune.budgets import erk, global_, uniform
 from jaxcompress.prune.patterns import NOfM
+from jaxcompress.quantize.equivalent import Link
 
 # Sums over weights (means, products) are ordered by the compiler as it likes.
 SUMS = 1e-5
@@ -144,6 +149,32 @@ COMPRESSORS = {
     "prune and share": lambda draw: jc.chain(
         gradual(draw, uniform), jc.weight_sharing(8)
     ),
+    "partly dynamic": lambda draw: jc.masked(
+        prune.training.dynamic_sparse(
+            0.5,
+            grow=prune.training.grow_by_gradient,
+            key=jax.random.key(0),
+            until=9,
+            every=draw(EVERY),
+        ),
+        "*/kernel",
+    ),
+    "static": lambda draw: prune.static_sparse(draw(SPARSITY), key=jax.random.key(0)),
+    "held zeros": lambda draw: jc.chain(jc.magnitude_pruning(0.5), prune.hold_zeros()),
+    "soft movement": lambda draw: prune.soft_movement_pruning(regularization=0.1),
+    "own penalty": lambda draw: prune.proximal(
+        prune.training.soft_threshold, strength=0.1
+    ),
+    "own pruner and quantizer": lambda draw: jc.masked(
+        jc.chain(
+            prune.prune(0.5, score=prune.scores.saliency),
+            quantize.quantize(formats.Int(4), granularity=jc.PerTensor()),
+        ),
+        "*/kernel",
+    ),
+    "blocks with scales of few bits": lambda draw: draw(
+        st.sampled_from([quantize.mx_quantization, quantize.nvfp4_quantization])
+    )(),
     "partition": lambda draw: jc.partition(
         {
             "*_0/kernel": quantization(draw, jc.PerTensor()),
@@ -151,6 +182,70 @@ COMPRESSORS = {
         }
     ),
 }
+
+LINKS = [
+    Link({"Dense_0/kernel": -1, "Dense_0/bias": 0}, {"Dense_1/kernel": 0}),
+]
+# What solves or moves weights by statistics: each with the extras that it needs.
+WITH_STATISTICS = {
+    "OBS": (lambda draw: prune.obs_pruning(draw(SPARSITY)), "stats"),
+    "SparseGPT": (lambda draw: prune.sparsegpt_pruning(draw(SPARSITY)), "stats"),
+    "block Fisher": (lambda draw: prune.fisher_pruning(draw(SPARSITY)), "fisher"),
+    "GPTQ": (lambda draw: quantize.gptq_quantization(draw(st.integers(3, 8))), "stats"),
+    "AdaRound": (
+        lambda draw: quantize.adaround_quantization(draw(st.integers(3, 8)), steps=20),
+        "stats",
+    ),
+    "own solver": (
+        lambda draw: jc.masked(
+            quantize.layerwise_quantization(
+                formats.Int(4), granularity=jc.PerChannel(), solve=to_the_nearest
+            ),
+            "*/kernel",
+        ),
+        "stats",
+    ),
+    "AWQ": (
+        lambda draw: quantize.awq(
+            LINKS, formats.Int(4), granularity=jc.PerChannel(), grid=4
+        ),
+        "stats",
+    ),
+    "SmoothQuant": (lambda draw: quantize.smooth_quant(LINKS), "absmax"),
+    "equalization": (lambda draw: quantize.cross_layer_equalization(LINKS), None),
+    "rotation": (
+        lambda draw: quantize.hadamard_rotation(LINKS, key=jax.random.key(0)),
+        None,
+    ),
+}
+
+
+def to_the_nearest(w, h, keep, grid, scale):
+    """The simplest solver: it looks at no statistics."""
+    del h, scale
+    steps = jnp.clip(jnp.round(w / grid[0]), -7, 7)
+    return jnp.where(keep, steps * grid[0], 0), grid
+
+
+def statistics(name, params):
+    """Of correlated inputs, for every kernel."""
+    rng = np.random.default_rng(0)
+
+    def inputs(kernel):
+        mixing = rng.normal(size=(len(kernel),) * 2) * 0.3 + np.eye(len(kernel))
+        return jnp.asarray(rng.normal(size=(64, len(kernel))) @ mixing, jnp.float32)
+
+    def of(layer):
+        kernel, x = layer["kernel"], inputs(layer["kernel"])
+        if name == "absmax":
+            return jnp.max(jnp.abs(x), 0)[:, None]
+        if name == "stats":
+            return jc.program.statistics.Gram(jnp.uint32(64), x.T @ x)
+        loss = lambda p, row: jnp.sum(jnp.tanh(row @ p["kernel"].astype(jnp.float32)))  # noqa: E731
+        return prune.scores.fisher_blocks(loss, {"kernel": kernel}, x, 8)["kernel"]
+
+    return {p: {"kernel": of(x), "bias": None} for p, x in params.items()}
+
 
 # No sum of weights enters their values: equal bits in jit and eager, on one device and
 # on four. Groups are ranked by sums, but what remains of them is as it was.
@@ -160,9 +255,9 @@ EXACT = (
 )  # fmt: skip
 
 
-def drawn_params(draw, dtypes):
-    rows = draw(st.sampled_from([16, 8, 12, 28]))
-    hidden = draw(st.sampled_from([12, 8, 20]))
+def drawn_params(draw, dtypes, sizes=(16, 8, 12, 28), widths=(12, 8, 20)):
+    rows = draw(st.sampled_from(sizes))
+    hidden = draw(st.sampled_from(widths))
     outputs = draw(st.integers(7, 11))
     seed = draw(st.integers(0, 9999))
     first, last = draw(st.sampled_from(dtypes))
@@ -193,9 +288,44 @@ def test_every_compressor_keeps_the_laws(name):
     @FEW
     @hypothesis.given(data=st.data())
     def check(data):
-        params = drawn_params(data.draw, dtypes)
+        # Their blocks hold 32 weights.
+        whole = ((32,), (32, 64)) if name == "blocks with scales of few bits" else ()
+        params = drawn_params(data.draw, dtypes, *whole)
         compressor = COMPRESSORS[name](data.draw)
         result = jc.testing.check_compressor(compressor, params, rounding=rounding)
         assert set(result.values()) <= {"held"} or name in ("identity", "own teacher")
 
     check()
+
+
+@pytest.mark.parametrize("name", WITH_STATISTICS)
+def test_every_compressor_with_statistics_keeps_the_laws(name):
+    make, extra = WITH_STATISTICS[name]
+
+    @FEW
+    @hypothesis.given(data=st.data())
+    def check(data):
+        params = drawn_params(data.draw, [(jnp.float32, jnp.float32)])
+        extras = {extra: statistics(extra, params)} if extra else None
+        result = jc.testing.check_compressor(
+            make(data.draw), params, extras=extras, rounding=SUMS
+        )
+        assert set(result.values()) <= {"held"}
+
+    check()
+
+
+def test_the_table_names_every_factory():
+    exported = {
+        name
+        for module in (
+            jc, jc.prune, jc.quantize, jc.distill, prune.training, prune.second_order,
+            quantize.post_training, quantize.equivalent,
+        )
+        for name in module.__all__
+        if inspect.isfunction(getattr(module, name))
+        and inspect.signature(getattr(module, name)).return_annotation == "Compressor"
+    }  # fmt: skip
+    tree = ast.parse(Path(__file__).read_text())
+    used = {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute)}
+    assert len(exported) >= 38 and exported <= used, exported - used

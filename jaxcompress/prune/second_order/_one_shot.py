@@ -81,8 +81,15 @@ def prune_once(
         known = evidence.by_path(given, paths, treedef)
         share = jnp.asarray(schedule(count), jnp.float32)
         weights, masks = solve(dict(zip(paths, leaves, strict=True)), known, share)
-        moved = [weights[p].astype(x.dtype) for p, x in zip(paths, leaves, strict=True)]
-        kept = treedef.unflatten([masks[p] for p in paths])
+        # A solver may gather; a zero made of the leaf brings its results back to where
+        # the leaf is.
+        moved = [
+            weights[p].astype(x.dtype) + (x - x)
+            for p, x in zip(paths, leaves, strict=True)
+        ]
+        kept = treedef.unflatten(
+            [masks[p] | jnp.isnan(x - x) for p, x in zip(paths, leaves, strict=True)]
+        )
         # Rounded to the leaf's dtype, a kept weight may be zero; a pruned one always is.
         return jax.tree.map(keep, treedef.unflatten(moved), kept), OneShotState(
             count, kept
