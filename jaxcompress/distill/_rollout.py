@@ -64,8 +64,9 @@ def rollout(
       >>> def logits_of(tokens):  # predicts (token + 1) mod 5
       ...     return 99.0 * jax.nn.one_hot((tokens + 1) % 5, 5)
       >>> tokens = jnp.array([[3, 0, 0, 0], [1, 0, 0, 0]])
-      >>> made, counts = jc.distill.rollout(logits_of, tokens, 1, jax.random.key(0), end=4)
-      >>> made.tolist(), counts.sum(1).tolist()
+      >>> key = jax.random.key(0)
+      >>> output, counts = jc.distill.rollout(logits_of, tokens, 1, key, end=4)
+      >>> output.tolist(), counts.sum(1).tolist()
       ([[3, 4, 4, 4], [1, 2, 3, 4]], [1, 3])
 
     References:
@@ -130,8 +131,8 @@ def rollout_steps(
       >>> def step(carry, token):  # the next number, of five
       ...     return carry, 99.0 * jax.nn.one_hot((token + 1) % 5, 5)
       >>> tokens = jnp.array([[3, 0, 0, 0]])
-      >>> made, counts = jc.distill.rollout_steps(step, (), tokens, 1, jax.random.key(0))
-      >>> made.tolist()
+      >>> output, counts = jc.distill.rollout_steps(step, (), tokens, 1, jax.random.key(0))
+      >>> output.tolist()
       [[3, 4, 0, 1]]
     """
     starts = _check_start(tokens, start, temperature)
