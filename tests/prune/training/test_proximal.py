@@ -219,7 +219,7 @@ def test_what_cannot_work_is_refused_in_init():
     with pytest.raises(ValueError, match="selected none of 3 leaves"):
         l1_pruning(0.1, where="*/kernal").init(PARAMS)
     conv = {"kernel": jnp.ones((3, 3, 2, 4))}
-    with pytest.raises(ValueError, match="'kernel' has shape .3, 3, 2, 4.*Pass axis="):
+    with pytest.raises(ValueError, match="'kernel' has shape .3, 3, 2, 4.*Pass axes="):
         group_lasso_pruning(0.1).init(conv)
     with pytest.raises(
         ValueError, match="'kernel': blocks .4, 4. do not name the axes"
