@@ -17,16 +17,9 @@ from .._compressor import Active, Compressor, PyTree
 from .._select import Where, is_weight, paths_and_leaves
 from .budgets._sparsity import Budget, uniform
 from .patterns._protocol import Pattern, unstructured
-from .schedules import Trigger, check_sparsity
-from .scores._immediate import (
-    Score,
-    check_extras,
-    check_score,
-    magnitude,
-    refuse_nan,
-    required_extras,
-)
-from .scores._running import Running
+from .schedules import Trigger, as_trigger, check_sparsity
+from .scores._immediate import Score, magnitude, refuse_nan
+from .scores._running import Running, as_running
 from .treatments import Pruned, zeroed
 
 Schedule = optax.Schedule
@@ -85,27 +78,27 @@ def prune(
       TypeError: if a factory such as ``NOfM`` or ``sr_ste`` was passed without calling it;
         in ``update``, if extras that the score needs are missing.
     """
-    check_arguments(sparsity, pattern, every)
-    if not isinstance(score, Running):
-        check_score(score)
+    check_arguments(sparsity, pattern)
+    running, trigger = as_running(score), as_trigger(every)
     if not isinstance(pruned, Pruned):
         raise TypeError(
             "pruned must be zeroed, frozen, sr_ste() or another Pruned, got "
             f"{getattr(pruned, '__name__', repr(pruned))}."
         )
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
-    draw_in_init = not isinstance(score, Running) and not required_extras(score)
 
     def draw(scores: PyTree, count: jax.Array) -> PyTree:
         return draw_masks(scores, schedule(count), budget, pattern)
 
     def init(params: PyTree) -> PruneState:
         count = jnp.zeros((), jnp.int32)
-        memory = score.init(params) if isinstance(score, Running) else ()
-        masks = draw(score(params), count) if draw_in_init else make_full_masks(params)  # pyright: ignore[reportCallIssue]
+        memory = running.init(params)
+        if running.immediate:
+            masks = draw(running.read(params, memory), count)
+        else:
+            masks = make_full_masks(params)
         kept = masks if pruned.trained else Active(masks)
-        trigger = every.init() if isinstance(every, Trigger) else ()
-        return PruneState(count, kept, memory, trigger)
+        return PruneState(count, kept, memory, trigger.init())
 
     def apply(params: PyTree, state: PruneState) -> PyTree:
         return jax.tree.map(pruned.view, params, state.masks)
@@ -118,28 +111,21 @@ def prune(
         # zero in the view at once, and in the raw parameters one update later.
         params = jax.tree.map(pruned.settle, params, old)
         refuse_nan(params)  # here, because inside the cond all values are traced
-        memory, count, trigger = state.memory, state.count + 1, state.trigger
-        if isinstance(score, Running):
-            memory = score.add(params, memory, **extras)
-            refuse_nan(memory)
-        else:
-            check_extras(score, extras)
-            for name in required_extras(score):
-                refuse_nan(extras[name])
-        if isinstance(every, Trigger):
-            due, trigger = every.fire(trigger, **extras)
+        memory = running.add(params, state.memory, **extras)
+        refuse_nan(memory)
+        next_count = state.count + 1
+        due, fired = trigger.fire(state.trigger, **{**extras, "count": next_count})
+        if trigger.counts_redraws:
             count = state.count + due.astype(jnp.int32)
         else:
-            due = count % every == 0
+            count = next_count
 
         def redraw() -> PyTree:
-            if isinstance(score, Running):
-                return draw(score.read(params, memory), count)
-            return draw(score(params, **extras), count)
+            return draw(running.read(params, memory, **extras), count)
 
         masks = lax.cond(due, redraw, lambda: old)
         kept = masks if pruned.trained else Active(masks)
-        return params, PruneState(count, kept, memory, trigger)
+        return params, PruneState(count, kept, memory, fired)
 
     return Compressor(init=init, apply=apply, update=update)
 
@@ -229,22 +215,13 @@ def make_full_masks(params: PyTree) -> PyTree:
     return jax.tree.map(lambda p: jnp.isnan(p) | true, params)
 
 
-def check_arguments(
-    sparsity: float | Schedule, pattern: Pattern | None, every: int | Trigger = 1
-) -> None:
-    """Refuse invalid ``sparsity``, ``pattern`` and ``every``."""
+def check_arguments(sparsity: float | Schedule, pattern: Pattern | None) -> None:
+    """Refuse an invalid ``sparsity`` or ``pattern``."""
     if isinstance(pattern, type):
         raise TypeError(
             "pattern must be an instance such as NOfM(2, 4), got the class "
             f"{pattern.__name__}. Call it."
         )
-    if not isinstance(every, int | Trigger) or isinstance(every, bool):
-        raise TypeError(
-            "every must be an integer or a Trigger such as converged(patience=100), got "
-            f"{every!r}."
-        )
-    if isinstance(every, int) and every < 1:
-        raise ValueError(f"every must be at least 1 update, got every={every}.")
     if callable(sparsity):
         return
     if isinstance(sparsity, str):

@@ -17,6 +17,7 @@ from .scores._immediate import PyTree
 __all__ = [
     "Trigger",
     "alternating",
+    "as_trigger",
     "converged",
     "cubic",
     "geometric",
@@ -112,11 +113,40 @@ class Trigger:
 
     Attributes:
       init: ``() -> state``, any pytree of arrays.
-      fire: ``(state, **extras) -> (redraw, state)``; ``redraw`` is a bool scalar.
+      fire: ``(state, **extras) -> (redraw, state)``; ``redraw`` is a bool scalar. One of
+        the extras is ``count``, the number of updates or redraws including this one.
+      counts_redraws: whether the sparsity schedule counts redraws or updates.
     """
 
     init: Callable[[], PyTree]
     fire: Callable[..., tuple[jax.Array, PyTree]]
+    counts_redraws: bool = True
+
+
+def as_trigger(every: int | Trigger) -> Trigger:
+    """Give a number of updates between redraws the interface of a ``Trigger``.
+
+    Raises:
+      TypeError: if ``every`` is neither a whole number nor a ``Trigger``.
+      ValueError: if it is below 1.
+    """
+    if isinstance(every, Trigger):
+        return every
+    if not isinstance(every, int) or isinstance(every, bool):
+        raise TypeError(
+            "every must be an integer or a Trigger such as converged(patience=100), got "
+            f"{every!r}."
+        )
+    if every < 1:
+        raise ValueError(f"every must be at least 1 update, got every={every}.")
+
+    def fire(
+        state: PyTree, *, count: jax.Array, **extras: Any
+    ) -> tuple[jax.Array, PyTree]:
+        del extras
+        return count % every == 0, state
+
+    return Trigger(init=lambda: (), fire=fire, counts_redraws=False)
 
 
 class CountState(NamedTuple):

@@ -14,13 +14,14 @@ from ._immediate import (
     wanda,
 )
 from ._loss_gradients import hessian_gradient, synaptic_flow
-from ._running import Running, averaged, fisher, movement, obd
+from ._running import Running, as_running, averaged, fisher, movement, obd
 
 __all__ = [
     "FisherBlocks",
     "Running",
     "Score",
     "activation",
+    "as_running",
     "averaged",
     "fisher",
     "fisher_blocks",

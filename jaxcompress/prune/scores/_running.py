@@ -10,7 +10,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._immediate import PyTree, Score, check_extras, check_score
+from ._immediate import (
+    PyTree,
+    Score,
+    check_extras,
+    check_score,
+    refuse_nan,
+    required_extras,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -20,12 +27,40 @@ class Running:
     Attributes:
       init: ``params -> memory``, any pytree of arrays, kept in the pruner's state.
       add: ``(params, memory, **extras) -> memory``, called at every update.
-      read: ``(params, memory) -> scores``, called when masks are redrawn.
+      read: ``(params, memory, **extras) -> scores``, called when masks are redrawn.
+      immediate: True if ``read`` needs the parameters alone, so that ``init`` can already
+        draw masks.
     """
 
     init: Callable[[PyTree], PyTree]
     add: Callable[..., PyTree]
-    read: Callable[[PyTree, PyTree], PyTree]
+    read: Callable[..., PyTree]
+    immediate: bool = False
+
+
+def as_running(score: Score | Running) -> Running:
+    """Give a score that keeps no memory the interface of one that does.
+
+    Raises:
+      TypeError: if a factory of scores was passed without calling it.
+    """
+    if isinstance(score, Running):
+        return score
+    check_score(score)
+    required = required_extras(score)
+
+    def add(params: PyTree, memory: PyTree, **extras: Any) -> PyTree:
+        del params
+        check_extras(score, extras)
+        for name in required:
+            refuse_nan(extras[name])
+        return memory
+
+    def read(params: PyTree, memory: PyTree, **extras: Any) -> PyTree:
+        del memory
+        return score(params, **extras)
+
+    return Running(init=lambda params: (), add=add, read=read, immediate=not required)
 
 
 def averaged(score: Score, decay: float = 0.99) -> Running:
@@ -50,7 +85,9 @@ def averaged(score: Score, decay: float = 0.99) -> Running:
         # No bias correction: it would scale all scores alike.
         return jax.tree.map(lambda m, s: decay * m + (1 - decay) * s, memory, new)
 
-    return Running(init=_make_zeros, add=add, read=lambda params, memory: memory)
+    return Running(
+        init=_make_zeros, add=add, read=lambda params, memory, **extras: memory
+    )
 
 
 def fisher(decay: float = 0.99) -> Running:
@@ -75,7 +112,7 @@ def fisher(decay: float = 0.99) -> Running:
     squared.__name__ = "fisher"  # the name that error messages show
     squares = averaged(squared, decay)
     return dataclasses.replace(
-        squares, read=lambda params, memory: obd(params, fisher=memory)
+        squares, read=lambda params, memory, **extras: obd(params, fisher=memory)
     )
 
 
@@ -139,7 +176,7 @@ def movement(regularization: float = 0.0) -> Running:
         return add(params, memory, **extras)
 
     return Running(
-        init=_make_zeros, add=add_checked, read=lambda params, memory: memory
+        init=_make_zeros, add=add_checked, read=lambda params, memory, **extras: memory
     )
 
 
