@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import chex
 import hypothesis
 import hypothesis.strategies as st
 import jax
@@ -85,18 +86,15 @@ TRACED = jax.jit(_traced, static_argnums=(2, 3))
 
 
 def test_one_program_serves_all_widths():
-    traces = []
-
     @jax.jit
+    @chex.assert_max_traces(n=1)
     def quantized(x, bits):
-        traces.append(bits)
         return fake_quant(x, Int(bits))
 
     x = jax.random.normal(jax.random.key(0), (9, 4))
     for bits in BITS:
         got = quantized(x, jnp.int32(bits))
         np.testing.assert_array_equal(got, fake_quant(x, Int(bits)))
-    assert len(traces) == 1
     many = jax.vmap(lambda b: fake_quant(x, Int(b)))(jnp.asarray(BITS))
     each = jnp.stack([fake_quant(x, Int(b)) for b in BITS])
     np.testing.assert_array_equal(many, each)

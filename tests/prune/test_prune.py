@@ -2,6 +2,7 @@
 import re
 from typing import Any
 
+import chex
 import equinox as eqx
 import hypothesis
 import hypothesis.strategies as st
@@ -192,11 +193,9 @@ def test_resumed_equals_uninterrupted_to_the_bit(tmp_path):
 
 def test_a_hundred_updates_scan_in_one_trace():
     pruner = jc.magnitude_pruning(cubic(0.9, end=80), every=7, budget=global_)
-    traces = 0
 
+    @chex.assert_max_traces(n=1)
     def one(carry, i):
-        nonlocal traces
-        traces += 1
         params, state = carry
         params = jax.tree.map(lambda p: p + 0.01 * jnp.cos(i + p), params)
         return pruner.update(params, state), None
@@ -206,7 +205,7 @@ def test_a_hundred_updates_scan_in_one_trace():
         return jax.lax.scan(one, (params, pruner.init(params)), jnp.arange(100.0))[0]
 
     params, state = run(PARAMS)
-    assert traces == 1 and int(state.count) == 100
+    assert int(state.count) == 100
     kept = sum(int(m.sum()) for m in jax.tree.leaves(state.masks))
     assert kept == 24
     equal(pruner.apply(params, state), pruner.finalize(params, state))
