@@ -15,6 +15,13 @@ import numpy as np
 from ._compressor import PyTree
 from ._select import paths_and_leaves
 
+__all__ = [
+    "CheckpointError",
+    "checkpoint_steps",
+    "restore_checkpoint",
+    "save_checkpoint",
+]
+
 if TYPE_CHECKING:
     import orbax.checkpoint as ocp
 

@@ -16,7 +16,14 @@ from jax.core import Tracer
 from ._combine import masked
 from ._compressor import Compressor, PyTree, compress
 from ._select import Where, is_weight, map_with_path
+from ._signatures import name_defaults
 from .leaves import LowRank
+
+__all__ = [
+    "LowRankState",
+    "factorize",
+    "low_rank",
+]
 
 
 class LowRankState(NamedTuple):
@@ -26,6 +33,7 @@ class LowRankState(NamedTuple):
     bases: PyTree  # (*rows, rank) per leaf, orthonormal columns; None if left dense
 
 
+@name_defaults
 def low_rank(
     *,
     rank: int | None = None,
@@ -122,6 +130,7 @@ def low_rank(
     )
 
 
+@name_defaults
 def factorize(
     params: PyTree,
     *,

@@ -12,6 +12,11 @@ import numpy as np
 from .formats import E2M1, E4M3, E5M2, NF4, Format, Int
 from .leaves import QArray, dense, scales_as_floats
 
+__all__ = [
+    "from_qwix",
+    "to_qwix",
+]
+
 # qwix's logical types by name, and the dtypes of their codes. Its integers use the full
 # range of two's complement; asymmetric ones have a zero point within that range.
 _FORMATS: dict[str, tuple[Format, str]] = {

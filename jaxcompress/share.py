@@ -13,8 +13,15 @@ from jax import lax
 from ._combine import masked
 from ._compressor import Compressor, PyTree
 from ._select import Where, is_weight
+from ._signatures import name_defaults
 from .leaves import Codebook
 from .numerics import ste
+
+__all__ = [
+    "ShareState",
+    "share",
+    "weight_sharing",
+]
 
 
 class ShareState(NamedTuple):
@@ -72,6 +79,7 @@ def share(
     return Compressor(init=init, apply=apply, update=update, finalize=finalize)
 
 
+@name_defaults
 def weight_sharing(
     clusters: int,
     *,

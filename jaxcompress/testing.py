@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._compressor import Compressor, PyTree
-from ._laws import LAWS, Case, LawError, Program, refuse_idle_update, step
+from ._idle_update import LawError, refuse_idle_update
+from ._laws import LAWS, Case, Program, step
 
 __all__ = ["LawError", "check_compressor"]
 

@@ -17,6 +17,11 @@ from ._fresh import fresh
 from ._loss import call, total_of
 from ._micro_batches import loss_and_grads
 
+__all__ = [
+    "TrainState",
+    "train_step",
+]
+
 
 class TrainState(NamedTuple):
     """The complete state of a training run, as an ordinary pytree."""

@@ -12,6 +12,12 @@ import optax
 from ._compressor import Compressor, PyTree, split_learned
 from ._fresh import fresh
 
+__all__ = [
+    "WrappedState",
+    "unwrap",
+    "wrap_optimizer",
+]
+
 
 class WrappedState(NamedTuple):
     """State of a wrapped optimizer."""

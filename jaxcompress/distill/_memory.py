@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._signatures import name_defaults
 from ._features import normalize
 from ._prepare import check_temperature, mask_loss
 
@@ -117,6 +118,7 @@ def info_nce(log_ratios: jax.Array) -> jax.Array:
     return -jax.nn.log_softmax(log_ratios)[:, 0]
 
 
+@name_defaults
 def crd(
     student: jax.Array,
     teacher: jax.Array,

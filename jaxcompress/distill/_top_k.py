@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._signatures import name_defaults
 from ._prepare import check_temperature, divergence, mask_array, mask_loss
 
 
@@ -96,6 +97,7 @@ def zero(known: Known) -> jax.Array:
     return jnp.sum(divergence(known.teacher, known.student), -1)
 
 
+@name_defaults
 def top_k_kl(
     student: jax.Array,
     teacher: TopK,

@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from .._select import Where, is_weight, select
+from .._signatures import name_defaults
 from ._leaf import Leaf
 
 
@@ -84,6 +85,7 @@ class SparseArray(Leaf):
         return np.dtype(self.values.dtype)
 
 
+@name_defaults
 def sparsify(tree: Any, where: Where = is_weight) -> Any:
     """Convert pruned leaves to ``SparseArray`` leaves where that saves memory.
 

@@ -8,6 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+__all__ = [
+    "add",
+    "bounds",
+    "edges",
+    "empty",
+    "histogram",
+]
+
 # The bits of a float32 order magnitudes. The 8 exponent bits and the first 5 mantissa
 # bits give buckets 1/32 to 1/64 of their value wide. Buckets cover 2**-32 to 2**32: smaller
 # values go to the first one, which begins at zero, larger values to the last.

@@ -13,6 +13,17 @@ from jax import lax
 
 from ..numerics.histogram import add, bounds, empty, histogram
 
+__all__ = [
+    "Gram",
+    "Magnitudes",
+    "Moments",
+    "Statistic",
+    "gram",
+    "magnitudes",
+    "max_magnitude",
+    "moments",
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:

@@ -15,6 +15,7 @@ from jax.core import Tracer
 from .._combine import masked
 from .._compressor import Active, Compressor, PyTree
 from .._select import Where, is_weight, paths_and_leaves
+from .._signatures import name_defaults
 from .budgets._sparsity import Budget, uniform
 from .patterns._protocol import Pattern, unstructured
 from .schedules import Trigger, as_trigger, check_sparsity
@@ -39,6 +40,7 @@ class PruneState(NamedTuple):
         return self.kept.masks if isinstance(self.kept, Active) else self.kept
 
 
+@name_defaults
 def prune(
     sparsity: float | Schedule,
     *,
@@ -130,6 +132,7 @@ def prune(
     return Compressor(init=init, apply=apply, update=update)
 
 
+@name_defaults
 def magnitude_pruning(
     sparsity: float | Schedule,
     *,

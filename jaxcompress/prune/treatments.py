@@ -39,18 +39,23 @@ class Pruned:
       settle: ``(param, mask) -> param``, applied by ``update`` to the raw parameter after
         the optimizer's step, before new masks are drawn.
       trained: whether pruned weights keep training, and keep their optimizer state.
+      name: how the treatment is printed; None prints its functions.
     """
 
     view: ParamMaskFn
     settle: ParamMaskFn
     trained: bool = False
+    name: str | None = None
+
+    def __repr__(self) -> str:
+        return self.name or f"Pruned(view={self.view!r}, settle={self.settle!r})"
 
 
-zeroed = Pruned(view=keep, settle=keep)
+zeroed = Pruned(view=keep, settle=keep, name="zeroed")
 """Set pruned weights to zero, with no gradient. They score as zero, so under ``magnitude``
 none of them returns. The default."""
 
-frozen = Pruned(view=keep, settle=lambda param, mask: param)
+frozen = Pruned(view=keep, settle=lambda param, mask: param, name="frozen")
 """Keep the last value of pruned weights, with no gradient. A weight returns with that value
 when its score rises, as in movement pruning. Decoupled weight decay (AdamW) still shrinks
 it."""
@@ -91,8 +96,4 @@ def sr_ste(decay: float = 0.0) -> Pruned:
         finite = jnp.where(jnp.isfinite(param), param, jnp.zeros((), param.dtype))
         return ste(finite, keep(param, mask))
 
-    return Pruned(
-        view=view,
-        settle=settle,
-        trained=True,
-    )
+    return Pruned(view=view, settle=settle, trained=True, name=f"sr_ste(decay={decay})")

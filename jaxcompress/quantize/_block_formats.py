@@ -6,6 +6,7 @@ from __future__ import annotations
 from .._axes import AxesLike
 from .._compressor import Compressor
 from .._select import Where, is_weight
+from .._signatures import name_defaults
 from ..formats import E2M1, Format
 from ._granularity import PerGroup
 from ._quantize import weight_quantization
@@ -13,6 +14,7 @@ from .gradients import pass_through
 from .scales._block import power_of_two, two_level
 
 
+@name_defaults
 def mx_quantization(
     fmt: Format = E2M1, *, axes: AxesLike = None, where: Where = is_weight
 ) -> Compressor:
@@ -45,6 +47,7 @@ def mx_quantization(
     )
 
 
+@name_defaults
 def nvfp4_quantization(
     *, axes: AxesLike = None, where: Where = is_weight
 ) -> Compressor:

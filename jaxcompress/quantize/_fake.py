@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._signatures import name_defaults
 from ..formats import Format, ToInteger, nearest
 from ..leaves import QArray, Scales, dequantize, scales_as_floats
 from ..numerics import expand_tiles
@@ -25,6 +26,7 @@ class _Grid(NamedTuple):
     zero_point: jax.Array | None
 
 
+@name_defaults
 def fake_quant(
     x: jax.Array,
     fmt: Format,
@@ -76,6 +78,7 @@ def fake_quant(
     return value + (surrogate - lax.stop_gradient(surrogate))
 
 
+@name_defaults
 def to_qarray(
     x: jax.Array,
     fmt: Format,

@@ -12,6 +12,7 @@ from jax.core import Tracer
 from .._combine import masked
 from .._compressor import Compressor, PyTree
 from .._select import Where, is_weight, map_with_path
+from .._signatures import name_defaults
 from ..formats import Format, Int, ToInteger, nearest
 from ._fake import fake_quant, to_qarray
 from ._granularity import Granularity, PerChannel, PerTensor
@@ -28,6 +29,7 @@ class LeafState(NamedTuple):
     rounding: Any  # state of its ``Rounding``; () for rounding to the nearest
 
 
+@name_defaults
 def quantize(
     fmt: Format,
     *,
@@ -129,6 +131,7 @@ def quantize(
     )
 
 
+@name_defaults
 def weight_quantization(
     *,
     bits: int | jax.Array | None = None,

@@ -12,6 +12,7 @@ from jax import lax
 from .._combine import masked
 from .._compressor import Compressor, Learned, PyTree
 from .._select import Where, is_weight
+from .._signatures import name_defaults
 from ..leaves import Codebook
 from ._quantize import refuse_not_finite
 
@@ -23,6 +24,7 @@ class TernaryState(NamedTuple):
     values: PyTree
 
 
+@name_defaults
 def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Compressor:
     """Quantize weights to three values (TTQ): zero and two learned values per leaf.
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ..._select import path_text
+from ..._signatures import name_defaults
 from ...formats import Int
 from ...leaves import dense, is_leaf
 from .._rewrite import check_names
@@ -55,6 +56,7 @@ class Execution(NamedTuple):
     plan: Callable[..., Steps]
 
 
+@name_defaults
 def execute(
     fn: Callable[..., Any],
     policy: Policy | None = None,

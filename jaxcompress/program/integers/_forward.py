@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 
 from ..._select import Where, is_weight, paths_and_leaves, select
+from ..._signatures import name_defaults
 from ...formats import Int
 from ...leaves import QArray
 from ...numerics import ste
@@ -43,6 +44,7 @@ class IntegerForward(NamedTuple):
     plan: Callable[..., Steps]
 
 
+@name_defaults
 def integer_forward(
     fn: Callable[..., Any],
     *,

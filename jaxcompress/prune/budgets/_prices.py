@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._select import closest, matches
+from ..._signatures import name_defaults
 from ._sparsity import Budget, Scores, bisect, global_
 
 Price = Callable[[Mapping[str, jax.Array], Mapping[str, int]], jax.Array]
@@ -17,6 +18,7 @@ of weights kept (float32), ``sizes`` maps paths to leaf sizes. The price is a fl
 that does not fall when more weights are kept."""
 
 
+@name_defaults
 def saving(price: Price, budget: Budget = global_) -> Budget:
     """Prune until a price has fallen by the given fraction, such as 75 % of the MACs.
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..._select import closest, matches
+from ..._signatures import name_defaults
 from ...numerics import smallest_per_leaf
 
 Scores = Mapping[str, jax.Array]
@@ -92,6 +93,7 @@ def owl(outliers: float = 5.0, spread: float = 0.08) -> Budget:
     return budget
 
 
+@name_defaults
 def per_path(
     sparsities: Mapping[str, float | Callable[[jax.Array], jax.Array]],
     rest: Budget = uniform,

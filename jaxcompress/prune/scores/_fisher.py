@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._select import Where, is_weight, map_with_path, select
+from ..._signatures import name_defaults
 from ...numerics import EXACT
 
 PyTree = Any
@@ -31,6 +32,7 @@ class FisherBlocks(NamedTuple):
         return self.blocks / jnp.maximum(self.count, 1)
 
 
+@name_defaults
 def fisher_blocks(
     loss_fn: LossFn,
     params: PyTree,
@@ -92,6 +94,7 @@ def fisher_blocks(
     )
 
 
+@name_defaults
 def fisher_diagonal(
     loss_fn: LossFn,
     params: PyTree,

@@ -14,6 +14,7 @@ from jax import lax
 from ..._combine import masked
 from ..._compressor import Active, Compressor, PyTree
 from ..._select import Where, is_weight
+from ..._signatures import name_defaults
 from ...numerics import smallest
 from .._prune import prune
 from ..budgets._sparsity import Budget, erk
@@ -51,6 +52,7 @@ def grow_at_random(params: PyTree, key: jax.Array, **extras: Any) -> PyTree:
     return random(key)(params)
 
 
+@name_defaults
 def dynamic_sparse(
     sparsity: float,
     *,
@@ -137,6 +139,7 @@ def dynamic_sparse(
     return Compressor(init=init, apply=apply, update=update)
 
 
+@name_defaults
 def rigl(
     sparsity: float,
     *,
@@ -183,6 +186,7 @@ def rigl(
     return masked(compressor, where)
 
 
+@name_defaults
 def set_training(
     sparsity: float,
     *,
@@ -218,6 +222,7 @@ def set_training(
     return masked(compressor, where)
 
 
+@name_defaults
 def static_sparse(
     sparsity: float,
     *,

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from ..._combine import masked
 from ..._compressor import Active, Compressor, PyTree
 from ..._select import Where, is_weight
+from ..._signatures import name_defaults
 from ..treatments import keep
 
 
@@ -25,6 +26,7 @@ class HoldState(NamedTuple):
         return self.kept.masks
 
 
+@name_defaults
 def hold_zeros(where: Where = is_weight) -> Compressor:
     """Keep weights at zero that are zero now, to fine-tune an already pruned network.
 

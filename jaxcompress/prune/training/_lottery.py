@@ -12,6 +12,7 @@ from jax import lax
 from ..._combine import masked
 from ..._compressor import Compressor, PyTree, Restart
 from ..._select import Where, is_weight
+from ..._signatures import name_defaults
 from .._prune import prune
 from ..budgets._sparsity import Budget, global_
 from ..patterns._protocol import Pattern, unstructured
@@ -33,6 +34,7 @@ class LotteryState(NamedTuple):
         return self.pruning.masks
 
 
+@name_defaults
 def lottery_ticket(
     sparsity: float,
     *,

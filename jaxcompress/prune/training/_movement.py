@@ -6,6 +6,7 @@ from __future__ import annotations
 from ..._combine import masked
 from ..._compressor import Compressor
 from ..._select import Where, is_weight
+from ..._signatures import name_defaults
 from .._prune import Schedule, prune
 from ..budgets._sparsity import Budget, below, global_
 from ..patterns._protocol import Pattern, unstructured
@@ -14,6 +15,7 @@ from ..scores._running import movement
 from ..treatments import frozen
 
 
+@name_defaults
 def movement_pruning(
     sparsity: float | Schedule,
     *,
@@ -54,6 +56,7 @@ def movement_pruning(
     return masked(pruner, where)
 
 
+@name_defaults
 def soft_movement_pruning(
     *,
     regularization: float,

@@ -14,6 +14,7 @@ from jax.core import Tracer
 from ..._combine import masked
 from ..._compressor import Compressor, PyTree
 from ..._select import Where, is_weight, map_with_path
+from ..._signatures import name_defaults
 from ..patterns._blocks import Blocks, Slices, block_sizes, block_sums, expand_blocks
 
 Prox = Callable[[str, jax.Array, Any], jax.Array]
@@ -29,6 +30,7 @@ class ProximalState(NamedTuple):
     count: jax.Array  # int32 []: updates so far
 
 
+@name_defaults
 def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Compressor:
     """Apply a proximal step of a penalty after each optimizer step, to get exact zeros.
 
@@ -180,6 +182,7 @@ def group_soft_threshold(groups: Slices | Blocks = Slices()) -> Prox:  # noqa: B
     return prox
 
 
+@name_defaults
 def l1_pruning(strength: Strength, *, where: Where = is_weight) -> Compressor:
     """Train toward sparse weights with an L1 penalty (proximal soft thresholding).
 
@@ -204,6 +207,7 @@ def l1_pruning(strength: Strength, *, where: Where = is_weight) -> Compressor:
     return proximal(soft_threshold, strength=strength, where=where)
 
 
+@name_defaults
 def l0_pruning(strength: Strength, *, where: Where = is_weight) -> Compressor:
     """Train toward few nonzero weights with an L0 penalty (iterative hard thresholding).
 
@@ -230,6 +234,7 @@ def l0_pruning(strength: Strength, *, where: Where = is_weight) -> Compressor:
     return proximal(hard_threshold, strength=strength, where=where)
 
 
+@name_defaults
 def group_lasso_pruning(
     strength: Strength,
     *,

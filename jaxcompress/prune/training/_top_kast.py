@@ -12,6 +12,7 @@ from jax import lax
 from ..._combine import masked
 from ..._compressor import Active, Compressor, PyTree
 from ..._select import Where, is_weight
+from ..._signatures import name_defaults
 from ...numerics import ste
 from .._prune import draw_masks
 from ..budgets._sparsity import Budget, uniform
@@ -33,6 +34,7 @@ class TopKastState(NamedTuple):
         return self.forward
 
 
+@name_defaults
 def top_kast(
     sparsity: float,
     backward_sparsity: float,

@@ -13,6 +13,7 @@ from jax import lax
 
 from ..._axes import Axes, AxesLike
 from ..._compressor import Compressor
+from ..._signatures import name_defaults
 from ...formats import Format
 from ...layerwise import STATS, Matrices, matrices
 from ...numerics import EXACT
@@ -27,6 +28,7 @@ FakeQuant = Callable[[str, jax.Array], jax.Array]
 Leaves = Mapping[str, jax.Array]
 
 
+@name_defaults
 def awq(
     links: Sequence[Link],
     fmt: Format,
