@@ -31,13 +31,15 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# Compilation makes the first example of a shape slow; that is no fault of the code.
+# No deadline: the first example of a shape is slow because it is compiled. Few examples
+# for a person's run; continuous integration draws more ("long"), "thorough" is for you.
 hypothesis.settings.register_profile(
-    "jax", deadline=None, max_examples=25, derandomize=True, print_blob=True
+    "jax", deadline=None, max_examples=10, derandomize=True, print_blob=True
 )
-hypothesis.settings.register_profile(
-    "thorough", hypothesis.settings.get_profile("jax"), max_examples=250
-)
+for _profile, _examples in (("long", 25), ("thorough", 250)):
+    hypothesis.settings.register_profile(
+        _profile, hypothesis.settings.get_profile("jax"), max_examples=_examples
+    )
 hypothesis.settings.load_profile("jax")
 
 

@@ -11,6 +11,8 @@ import benchmarks
 from benchmarks import _models, step_overhead, threshold
 from jaxcompress import numerics
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(benchmarks.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
 

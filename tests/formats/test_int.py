@@ -100,6 +100,7 @@ def test_one_program_serves_all_widths():
     np.testing.assert_array_equal(many, each)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_bits_can_be_learned(symmetric):
     x = jax.random.normal(jax.random.key(1), (64, 8))

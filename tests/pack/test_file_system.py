@@ -20,7 +20,7 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(os, call, full)
     with pytest.raises(
-        OSError, match="cannot save .*No space left.*Is the folder writ"
+        OSError, match="cannot save .*No space left.*Check that the folder is writ"
     ):
         pack.save(path, {"a": jnp.zeros(3)})
     assert path.read_bytes() == before
@@ -54,5 +54,5 @@ def test_a_missing_folder_is_named(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_read_only_folder_is_named(tmp_path):
     tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="Is the folder writable"):
+    with pytest.raises(PermissionError, match="Check that the folder is writable"):
         pack.save(tmp_path / "x", {})

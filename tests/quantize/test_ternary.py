@@ -159,6 +159,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WAYS)
 def test_weights_of_one_and_two_bits_learn(name):
     batch = digits()

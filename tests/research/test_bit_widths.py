@@ -18,6 +18,8 @@ from research.bit_widths._study import main
 from research.bit_widths._table import Record, markdown, summary
 from research.data import load
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("qwix")
 # qwix asks Flax for what it has renamed.
 pytestmark = pytest.mark.filterwarnings("ignore:.*VariableState:DeprecationWarning")

@@ -22,6 +22,8 @@ from research.distillation._study import main
 from research.distillation._table import Record, gain, grouped, markdown, summary
 from research.distillation._views import subset, views_of
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(research.distillation.__file__).parent
 
 

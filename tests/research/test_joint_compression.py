@@ -29,6 +29,8 @@ from research.joint_compression._rows import (
 from research.joint_compression._study import main, total
 from research.joint_compression._table import Record, markdown, pairs, summary
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(research.joint_compression.__file__).parent
 
 

@@ -24,6 +24,8 @@ from research.lottery_tickets._table import (
 )
 from research.lottery_tickets._watch import held, watched
 
+pytestmark = pytest.mark.slow
+
 QUICK = config_of("digits", seeds=None, quick=True)
 
 

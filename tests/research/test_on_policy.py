@@ -18,6 +18,8 @@ from research.on_policy._runs import behind, loss_of, written
 from research.on_policy._study import main
 from research.on_policy._table import TEACHER, WARM, Record, markdown, summary
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(research.on_policy.__file__).parent
 CLASSES, PROMPT = 6, 3
 TOKENS = jnp.asarray(np.random.default_rng(0).integers(CLASSES, size=(5, 8)), jnp.int32)

@@ -12,6 +12,8 @@ from research.one_shot._methods import GREEDY, METHODS
 from research.one_shot._study import main, methods
 from research.one_shot._table import CONTROL, DENSE, Record, largest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

@@ -19,6 +19,8 @@ from research.sparse_training._runs import Runs
 from research.sparse_training._study import main
 from research.sparse_training._table import CONTROL, DENSE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):

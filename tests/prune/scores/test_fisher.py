@@ -272,6 +272,7 @@ def by_blocks(networks, batch):
     return jax.jit(jax.vmap(prune))(networks)
 
 
+@pytest.mark.slow
 def test_the_more_of_the_curvature_is_known_the_better():
     networks, batch = trained()
 

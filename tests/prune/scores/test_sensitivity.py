@@ -86,6 +86,7 @@ def test_the_synaptic_flow_of_every_layer_is_the_same():
         np.testing.assert_allclose(before.sum(0), after.sum(1), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_exponential_rounds_keep_every_layer_alive_and_one_shot_does_not():
     kernels, x = mlp([16, 60, 100, 60, 4]), jnp.zeros((1, 16))
     rounds = 100

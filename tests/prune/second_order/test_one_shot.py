@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
 import functools
 
 import flax.linen as nn
@@ -112,21 +111,6 @@ def test_shipping_what_was_never_pruned_warns():
         UserWarning, match="nothing is pruned: no update was given stats"
     ):
         jc.compress(sparsegpt_pruning(0.5), two_layers()[0])
-
-
-@pytest.mark.filterwarnings("ignore:nothing is pruned")
-def test_the_laws_are_kept():
-    pruner = obs_pruning(0.5)  # what differs between them is how masks are found
-
-    def init(params):
-        state = pruner.init(params)
-        leaves, treedef = jax.tree.flatten(state.masks)
-        some = [mask & (jnp.arange(mask.shape[-1]) % 3 > 0)[None] for mask in leaves]
-        return OneShotState(state.count + 1, treedef.unflatten(some))
-
-    pruned = dataclasses.replace(pruner, init=init)
-    held = jc.testing.check_compressor(pruned, two_layers()[0])
-    assert set(held.values()) == {"held"}
 
 
 @pytest.mark.parametrize("name", PRUNERS)
@@ -293,9 +277,9 @@ def test_missing_statistics_are_named_with_the_way_out(name):
     )
     assert fix in str(error.value)
     other = jax.tree.map(lambda p: jnp.abs(p), params)  # such as input magnitudes
-    with pytest.raises(ValueError, match="Dense_0/kernel' is selected, and .* Arr"):
+    with pytest.raises(ValueError, match="Dense_0/kernel' is selected, but .* Arr"):
         pruner.update(params, state, **{argument: other})
-    with pytest.raises(ValueError, match=f"{argument}= is no tree like the parameters"):
+    with pytest.raises(ValueError, match=f"{argument}= must be a tree like the parameters"):
         pruner.update(params, state, **{argument: {"Dense_0": partly["Dense_0"]}})
 
 

@@ -114,12 +114,12 @@ def test_careless_use_is_told():
     params, smooth = normed_params(), smooth_quant([NORM_LINK])
     state, x = smooth.init(params), normal(8, 16)
     with pytest.raises(
-        ValueError, match="'k' is selected, and absmax= has nothing there"
+        ValueError, match="'k' is selected, but absmax= has nothing there"
     ):
         smooth.update(
             params, state, absmax={"scale": None, "q": jnp.ones(1), "k": None}
         )
-    with pytest.raises(ValueError, match="absmax= is no tree like the parameters"):
+    with pytest.raises(ValueError, match="absmax= must be a tree like the parameters"):
         smooth.update(params, state, absmax={"q": jnp.ones(1)})
     grams = jc.observe(normed, params, [x], jc.program.statistics.gram())
     with pytest.raises(ValueError, match="absmax= has a Gram there"):

@@ -97,6 +97,7 @@ ACTIVATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ACTIVATIONS)
 @pytest.mark.parametrize("micro_batches", [1, 2])
 def test_the_scales_of_activations_are_trained(name, micro_batches):
@@ -195,6 +196,7 @@ def test_a_scale_that_has_seen_nothing_reads_nan(name):
         assert (zero_point is None) == fmt.symmetric
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lsq", "lsq_plus", "pact"])
 @pytest.mark.parametrize("value", [0.0, -0.7, -1e-30, 1e-45, 1e30])
 def test_an_optimizer_that_oversteps_leaves_a_positive_scale(name, value):

@@ -21,6 +21,8 @@ from research.deep_compression._models import MODELS
 from research.deep_compression._run import CONTROL, PACKED
 from research.deep_compression._train import Evaluator
 
+pytestmark = pytest.mark.slow
+
 TINY = ["--seeds", "1", "--dense-epochs", "3", "--epochs", "12", "--batch-size", "100"]
 ROWS = ["dense", "pruned", "+ quantized", "+ distilled", PACKED, CONTROL]
 
@@ -142,8 +144,8 @@ def test_stopped_at_any_moment_it_resumes_to_the_same_result(finished, tmp_path)
     ("options", "code", "message"),
     [
         (["--sparsity", "90"], 1, "Did you mean 0.9?"),
-        (["--bits", "12"], 1, "bits=12"),
-        (["--clusters", "1"], 1, "clusters=1"),
+        (["--bits", "12"], 1, "bits must be an integer from 1 to 8, or 16; got 12"),
+        (["--clusters", "1"], 1, "clusters must be 2 to 65536 values, got 1"),
         (["--seeds", "0"], 2, "--seeds 0: at least 1"),
         (["--distill", "2"], 2, "--distill 2.0 is outside"),
         (["--temperature", "0"], 2, "are positive"),
