@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Solvers that quantize a trained network layer by layer, and the compressors made of them."""
+"""Post-training quantization: layer-by-layer solvers and the compressors built on them."""
 
 from ._adaround import adaround
 from ._bias_correction import bias_correction

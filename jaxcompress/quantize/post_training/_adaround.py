@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""AdaRound: learning to round a layer up or down, by its outputs."""
+"""AdaRound: learned up-or-down rounding that minimizes the layer output error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from ...numerics import EXACT
 from .._fake import fake_quant
 from ..scales._fixed import fixed
 from ..scales._following import Scale, absmax
-from ._learned_rounding import Training, check, decided, learn, neighbors, unrounded
+from ._learned_rounding import (
+    Training,
+    check_training,
+    find_neighbors,
+    harden,
+    initialize,
+    learn,
+)
 
 
 def adaround(
@@ -31,33 +38,37 @@ def adaround(
     regularization: float = 10.0,
     warm_up: float = 0.2,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Round each weight up or down, whichever the outputs of the layer miss less.
+    """Quantize one layer with AdaRound: learn to round each weight up or down.
 
-    Minimizes ``trace((v - w)^T h (v - w))`` over weights between the two values of the
-    grid beside each, that are drawn to either of them in the course of it. The scales are
-    chosen before and held. An output that rounding to nearest does better for is rounded
-    so: no output gets worse. Each step costs ``features^2 * outputs``.
+    Use it when rounding to nearest loses accuracy and the second moments of the layer
+    inputs are available; ``adaround_quantization`` applies it to a whole network. It
+    minimizes the output error ``trace((v - w)^T h (v - w))``. During training a weight
+    may lie between its two neighboring grid values; the regularizer pulls it to one of
+    them. Scales are chosen first and then fixed. An output for which rounding to nearest
+    has a lower error uses rounding to nearest, so no output gets worse. Each step costs
+    ``features^2 * outputs``.
 
     Args:
       w: float (features, outputs).
-      h: float (features, features): ``X^T X`` of the inputs, in any unit.
-      fmt: integers, of two bits or more.
-      scale_shape: (groups, outputs), or any that divides the shape of ``w``; None: one
-        scale for each output.
-      scale: how to choose them.
-      keep: bool like ``w``; where it is False, weights are zero in the result.
-      steps: of Adam.
-      learning_rate: of Adam.
-      regularization: what an undecided weight costs; the error of rounding to nearest
-        costs as much as all weights of an output at 1, undecided.
-      warm_up: share of the steps before that.
+      h: float (features, features): ``X^T X`` of the inputs; any scaling works.
+      fmt: an integer format with at least 2 bits.
+      scale_shape: (groups, outputs), or any shape that divides the shape of ``w``. None:
+        one scale per output.
+      scale: function that chooses the scales.
+      keep: bool like ``w``. Weights are zero in the result where it is False.
+      steps: number of Adam steps.
+      learning_rate: learning rate of Adam.
+      regularization: penalty on undecided weights. At 1, an output whose weights are all
+        undecided costs as much as the error of rounding it to nearest.
+      warm_up: fraction of the steps before the penalty sets in.
 
     Returns:
-      Weights like ``w``, on the grid; float32 scales and zero points (None where the
-      format is symmetric) of ``scale_shape``.
+      Weights like ``w``, on the grid; float32 scales and zero points of ``scale_shape``.
+      Zero points are None if the format is symmetric.
 
     Raises:
-      ValueError: for other formats, or numbers out of their range.
+      ValueError: if the format is not an integer format of at least 2 bits, or an
+        argument is out of range.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -76,17 +87,19 @@ def adaround(
     """
     if w.ndim != 2 or h.shape != (len(w), len(w)):
         raise ValueError(
-            f"weights of shape {w.shape} and second moments of shape {h.shape}: adaround "
-            "takes one matrix (features, outputs) and (features, features); jax.vmap maps "
-            "it."
+            "adaround takes one matrix w of shape (features, outputs) and h of shape "
+            f"(features, features), got weights of shape {w.shape} and second moments of "
+            f"shape {h.shape}. Use jax.vmap for several matrices."
         )
-    how = Training(steps, learning_rate, regularization, warm_up)
-    check(how)
+    training = Training(steps, learning_rate, regularization, warm_up)
+    check_training(training)
     tiles = (1, w.shape[1]) if scale_shape is None else tuple(scale_shape)
-    return _adaround(w, h, keep, Partial(scale), fmt=fmt, tiles=tiles, how=how)
+    return _adaround(
+        w, h, keep, Partial(scale), fmt=fmt, tiles=tiles, training=training
+    )
 
 
-@functools.partial(jax.jit, static_argnames=("fmt", "tiles", "how"))
+@functools.partial(jax.jit, static_argnames=("fmt", "tiles", "training"))
 def _adaround(
     w: jax.Array,
     h: jax.Array,
@@ -95,35 +108,38 @@ def _adaround(
     *,
     fmt: Format,
     tiles: tuple[int, int],
-    how: Training,
+    training: Training,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    wide, h = w.astype(jnp.float32), h.astype(jnp.float32)
+    w32, h = w.astype(jnp.float32), h.astype(jnp.float32)
     kept = jnp.ones(w.shape, bool) if keep is None else keep
-    some = jnp.where(kept, wide, 0)
-    grid = scale(some, tiles, fmt)
-    beside = neighbors(wide, fmt, tiles, grid, kept)
-    nearest = fake_quant(some, fmt, scale_shape=tiles, scale=fixed(*grid))
+    kept_weights = jnp.where(kept, w32, 0)
+    grid = scale(kept_weights, tiles, fmt)
+    neighbors = find_neighbors(w32, fmt, tiles, grid, kept)
+    nearest = fake_quant(kept_weights, fmt, scale_shape=tiles, scale=fixed(*grid))
 
-    def push(v: jax.Array) -> jax.Array:
-        return jnp.matmul(h, v - wide, precision=EXACT)
+    def multiply_error(v: jax.Array) -> jax.Array:
+        return jnp.matmul(h, v - w32, precision=EXACT)
 
-    def errors(v: jax.Array) -> jax.Array:
-        return jnp.sum((v - wide) * push(v), axis=0)
+    def output_errors(v: jax.Array) -> jax.Array:
+        return jnp.sum((v - w32) * multiply_error(v), axis=0)
 
-    start = errors(nearest)
-    unit = jnp.where(start > 0, start, 1)
+    nearest_errors = output_errors(nearest)
+    unit = jnp.where(nearest_errors > 0, nearest_errors, 1)
 
     def error(shares: jax.Array, step: jax.Array) -> jax.Array:
         del step
-        v = beside.at(shares)
-        # Of this sum only the gradient is looked at, 2 h (v - w): one product, not two.
-        return 2 * jnp.sum((v - wide) * jax.lax.stop_gradient(push(v)) / unit[None])
+        v = neighbors.at(shares)
+        # Only the gradient of this sum is used, 2 h (v - w). Stopping the gradient in one
+        # factor takes one product instead of two.
+        product = jax.lax.stop_gradient(multiply_error(v))
+        return 2 * jnp.sum((v - w32) * product / unit[None])
 
     def undecided(costs: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.where(beside.differ, costs, 0)) / len(w)
+        return jnp.sum(jnp.where(neighbors.differ, costs, 0)) / len(w)
 
-    learned = learn(error, unrounded(wide, beside), undecided, how)
-    found = decided(learned, beside)
-    # `not <`: what is not a number stays in sight.
-    new = jnp.where((start < errors(found))[None], nearest, found)
+    learned = learn(error, initialize(w32, neighbors), undecided, training)
+    rounded = harden(learned, neighbors)
+    # If an error is NaN the comparison is False, so NaN stays visible in the result.
+    nearest_is_better = nearest_errors < output_errors(rounded)
+    new = jnp.where(nearest_is_better[None], nearest, rounded)
     return new.astype(w.dtype), *grid

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bias correction: what quantization adds to the mean of a layer, taken off its bias."""
+"""Bias correction: remove the mean output shift of quantization through the biases."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..._select import Where, is_weight, matches, paths_and_leaves, select
 from ...layerwise import Evidence
 from ...leaves import dense, is_leaf
 
-# Arrays have a `mean` as well, and no `norm`.
+# Checked by `norm`, since arrays have a `mean` too.
 _MEANS = Evidence(
     "stats", "norm", "observe(fn, params, batches, program.statistics.moments())"
 )
@@ -32,29 +32,31 @@ def bias_correction(
     biases: Mapping[str, str] | None = None,
     where: Where = is_weight,
 ) -> PyTree:
-    """Shift biases so that the mean output of every layer is what it was.
+    """Correct biases after quantization so that each layer keeps its mean output.
 
-    The error of a weight times the mean of its input is a constant; the bias takes it
-    over. Exact for the inputs of the float network, padding included.
+    Use it after any weight compression, with statistics of a few batches and no
+    training. The weight error times the mean input is a constant shift of the output,
+    which is subtracted from the bias. Exact for the inputs of the float network, padding
+    included.
 
     Args:
       params: float parameters.
-      quantized: the same tree, on a grid, or with compressed leaves (what ``compress``
-        gives). Its biases are arrays.
-      stats: ``observe(fn, params, batches, program.statistics.moments())``: at every selected weight
-        the ``mean`` of its input, which broadcasts against the weight.
-      axes: which axes of each leaf are summed over: None for the default of a matrix,
+      quantized: the same tree with weights on a grid or compressed leaves, such as the
+        result of ``compress``. Its biases must be arrays.
+      stats: ``observe(fn, params, batches, program.statistics.moments())``. Each selected
+        weight has the ``mean`` of its input, which broadcasts against the weight.
+      axes: the contraction axes of each leaf: None for the default of a matrix,
         ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
-      biases: ``{glob of a weight: path of its bias}`` where it is not ``bias`` (or ``b``)
-        beside the weight.
+      biases: ``{glob of a weight: path of its bias}`` for biases that are not named
+        ``bias`` (or ``b``) next to the weight.
       where: which weights: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Returns:
-      ``quantized`` with other biases.
+      ``quantized`` with corrected biases.
 
     Raises:
-      ValueError: if a selected weight has no bias or no statistics, naming it, or the
-        bias has not one element for each of its outputs.
+      ValueError: if a selected weight has no bias or no statistics, or its bias does not
+        have one element per output. The message names the weight.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -77,45 +79,48 @@ def bias_correction(
     selection = select(params, where)
     paths, weights, treedef = paths_and_leaves(selection.tree)
     means = _MEANS.by_path(selection.like(stats), paths, treedef)
-    all_paths, _, whole = paths_and_leaves(params)
-    nodes = dict(zip(all_paths, whole.flatten_up_to(quantized), strict=True))
+    all_paths, _, full_treedef = paths_and_leaves(params)
+    nodes = dict(zip(all_paths, full_treedef.flatten_up_to(quantized), strict=True))
     new = dict(nodes)
     for path, w in zip(paths, weights, strict=True):
-        bias = _bias_of(path, nodes, biases or {})
+        bias = _find_bias(path, nodes, biases or {})
         error = (dense(nodes[path]).astype(jnp.float32) - w) * means[path].mean
         shift = jnp.sum(error, axis=contraction_axes(path, w.shape, axes))
-        new[bias] = _shifted(path, bias, new[bias], shift)
-    return whole.unflatten([new[path] for path in all_paths])
+        new[bias] = _shift_bias(path, bias, new[bias], shift)
+    return full_treedef.unflatten([new[path] for path in all_paths])
 
 
-def _bias_of(path: str, nodes: Mapping[str, Any], biases: Mapping[str, str]) -> str:
-    """The path of the bias of a weight."""
+def _find_bias(path: str, nodes: Mapping[str, Any], biases: Mapping[str, str]) -> str:
+    """Return the path of the bias of a weight."""
     named = next((b for glob, b in biases.items() if matches(glob, path)), None)
     folder, _, name = path.rpartition("/")
-    beside = [f"{folder}/{b}" if folder else b for b in _BIAS_OF.get(name, ("bias",))]
-    for candidate in beside if named is None else [named]:
+    defaults = [f"{folder}/{b}" if folder else b for b in _BIAS_OF.get(name, ("bias",))]
+    for candidate in defaults if named is None else [named]:
         if candidate in nodes:
             return candidate
     if named is not None:
-        raise ValueError(f"biases= gives {path!r} the bias {named!r}: no such leaf.")
+        raise ValueError(
+            f"biases= maps {path!r} to {named!r}, but params has no such leaf. Pass the "
+            "full path of the bias."
+        )
     raise ValueError(
-        f"{path!r} is selected and has no bias: there is no leaf "
-        f"{' or '.join(map(repr, beside))}. Say which it is with "
-        f"biases={{{path!r}: path}}, or leave the layer out with `where=`."
+        f"{path!r} is selected but has no bias: no leaf "
+        f"{' or '.join(map(repr, defaults))}. Pass its bias as "
+        f"biases={{{path!r}: path}}, or exclude the layer with `where=`."
     )
 
 
-def _shifted(path: str, name: str, bias: Any, shift: jax.Array) -> jax.Array:
+def _shift_bias(path: str, name: str, bias: Any, shift: jax.Array) -> jax.Array:
     if is_leaf(bias):
         raise ValueError(
-            f"{name!r} is stored as a {type(bias).__name__}; correct biases first, or "
-            "leave them out of what is quantized."
+            f"bias {name!r} must be an array, got a {type(bias).__name__}. Correct biases "
+            "before compressing them, or exclude them from compression with `where=`."
         )
     if bias.size != math.prod(shift.shape):
         raise ValueError(
-            f"{name!r} has shape {bias.shape}, and {path!r} has outputs of shape "
-            f"{shift.shape}: a bias has one element for each. Name the axes that are "
-            "summed over with axes=; jaxcompress.weight_axes(fn, params, *args) "
-            "reads them."
+            f"a bias must have one element per output, but {name!r} has shape "
+            f"{bias.shape} and {path!r} has outputs of shape {shift.shape}. Pass the "
+            "contraction axes as axes=; jaxcompress.weight_axes(fn, params, *args) reads "
+            "them from the function."
         )
     return (bias.astype(jnp.float32) - shift.reshape(bias.shape)).astype(bias.dtype)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Block reconstruction: rounding all weights of a block by the block's own output."""
+"""Block reconstruction: learned rounding that minimizes the output error of a block."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from ..scales._following import Scale, absmax
 from ._learned_rounding import (
     Neighbors,
     Training,
-    check,
-    decided,
+    check_training,
+    find_neighbors,
+    harden,
+    initialize,
     learn,
-    neighbors,
-    unrounded,
 )
 
 
@@ -46,41 +46,42 @@ def reconstruct_block(
     regularization: float = 10.0,
     warm_up: float = 0.2,
 ) -> PyTree:
-    """Round the weights of a block up or down, whichever its output misses less.
+    """Quantize a block with BRECQ: learn to round its weights by the block's output error.
 
-    All selected leaves learn together, by the squared change of what the function gives:
-    of one layer, a residual block, or the whole network. What is between its layers is
-    taken into account, as no statistics of single layers do. Scales are held. The result
-    is never worse, on the inputs, than rounding to nearest.
+    Use it at low bit widths, where layer-by-layer rounding loses accuracy. All selected
+    leaves train together to minimize the squared change of the output of ``fn``, which
+    may be one layer, a residual block or the whole network. Unlike statistics of single
+    layers, this accounts for interactions between layers. Scales are fixed. On the given
+    inputs the result is never worse than rounding to nearest.
 
     Args:
-      fn: ``(params, input) -> out``, a tree of float arrays.
+      fn: ``(params, input) -> out``, where ``out`` is a tree of float arrays.
       params: float parameters of the block.
-      inputs: its inputs in batches that are stacked, ``(batches, batch, ...)``; a tuple of
-        such arrays for a function of several. Steps take the batches in turn. Give those
-        that the blocks before, already quantized, produce.
-      targets: what the outputs should be, ``(batches, batch, ...)``; None: those of the
-        float parameters on the inputs.
-      fmt: integers, of two bits or more.
-      granularity: which weights share a scale; None: ``PerChannel()``.
-      scale: how to choose the scales.
-      fisher: what squared changes of the output are weighted by, such as its squared
-        gradients; of the shape of the targets. None: ones.
+      inputs: stacked batches of block inputs, ``(batches, batch, ...)``; a tuple of such
+        arrays if ``fn`` takes several. Steps cycle through the batches. Use the outputs
+        of the preceding blocks after quantization.
+      targets: target outputs, ``(batches, batch, ...)``. None: the outputs of the float
+        parameters on ``inputs``.
+      fmt: an integer format with at least 2 bits.
+      granularity: which weights share a scale. None: ``PerChannel()``.
+      scale: function that chooses the scales.
+      fisher: weights of the squared output changes, such as squared gradients of the
+        output; shaped like the targets. None: ones.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
       keep_zeros: whether weights that are zero stay zero.
-      steps: of Adam, one batch each.
-      learning_rate: of Adam.
-      regularization: what undecided weights cost; the error of rounding to nearest costs
-        as much as all of them at 1, undecided.
-      warm_up: share of the steps before that.
+      steps: number of Adam steps, one batch each.
+      learning_rate: learning rate of Adam.
+      regularization: penalty on undecided weights. At 1, a block whose weights are all
+        undecided costs as much as the error of rounding it to nearest.
+      warm_up: fraction of the steps before the penalty sets in.
 
     Returns:
-      The tree with ``QArray`` leaves where ``where`` selects: what ships. ``dense`` gives
-      the parameters on the grid.
+      The tree with ``QArray`` leaves where ``where`` selects, ready to ship. ``dense``
+      gives the parameters on the grid.
 
     Raises:
-      ValueError: if nothing is selected, an axis is ambiguous, for other formats, or
-        numbers out of their range.
+      ValueError: if nothing is selected, an axis is ambiguous, the format is not an
+        integer format of at least 2 bits, or an argument is out of range.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -100,16 +101,16 @@ def reconstruct_block(
 
     References:
       Li et al., 2021, "BRECQ: Pushing the Limit of Post-Training Quantization by Block
-      Reconstruction", https://arxiv.org/abs/2102.05426; the layer by layer original is
+      Reconstruction", https://arxiv.org/abs/2102.05426. The layer-by-layer original is
       Nagel et al., 2020, https://arxiv.org/abs/2004.10568
     """
-    how = Training(steps, learning_rate, regularization, warm_up)
-    check(how)
-    chosen = PerChannel() if granularity is None else granularity
+    training = Training(steps, learning_rate, regularization, warm_up)
+    check_training(training)
+    granularity = PerChannel() if granularity is None else granularity
     selection = select(params, where)
     paths, leaves, treedef = paths_and_leaves(selection.tree)
     shapes = [
-        chosen.scale_shape(p, x.shape) for p, x in zip(paths, leaves, strict=True)
+        granularity.scale_shape(p, x.shape) for p, x in zip(paths, leaves, strict=True)
     ]
 
     def call(params: PyTree, x: PyTree) -> PyTree:
@@ -118,34 +119,35 @@ def reconstruct_block(
     if targets is None:
         targets = jax.jit(lambda p, x: lax.map(lambda x: call(p, x), x))(params, inputs)
 
-    # Parameters are arguments: XLA would fold those that it is given as constants.
+    # Parameters are arguments because XLA would constant-fold them otherwise.
     def error(params: PyTree, leaves: list[jax.Array], batch: Any) -> jax.Array:
         x, target, weight = batch
-        whole = select(params, where).put(treedef.unflatten(leaves))
-        return _squares(call(whole, x), target, weight)
+        full_params = select(params, where).put(treedef.unflatten(leaves))
+        return _sum_squares(call(full_params, x), target, weight)
 
-    def problem(w: jax.Array, shape: tuple[int, ...]) -> tuple[Any, Neighbors]:
-        wide, keep = w.astype(jnp.float32), (w != 0) | (not keep_zeros)
-        grid = scale(wide, shape, fmt)
-        return grid, neighbors(wide, fmt, shape, grid, keep)
+    def prepare(w: jax.Array, shape: tuple[int, ...]) -> tuple[Any, Neighbors]:
+        w32, keep = w.astype(jnp.float32), (w != 0) | (not keep_zeros)
+        grid = scale(w32, shape, fmt)
+        return grid, find_neighbors(w32, fmt, shape, grid, keep)
 
-    found = [problem(w, shape) for w, shape in zip(leaves, shapes, strict=True)]
+    prepared = [prepare(w, shape) for w, shape in zip(leaves, shapes, strict=True)]
     nearest = [
         fake_quant(w, fmt, scale_shape=shape, scale=fixed(*grid))
-        for w, shape, (grid, _) in zip(leaves, shapes, found, strict=True)
+        for w, shape, (grid, _) in zip(leaves, shapes, prepared, strict=True)
     ]
     data = inputs, targets, fisher
-    learned = jax.jit(functools.partial(_round, error, how))
-    rounded = learned(params, leaves, nearest, [x for _, x in found], data)
+    round_leaves = jax.jit(functools.partial(_round, error, training))
+    neighbors = [x for _, x in prepared]
+    rounded = round_leaves(params, leaves, nearest, neighbors, data)
     codes = [
         to_qarray(w, fmt, scale_shape=shape, scale=fixed(*grid))
-        for w, shape, (grid, _) in zip(rounded, shapes, found, strict=True)
+        for w, shape, (grid, _) in zip(rounded, shapes, prepared, strict=True)
     ]
     return selection.put(treedef.unflatten(codes))
 
 
-def _squares(out: PyTree, target: PyTree, weight: PyTree | None) -> jax.Array:
-    """The sum of squared differences of two trees, weighted where there are weights."""
+def _sum_squares(out: PyTree, target: PyTree, weight: PyTree | None) -> jax.Array:
+    """Sum the squared differences of two trees, optionally weighted."""
     squares = jax.tree.map(
         lambda o, t: (o.astype(jnp.float32) - t.astype(jnp.float32)) ** 2, out, target
     )
@@ -156,39 +158,44 @@ def _squares(out: PyTree, target: PyTree, weight: PyTree | None) -> jax.Array:
 
 def _round(
     error: Callable[[PyTree, list[jax.Array], Any], jax.Array],
-    how: Training,
+    training: Training,
     params: PyTree,
     leaves: list[jax.Array],
     nearest: list[jax.Array],
-    beside: list[Neighbors],
+    neighbors: list[Neighbors],
     data: PyTree,
 ) -> list[jax.Array]:
-    """Learn the rounding of all leaves; fall back on the nearest if that is better."""
+    """Learn the rounding of all leaves; return ``nearest`` if that is better."""
     batches = len(jax.tree.leaves(data)[0])
-    number = sum(x.size for x in leaves)
+    num_weights = sum(x.size for x in leaves)
 
     def like_leaves(values: list[jax.Array]) -> list[jax.Array]:
         return [v.astype(x.dtype) for v, x in zip(values, leaves, strict=True)]
 
-    def total(leaves: list[jax.Array]) -> jax.Array:
+    def total_error(leaves: list[jax.Array]) -> jax.Array:
         return jnp.sum(lax.map(lambda batch: error(params, leaves, batch), data))
 
-    reference = total(nearest)
-    unit = jnp.where(reference > 0, reference, 1) / batches
+    nearest_error = total_error(nearest)
+    unit = jnp.where(nearest_error > 0, nearest_error, 1) / batches
 
-    def of_shares(shares: list[jax.Array], step: jax.Array) -> jax.Array:
+    def batch_error(shares: list[jax.Array], step: jax.Array) -> jax.Array:
         batch = jax.tree.map(lambda x: x[step % batches], data)
-        soft = [x.at(s) for x, s in zip(beside, shares, strict=True)]
+        soft = [x.at(s) for x, s in zip(neighbors, shares, strict=True)]
         return error(params, like_leaves(soft), batch) / unit
 
     def undecided(costs: list[jax.Array]) -> jax.Array:
-        open_ = [jnp.where(x.differ, c, 0) for x, c in zip(beside, costs, strict=True)]
-        return sum(map(jnp.sum, open_), jnp.zeros(())) / number
+        penalties = [
+            jnp.where(x.differ, c, 0) for x, c in zip(neighbors, costs, strict=True)
+        ]
+        return sum(map(jnp.sum, penalties), jnp.zeros(())) / num_weights
 
     start = [
-        unrounded(w.astype(jnp.float32), x) for w, x in zip(leaves, beside, strict=True)
+        initialize(w.astype(jnp.float32), x)
+        for w, x in zip(leaves, neighbors, strict=True)
     ]
-    learned = learn(of_shares, start, undecided, how)
-    found = like_leaves([decided(v, x) for v, x in zip(learned, beside, strict=True)])
-    worse = reference < total(found)
-    return [jnp.where(worse, n, f) for n, f in zip(nearest, found, strict=True)]
+    learned = learn(batch_error, start, undecided, training)
+    rounded = like_leaves(
+        [harden(v, x) for v, x in zip(learned, neighbors, strict=True)]
+    )
+    worse = nearest_error < total_error(rounded)
+    return [jnp.where(worse, n, r) for n, r in zip(nearest, rounded, strict=True)]

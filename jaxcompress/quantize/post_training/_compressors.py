@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-
 import jax
 
 from ..._axes import AxesLike
@@ -34,25 +33,27 @@ def gptq_quantization(
     keep_zeros: bool = True,
     where: Where = is_weight,
 ) -> Compressor:
-    """Quantize weights so that every layer makes up for its own rounding errors.
+    """Quantize weights with GPTQ, a post-training method that compensates rounding errors.
 
-    ``update(params, state, stats=...)`` moves the weights onto the grid; until then, and
-    in training after it, they are rounded to nearest on scales that are held. After a
-    pruner in a chain pruned weights stay zero, and the others make up for that.
+    Use it on a trained network, with statistics of a few calibration batches.
+    ``update(params, state, stats=...)`` moves the weights onto the grid. Before that
+    update, and in training after it, weights are rounded to nearest and scales are fixed.
+    After a pruner in a chain, pruned weights stay zero and the others compensate.
 
     Args:
-      bits: of integers: 1 to 8, or 16.
-      fmt: instead of ``bits``: any format of ``jaxcompress.formats``.
-      symmetric: whether integers are centered on zero; otherwise there is a zero point.
-      granularity: which weights share a scale: ``PerGroup(128)``, ``PerTensor()``; None:
-        one scale for each output of each layer. Scales of groups are chosen when the pass
-        comes to the group.
-      scale: how to choose them; ``hqq()`` and the like clip outliers.
-      act_order: go by decreasing activation; scales of groups are then chosen before.
-      static_groups: choose scales of groups before.
-      damping: share of its mean that is added to the diagonal of ``X^T X``.
-      block: features whose error is spread over the others by one product.
-      axes: which axes of each leaf are summed over: None for the default of a matrix,
+      bits: bits per weight: 1 to 8, or 16.
+      fmt: any format of ``jaxcompress.formats``, instead of ``bits``.
+      symmetric: True centers the integers on zero; False adds a zero point.
+      granularity: which weights share a scale, such as ``PerGroup(128)`` or
+        ``PerTensor()``. None: one scale per output of each layer. Scales of a group are
+        chosen when the pass reaches it.
+      scale: function that chooses the scales; ``hqq()`` and similar ones clip outliers.
+      act_order: process features by decreasing activation. Group scales are then chosen
+        up front.
+      static_groups: choose group scales up front.
+      damping: added to the diagonal of ``X^T X``, as a fraction of its mean.
+      block: number of features per matrix product that updates the later features.
+      axes: the contraction axes of each leaf: None for the default of a matrix,
         ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
       keep_zeros: whether weights that are zero stay zero.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
@@ -60,7 +61,7 @@ def gptq_quantization(
     Raises:
       ValueError: for unsupported bits; in ``init``, if ``where`` selects nothing, axes
         are ambiguous or groups do not divide a leaf; in ``update``, if a selected leaf
-        has no statistics, or they do not fit or are not finite.
+        has no statistics, or they have the wrong shape or are not finite.
 
     Warns:
       UserWarning: in ``finalize``, if no update was given statistics.
@@ -90,16 +91,16 @@ def gptq_quantization(
         if choose is None or static:
             choose, static = fixed(*grid), True
         new, scales, zero_point = gptq(
-            w, h, chosen, scale_shape=grid[0].shape, keep=keep, damping=damping,
+            w, h, grid_format, scale_shape=grid[0].shape, keep=keep, damping=damping,
             scale=choose, static_groups=static,
             act_order=act_order, block=block,
         )  # fmt: skip
         return new, (scales, zero_point)
 
-    chosen = Int(bits, symmetric) if fmt is None else fmt
-    shared = with_axes(granularity or PerChannel(), axes)
+    grid_format = Int(bits, symmetric) if fmt is None else fmt
+    granularity = with_axes(granularity or PerChannel(), axes)
     compressor = layerwise_quantization(
-        chosen, granularity=shared, solve=solve, scale=scale, axes=axes,
+        grid_format, granularity=granularity, solve=solve, scale=scale, axes=axes,
         keep_zeros=keep_zeros,
     )  # fmt: skip
     return masked(compressor, where)
@@ -119,27 +120,27 @@ def adaround_quantization(
     keep_zeros: bool = True,
     where: Where = is_weight,
 ) -> Compressor:
-    """Quantize weights, each rounded up or down, whichever its layer misses less.
+    """Quantize weights with AdaRound, a post-training method that learns the rounding.
 
-    Used as ``gptq_quantization`` is, and dearer: ``steps`` products of ``X^T X`` with the
-    weights. Scales are those of rounding to nearest. To learn the rounding in training, by
-    the loss, there is ``rounding=learned()``.
+    It is used like ``gptq_quantization`` and costs more: ``steps`` products of ``X^T X``
+    with the weights. Scales are those of rounding to nearest. To learn the rounding from
+    the loss during training, use ``weight_quantization(rounding=learned())`` instead.
 
     Args:
-      bits: of integers: 2 to 8, or 16; 1 if they are not symmetric.
-      symmetric: whether integers are centered on zero; otherwise there is a zero point.
-      granularity: which weights share a scale; None: one scale for each output.
-      scale: how to choose them.
-      steps: of Adam.
-      learning_rate: of Adam.
-      regularization: what an undecided weight costs; see ``adaround``.
-      warm_up: share of the steps before that.
-      axes: which axes are summed over; see ``gptq_quantization``.
+      bits: bits per weight: 2 to 8, or 16; also 1 if ``symmetric`` is False.
+      symmetric: True centers the integers on zero; False adds a zero point.
+      granularity: which weights share a scale. None: one scale per output.
+      scale: function that chooses the scales.
+      steps: number of Adam steps.
+      learning_rate: learning rate of Adam.
+      regularization: penalty on undecided weights; see ``adaround``.
+      warm_up: fraction of the steps before the penalty sets in.
+      axes: the contraction axes; see ``gptq_quantization``.
       keep_zeros: whether weights that are zero stay zero.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
-      ValueError: see ``gptq_quantization``; and in ``update``, for numbers out of their
+      ValueError: see ``gptq_quantization``; also in ``update``, if an argument is out of
         range.
 
     Warns:
@@ -172,9 +173,9 @@ def adaround_quantization(
         return new, (scales, zero_point)
 
     fmt = Int(bits, symmetric)
-    shared = with_axes(granularity or PerChannel(), axes)
+    granularity = with_axes(granularity or PerChannel(), axes)
     compressor = layerwise_quantization(
-        fmt, granularity=shared, solve=solve, scale=scale, axes=axes,
+        fmt, granularity=granularity, solve=solve, scale=scale, axes=axes,
         keep_zeros=keep_zeros,
     )  # fmt: skip
     return masked(compressor, where)

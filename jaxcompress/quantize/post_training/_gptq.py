@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""GPTQ: rounding a layer feature by feature; those behind make up for the error."""
+"""GPTQ: round a layer feature by feature; later features compensate for the error."""
 
 from __future__ import annotations
 
@@ -32,36 +32,38 @@ def gptq(
     damping: float | jax.Array = 0.01,
     block: int = 128,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """Round a layer to a grid so that its outputs change little.
+    """Quantize one layer with GPTQ: round feature by feature and compensate the error.
 
-    Features are rounded in order, and the error of each is spread over those behind it.
-    Costs a Cholesky factorization and ``features^2 * outputs`` products.
+    Use it when rounding to nearest loses accuracy and the second moments of the layer
+    inputs are available; ``gptq_quantization`` applies it to a whole network. Features
+    are rounded in order, and later features absorb the error of each so that the outputs
+    change little. Costs a Cholesky factorization and ``features^2 * outputs`` products.
 
     Args:
       w: float (features, outputs).
-      h: float (features, features): ``X^T X`` of the inputs, in any unit.
-      fmt: which levels there are.
-      scale_shape: (groups, outputs), or any that divides the shape of ``w``; None: one
-        scale for each output.
-      scale: how to choose them. Those of more than one group are chosen when the pass
-        comes to the group, from its weights as they are by then.
-      keep: bool like ``w``. Weights where it is False are zero in the result, the others
-        make up for that, and they do not count for the scales. None: all are kept.
-      act_order: go by decreasing diagonal of ``h`` and not in the order of features: what
-        matters most is rounded while there is much to make up for it. All scales are
-        then chosen before, since a group is not rounded as one.
-      static_groups: choose all scales before, from the weights as they are given.
-      damping: share of its mean that is added to the diagonal of ``h``.
-      block: features whose error is spread over those behind by one product. A multiple
-        of the group is taken where scales are chosen on the way.
+      h: float (features, features): ``X^T X`` of the inputs; any scaling works.
+      fmt: the number format.
+      scale_shape: (groups, outputs), or any shape that divides the shape of ``w``. None:
+        one scale per output.
+      scale: function that chooses the scales. With several groups, it runs when the pass
+        reaches a group, on the weights as updated by then.
+      keep: bool like ``w``. Where it is False the result is zero, the other weights
+        compensate for the removed one, and scales ignore it. None: keep all.
+      act_order: process features by decreasing diagonal of ``h`` instead of in order, so
+        that the most important ones are rounded while many others can compensate. All
+        scales are then chosen up front, since a group is no longer contiguous.
+      static_groups: choose all scales up front, from the original weights.
+      damping: added to the diagonal of ``h``, as a fraction of its mean.
+      block: number of features per matrix product that updates the later features. It is
+        rounded to a multiple of the group size if scales are chosen during the pass.
 
     Returns:
-      Weights like ``w``, on the grid; float32 scales and zero points (None where the
-      format is symmetric) of ``scale_shape``. ``fake_quant`` with these gives the weights
-      once more, and ``to_qarray`` the codes.
+      Weights like ``w``, on the grid; float32 scales and zero points of ``scale_shape``.
+      Zero points are None if the format is symmetric. Passing these to ``fake_quant``
+      reproduces the weights, and to ``to_qarray`` gives the codes.
 
     Raises:
-      ValueError: if the shapes do not fit each other.
+      ValueError: if the shapes do not match.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -76,18 +78,22 @@ def gptq(
 
     References:
       Frantar et al., 2022, "GPTQ: Accurate Post-Training Quantization for Generative
-      Pre-trained Transformers", https://arxiv.org/abs/2210.17323. The order by activation
-      is that of the authors' code. Dead features, which are zero in every row, are
-      rounded to nearest here and set to zero there.
+      Pre-trained Transformers", https://arxiv.org/abs/2210.17323. ``act_order`` follows
+      the authors' code. Dead features, which are zero in every input row, are rounded to
+      nearest here; the authors set them to zero.
     """
     if w.ndim != 2 or h.shape != (len(w), len(w)):
         raise ValueError(
-            f"weights of shape {w.shape} and second moments of shape {h.shape}: gptq takes "
-            "one matrix (features, outputs) and (features, features); jax.vmap maps it."
+            "gptq takes one matrix w of shape (features, outputs) and h of shape "
+            f"(features, features), got weights of shape {w.shape} and second moments of "
+            f"shape {h.shape}. Use jax.vmap for several matrices."
         )
     tiles = (1, w.shape[1]) if scale_shape is None else tuple(scale_shape)
     if len(tiles) != 2 or any(n % t for n, t in zip(w.shape, tiles, strict=True)):
-        raise ValueError(f"scale_shape={tiles} does not divide the weights {w.shape}.")
+        raise ValueError(
+            "scale_shape must divide the shape of the weights, got "
+            f"scale_shape={tiles} for weights of shape {w.shape}."
+        )
     return _gptq(
         w, h, keep, damping, Partial(scale), fmt=fmt, tiles=tiles, block=block,
         act_order=act_order, static=static_groups or act_order or tiles[0] == 1,
@@ -110,39 +116,39 @@ def _gptq(
     static: bool,
     block: int,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    wide = w.astype(jnp.float32)
+    w32 = w.astype(jnp.float32)
     kept = jnp.ones(w.shape, bool) if keep is None else keep
     if static:
-        grid = scale(jnp.where(kept, wide, 0), tiles, fmt)
-        # A row for every feature, wherever in the order it is.
-        rows = jax.tree.map(lambda x: expand_tiles(x, (len(w), tiles[1])), grid)
+        grid = scale(jnp.where(kept, w32, 0), tiles, fmt)
+        # One row per feature, since the order of features may change.
+        grid_rows = jax.tree.map(lambda x: expand_tiles(x, (len(w), tiles[1])), grid)
     else:
-        grid, rows = None, None
+        grid, grid_rows = None, None
 
-    def settle(found: Any, k: jax.Array, row: jax.Array) -> jax.Array:
-        (scales, zero_points), kept_here = found
+    def settle(decision: Any, k: jax.Array, row: jax.Array) -> jax.Array:
+        (scales, zero_points), group_kept = decision
         shape, grid = (1, tiles[1]), fixed(scales, zero_points)
-        near = fake_quant(row[None], fmt, scale_shape=shape, scale=grid)
-        return jnp.where(kept_here[k], near[0], 0)
+        rounded = fake_quant(row[None], fmt, scale_shape=shape, scale=grid)
+        return jnp.where(group_kept[k], rounded[0], 0)
 
     if grid is not None:
-        found = _in_order(wide, h, kept, rows, damping, settle, act_order, block)
-        return found.astype(w.dtype), *grid
+        new = _sweep_static(w32, h, kept, grid_rows, damping, settle, act_order, block)
+        return new.astype(w.dtype), *grid
 
     def begin(rows: jax.Array, diagonal: jax.Array, kept: jax.Array) -> Any:
         return scale(jnp.where(kept, rows, 0), (1, tiles[1]), fmt), kept
 
     size = len(w) // tiles[0]
     block = max(block // size, 1) * size
-    given = _in_groups(kept, size, block)
-    found, (grid, _) = sweep(
-        wide, h, damping, given, begin, settle, size=size, block=block
+    kept_groups = _split_groups(kept, size, block)
+    new, (grid, _) = sweep(
+        w32, h, damping, kept_groups, begin, settle, size=size, block=block
     )
     scales, zero_points = jax.tree.map(lambda x: x[: tiles[0], 0], grid)
-    return found.astype(w.dtype), scales, zero_points
+    return new.astype(w.dtype), scales, zero_points
 
 
-def _in_order(
+def _sweep_static(
     w: jax.Array,
     h: jax.Array,
     keep: jax.Array,
@@ -152,23 +158,23 @@ def _in_order(
     act_order: bool,
     block: int,
 ) -> jax.Array:
-    """The pass over features whose scales are known, each a group of its own."""
+    """Sweep over features whose scales are known, each as a group of its own."""
     block = min(block, len(w))
     if act_order:
         order = jnp.argsort(-jnp.diagonal(h), stable=True)
         w, keep, grid = jax.tree.map(lambda x: x[order], (w, keep, grid))
         h = h[order][:, order]
-    given = jax.tree.map(lambda x: _in_groups(x, 1, block), (grid, keep))
+    decisions = jax.tree.map(lambda x: _split_groups(x, 1, block), (grid, keep))
     new, _ = sweep(
-        w, h, damping, given, lambda rows, diagonal, given: given, settle,
+        w, h, damping, decisions, lambda rows, diagonal, decision: decision, settle,
         size=1, block=block,
     )  # fmt: skip
     return new[jnp.argsort(order)] if act_order else new
 
 
-def _in_groups(rows: jax.Array, size: int, block: int) -> jax.Array:
-    """Rows in groups, the last block filled up with its last row."""
+def _split_groups(rows: jax.Array, size: int, block: int) -> jax.Array:
+    """Split rows into groups; pad the last block by repeating the last row."""
     groups = number(len(rows), size, block)
     missing = groups * size - len(rows)
-    filled = jnp.pad(rows, ((0, missing), (0, 0)), mode="edge")
-    return filled.reshape(groups, size, rows.shape[1])
+    padded = jnp.pad(rows, ((0, missing), (0, 0)), mode="edge")
+    return padded.reshape(groups, size, rows.shape[1])

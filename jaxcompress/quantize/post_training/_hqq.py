@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Half-quadratic quantization: scales for which most weights lie near the grid."""
+"""Half-quadratic quantization (HQQ): data-free scales that are robust to outliers."""
 
 from __future__ import annotations
 
@@ -29,27 +29,29 @@ def hqq(
     start: Scale = absmax,
     ranges: Sequence[float] = (1.0, 0.8, 0.6, 0.45),
 ) -> Scale:
-    """A ``Scale`` that makes the sum of ``|error| ** p`` small, without any data.
+    """Choose scales with HQQ: minimize the sum of ``|error| ** p``, without any data.
 
-    With p below 1 large errors of few weights cost little. Two steps alternate: what of
-    the error is taken for an outlier, by the proximal step of the norm; and the least
-    squares fit of the grid to the rest. That ends soon, near to where it began; so it
-    begins at several ranges, and the best of all iterates is taken for each tile.
+    Pass it as ``scale=`` at low bit widths when no calibration data is available. With p
+    below 1, large errors of a few weights cost little, so outliers do not set the scale.
+    Two steps alternate: a proximal step of the norm splits off the outlier part of the
+    error, and least squares fits the grid to the rest. This converges quickly to a point
+    near its start. It therefore starts from several ranges and returns the best iterate
+    for each tile.
 
     Args:
-      iterations: how many, from each of the ranges.
-      p: of the norm, in (0, 1].
-      strength: of the quadratic term that ties the two steps, for errors in units of the
-        first scale.
-      growth: what it is multiplied by every time.
-      start: the scales to start from; the result is never worse than these.
-      ranges: what they are multiplied by, for each start.
+      iterations: number of iterations from each range.
+      p: exponent of the norm, in (0, 1].
+      strength: weight of the quadratic term that couples the two steps, for errors in
+        units of the initial scale.
+      growth: factor on ``strength`` after each iteration.
+      start: function that chooses the initial scales. The result is never worse.
+      ranges: factors on the initial scales, one per start.
 
     Returns:
-      A function ``(weights, shape, format) -> (scale, zero_point)``.
+      A ``Scale``: a function ``(weights, shape, format) -> (scale, zero_point)``.
 
     Raises:
-      ValueError: for p outside (0, 1], or fewer than one iteration.
+      ValueError: if p is outside (0, 1] or ``iterations`` is below 1.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -63,69 +65,73 @@ def hqq(
 
     References:
       Badri and Shaji, 2023, "Half-Quadratic Quantization of Large Machine Learning
-      Models", https://mobiusml.github.io/hqq_blog. There a float zero point moves and the
-      scale stays. Here zero stays on the grid, so that pruned weights stay zero: the
-      zero point is an integer that only says where the grid ends, and the scale moves.
+      Models", https://mobiusml.github.io/hqq_blog. The authors fit a float
+      zero point and fix the scale. Here the scale is fitted and zero stays on the grid,
+      so pruned weights stay zero: the zero point is an integer that only shifts the ends
+      of the grid.
     """
     if not 0 < p <= 1:
-        raise ValueError(f"p={p}: the norm is of a power in (0, 1].")
+        raise ValueError(f"p must be in (0, 1], got p={p}.")
     if iterations < 1:
-        raise ValueError(f"iterations={iterations}: there is 1 or more.")
+        raise ValueError(f"iterations must be at least 1, got iterations={iterations}.")
 
     def choose(weights: jax.Array, shape: Sequence[int], fmt: Format) -> Grid:
         stored, zero_point = start(weights, shape, fmt)
         first = scales_as_floats(stored, weights.dtype), zero_point
         unit = expand_tiles(first[0], weights.shape)
 
-        def rounded(grid: Grid) -> jax.Array:
+        def round_to(grid: Grid) -> jax.Array:
             return fake_quant(weights, fmt, scale_shape=shape, scale=fixed(*grid))
 
-        def cost(near: jax.Array) -> jax.Array:
-            return reduce_tiles(jnp.sum, (jnp.abs(weights - near) / unit) ** p, shape)
+        def compute_cost(rounded: jax.Array) -> jax.Array:
+            error = jnp.abs(weights - rounded) / unit
+            return reduce_tiles(jnp.sum, error**p, shape)
 
         def step(i: jax.Array, carry: Any) -> Any:
-            grid, near, best, least = carry
-            error = (weights - near) / unit
+            grid, rounded, best, least_cost = carry
+            error = (weights - rounded) / unit
             size = jnp.abs(error)
             shrunk = size - size ** (p - 1) / (strength * growth**i)
             target = weights - unit * jnp.sign(error) * jnp.maximum(shrunk, 0)
-            grid = _fit(grid, near, target, fmt)
-            near = rounded(grid)
-            return grid, near, *_better(grid, cost(near), best, least)
+            grid = _fit(grid, rounded, target, fmt)
+            rounded = round_to(grid)
+            cost = compute_cost(rounded)
+            return grid, rounded, *_select_better(grid, cost, best, least_cost)
 
-        def begin(carry: Any, share: jax.Array) -> tuple[Any, None]:
-            grid = first[0] * share, first[1]
-            near = rounded(grid)
-            best, least = _better(grid, cost(near), *carry)
-            found = lax.fori_loop(0, iterations, step, (grid, near, best, least))
-            return found[2:], None
+        def run_from(carry: Any, factor: jax.Array) -> tuple[Any, None]:
+            grid = first[0] * factor, first[1]
+            rounded = round_to(grid)
+            best, least_cost = _select_better(grid, compute_cost(rounded), *carry)
+            state = grid, rounded, best, least_cost
+            state = lax.fori_loop(0, iterations, step, state)
+            return state[2:], None
 
-        carry = first, cost(rounded(first))
-        (best, _), _ = lax.scan(begin, carry, jnp.asarray(ranges, first[0].dtype))
+        carry = first, compute_cost(round_to(first))
+        (best, _), _ = lax.scan(run_from, carry, jnp.asarray(ranges, first[0].dtype))
         return best
 
     return choose
 
 
-def _better(
-    grid: Grid, cost: jax.Array, best: Grid, least: jax.Array
+def _select_better(
+    grid: Grid, cost: jax.Array, best: Grid, least_cost: jax.Array
 ) -> tuple[Grid, jax.Array]:
-    """The better of two grids for each tile, and its cost."""
-    won = cost < least
-    best = jax.tree.map(lambda new, old: jnp.where(won, new, old), grid, best)
-    return best, jnp.where(won, cost, least)
+    """Select the grid with the lower cost for each tile; return it and its cost."""
+    improved = cost < least_cost
+    best = jax.tree.map(lambda new, old: jnp.where(improved, new, old), grid, best)
+    return best, jnp.where(improved, cost, least_cost)
 
 
-def _fit(grid: Grid, near: jax.Array, target: jax.Array, fmt: Format) -> Grid:
-    """The grid whose levels, as they are assigned, are nearest to a target in squares."""
+def _fit(grid: Grid, rounded: jax.Array, target: jax.Array, fmt: Format) -> Grid:
+    """Fit the grid to a target by least squares, with the assigned codes fixed."""
     scale, zero_point = grid
-    levels = near / expand_tiles(scale, near.shape)
+    levels = rounded / expand_tiles(scale, rounded.shape)
     if zero_point is not None:
-        count = near.size // scale.size
-        shift = reduce_tiles(jnp.sum, near - target, scale.shape) / (count * scale)
-        # The end of the grid moves with the zero point; it stays a code.
+        count = rounded.size // scale.size
+        shift = reduce_tiles(jnp.sum, rounded - target, scale.shape) / (count * scale)
+        # The zero point shifts the ends of the grid; it must stay a valid code.
         zero_point = jnp.clip(zero_point + jnp.round(shift), fmt.low, fmt.high)
-    both = reduce_tiles(jnp.sum, levels * target, scale.shape)
+    product = reduce_tiles(jnp.sum, levels * target, scale.shape)
     square = reduce_tiles(jnp.sum, levels**2, scale.shape)
-    found = both / jnp.where(square > 0, square, 1)
-    return jnp.where(found > jnp.finfo(found.dtype).tiny, found, scale), zero_point
+    fitted = product / jnp.where(square > 0, square, 1)
+    return jnp.where(fitted > jnp.finfo(fitted.dtype).tiny, fitted, scale), zero_point

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Post-training quantization, layer by layer, from the second moments of the inputs."""
+"""Layer-by-layer post-training quantization from the second moments of layer inputs."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ Grid = tuple[jax.Array, jax.Array | None]
 Solve = Callable[
     [jax.Array, jax.Array, jax.Array, Grid, Scale | None], tuple[jax.Array, Grid]
 ]
-"""``(w, h, keep, grid, scale) -> (w, grid)`` of one matrix: float32 (features, outputs),
-(features, features), bool like ``w``, and scales and zero points whose shape divides that
-of ``w``; to weights on the grid, zero where ``keep`` is False, and the grid they are on.
-``scale`` chooses others; where it is None the grid has to stay, since scales belong to
-other matrices as well. It is mapped over layers and groups by ``jax.vmap``."""
+"""Quantize one matrix: ``(w, h, keep, grid, scale) -> (w, grid)``.
+
+``w`` is float32 (features, outputs), ``h`` is float32 (features, features) and ``keep``
+is bool like ``w``. ``grid`` holds scales and zero points whose shape divides that of ``w``.
+The result is weights on a grid, zero where ``keep`` is False, and that grid. A solver may
+choose a new grid with ``scale``. If ``scale`` is None it must use ``grid``, because other
+matrices share its scales. ``jax.vmap`` maps a solver over layers and groups."""
 
 
 class LayerwiseState(NamedTuple):
     """State of ``layerwise_quantization``."""
 
-    count: jax.Array  # int32 []: updates so far that were given statistics
-    scales: PyTree  # as the scale gives them, float32; one array a weight
-    zero_points: PyTree  # float32, likewise; None where the format is symmetric
+    count: jax.Array  # int32 []: number of updates with statistics so far
+    scales: PyTree  # float32, one array per weight, of the shape of its scales
+    zero_points: PyTree  # float32, like scales; None if the format is symmetric
 
 
 def layerwise_quantization(
@@ -52,51 +54,59 @@ def layerwise_quantization(
     axes: AxesLike = None,
     keep_zeros: bool = True,
 ) -> Compressor:
-    """Round weights to a grid in the updates that are given statistics, by any solver.
+    """Turn a solver for one matrix into a post-training quantizer of all weights.
 
-    ``update(params, state, stats=observe(fn, params, batches, program.statistics.gram()))`` moves
-    the weights onto the grid. Before, and in all other updates, weights are rounded to
-    the nearest level and scales are held, so that training goes on from the solution.
-    ``finalize`` gives ``QArray`` leaves.
+    Use it to add a solver of your own; ``gptq_quantization`` and
+    ``adaround_quantization`` are built on it. An update with
+    ``stats=observe(fn, params, batches, program.statistics.gram())`` runs the solver and
+    moves the weights onto the grid. Without statistics, weights are rounded to nearest
+    and scales are fixed, so training continues from the solution. ``finalize`` gives
+    ``QArray`` leaves.
 
     Args:
-      fmt: which levels there are.
+      fmt: the number format.
       granularity: which weights share a scale.
-      solve: of one matrix.
-      scale: how far apart the levels lie.
-      axes: which axes of each leaf are summed over: None for the default of a matrix,
+      solve: quantizes one matrix; see ``Solve``.
+      scale: function that chooses the scales.
+      axes: the contraction axes of each leaf: None for the default of a matrix,
         ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
-      keep_zeros: whether weights that are zero when they are rounded stay zero.
+      keep_zeros: whether weights that are zero before rounding stay zero.
 
     Raises:
       ValueError: in ``init``, if groups do not divide a leaf or its axes are ambiguous;
-        in ``update``, if a leaf has no statistics, or they do not fit or are not finite.
+        in ``update``, if a leaf has no statistics, or they have the wrong shape or are
+        not finite.
 
     Warns:
       UserWarning: in ``finalize``, if no update was given statistics.
     """
 
-    def shape(path: str, x: jax.Array) -> tuple[int, ...]:
+    def scale_shape(path: str, x: jax.Array) -> tuple[int, ...]:
         return tuple(granularity.scale_shape(path, x.shape))
 
     def choose(path: str, x: jax.Array) -> Grid:
-        scales, zero_point = scale(x.astype(jnp.float32), shape(path, x), fmt)
+        scales, zero_point = scale(x.astype(jnp.float32), scale_shape(path, x), fmt)
         if isinstance(scales, Leaf):
-            raise TypeError("scales that are held are arrays; this one gives a leaf.")
+            raise TypeError(
+                "scale must give arrays for layer-by-layer quantization, got a "
+                f"{type(scales).__name__}. Use a scale such as absmax."
+            )
         return scales, zero_point
 
     def init(params: PyTree) -> LayerwiseState:
         refuse_not_finite(params)
         paths, leaves, treedef = paths_and_leaves(params)
         grids = [choose(path, x) for path, x in zip(paths, leaves, strict=True)]
-        return _state(jnp.zeros((), jnp.int32), treedef, grids)
+        return _make_state(jnp.zeros((), jnp.int32), treedef, grids)
 
-    def each(to: Callable[..., Any], params: PyTree, state: LayerwiseState) -> PyTree:
+    def map_weights(
+        quantize: Callable[..., Any], params: PyTree, state: LayerwiseState
+    ) -> PyTree:
         paths, leaves, treedef = paths_and_leaves(params)
-        grids = _grids(treedef, state)
+        grids = _list_grids(treedef, state)
         return treedef.unflatten(
             [
-                to(x, fmt, scale_shape=shape(path, x), scale=fixed(*grid))
+                quantize(x, fmt, scale_shape=scale_shape(path, x), scale=fixed(*grid))
                 for path, x, grid in zip(paths, leaves, grids, strict=True)
             ]
         )
@@ -108,45 +118,50 @@ def layerwise_quantization(
         if stats is None:
             return params, state
         paths, leaves, treedef = paths_and_leaves(params)
-        given = STATS.by_path(stats, paths, treedef)
-        _refuse_not_finite("the statistics", {p: s.gram for p, s in given.items()})
+        stats_by_path = STATS.by_path(stats, paths, treedef)
+        grams = {p: s.gram for p, s in stats_by_path.items()}
+        _refuse_not_finite("the statistics", grams)
         weights = dict(zip(paths, leaves, strict=True))
         grids = {p: choose(p, w) for p, w in weights.items()}
-        moved, grids = _solved(solve, weights, given, grids, scale, axes, keep_zeros)
-        _refuse_not_finite("what was solved for", moved)
-        new = treedef.unflatten([moved[p].astype(w.dtype) for p, w in weights.items()])
-        return new, _state(state.count + 1, treedef, [grids[p] for p in paths])
+        solved, grids = _solve_all(
+            solve, weights, stats_by_path, grids, scale, axes, keep_zeros
+        )
+        _refuse_not_finite("the solved weights", solved)
+        new = treedef.unflatten([solved[p].astype(w.dtype) for p, w in weights.items()])
+        return new, _make_state(state.count + 1, treedef, [grids[p] for p in paths])
 
     def finalize(params: PyTree, state: LayerwiseState) -> PyTree:
         if not isinstance(state.count, Tracer) and int(state.count) == 0:
             warnings.warn(
-                "weights are rounded to the nearest level only: no update was given "
-                f"{STATS.name}={STATS.how}.",
+                "weights are rounded to nearest: no update was given "
+                f"{STATS.name}={STATS.how}. Pass it to one update before finalize.",
                 stacklevel=2,
             )
-        return each(to_qarray, params, state)
+        return map_weights(to_qarray, params, state)
 
     return Compressor(
         init=init,
-        apply=lambda params, state: each(fake_quant, params, state),
+        apply=lambda params, state: map_weights(fake_quant, params, state),
         update=update,
         finalize=finalize,
     )
 
 
-def _state(count: jax.Array, treedef: Any, grids: Sequence[Grid]) -> LayerwiseState:
+def _make_state(
+    count: jax.Array, treedef: Any, grids: Sequence[Grid]
+) -> LayerwiseState:
     scales, zero_points = (treedef.unflatten([g[i] for g in grids]) for i in (0, 1))
     return LayerwiseState(count, scales, zero_points)
 
 
-def _grids(treedef: Any, state: LayerwiseState) -> list[Grid]:
+def _list_grids(treedef: Any, state: LayerwiseState) -> list[Grid]:
     scales, zero_points = (
         treedef.flatten_up_to(tree) for tree in (state.scales, state.zero_points)
     )
     return list(zip(scales, zero_points, strict=True))
 
 
-def _solved(
+def _solve_all(
     solve: Solve,
     weights: dict[str, jax.Array],
     stats: dict[str, Any],
@@ -155,17 +170,17 @@ def _solved(
     axes: AxesLike,
     keep_zeros: bool,
 ) -> tuple[dict[str, jax.Array], dict[str, Grid]]:
-    """Solve for all weights, with one call for matrices of the same shapes."""
+    """Quantize all weights, with one batched call per shape of matrix."""
     layouts, matrices = matrix_problems(weights, stats, axes)
     tiles = {p: layouts[p].of_tiles(grids[p][0].shape) for p in weights}
 
-    def problem(path: str) -> tuple[Any, ...]:
+    def make_problem(path: str) -> tuple[Any, ...]:
         w, h = matrices[path]
-        grid = _as_matrices(layouts[path], tiles[path], grids[path])
+        grid = _split_grid(layouts[path], tiles[path], grids[path])
         return w, h, (w != 0) | (not keep_zeros), *grid
 
-    def of(choose: Scale | None) -> Callable[..., tuple[jax.Array, Grid]]:
-        def one(
+    def with_scale(choose: Scale | None) -> Callable[..., tuple[jax.Array, Grid]]:
+        def solve_one(
             w: jax.Array,
             h: jax.Array,
             keep: jax.Array,
@@ -174,34 +189,35 @@ def _solved(
         ) -> tuple[jax.Array, Grid]:
             return solve(w, h, keep, (scales, zero_point), choose)
 
-        return one
+        return solve_one
 
-    problems = {p: problem(p) for p in weights}
-    free = {p: x for p, x in problems.items() if tiles[p] is not None}
-    bound = {p: x for p, x in problems.items() if tiles[p] is None}
-    solved = batched(of(scale), free) | batched(of(None), bound)
-    found = dict(grids)
+    problems = {p: make_problem(p) for p in weights}
+    own_grid = {p: x for p, x in problems.items() if tiles[p] is not None}
+    shared_grid = {p: x for p, x in problems.items() if tiles[p] is None}
+    solved = batched(with_scale(scale), own_grid)
+    solved |= batched(with_scale(None), shared_grid)
+    new_grids = dict(grids)
     for path, layout in tiles.items():
         if layout is not None:
-            found[path] = jax.tree.map(layout.join, solved[path][1])
-    return {p: layouts[p].join(solved[p][0]) for p in weights}, found
+            new_grids[path] = jax.tree.map(layout.join, solved[path][1])
+    return {p: layouts[p].join(solved[p][0]) for p in weights}, new_grids
 
 
-def _as_matrices(
+def _split_grid(
     layout: Matrices, tiles: Matrices | None, grid: Grid
 ) -> tuple[jax.Array, ...]:
-    """Scales, and zero points if there are some, as matrices; one a weight if need be."""
-    some = [x for x in grid if x is not None]
+    """Lay out scales and any zero points as matrices, per weight if matrices share them."""
+    arrays = [x for x in grid if x is not None]
     if tiles is not None:
-        return tuple(tiles.split(x) for x in some)
-    return tuple(layout.split(expand_tiles(x, layout.shape)) for x in some)
+        return tuple(tiles.split(x) for x in arrays)
+    return tuple(layout.split(expand_tiles(x, layout.shape)) for x in arrays)
 
 
 def _refuse_not_finite(what: str, arrays: dict[str, jax.Array]) -> None:
     for path, x in arrays.items():
         if not isinstance(x, Tracer) and not bool(jnp.isfinite(x).all()):
             raise ValueError(
-                f"{what} of {path!r} are not finite. Look for NaN in the batches and in "
-                "the weights; if there is none, the layer has fewer rows than features: "
-                "give more batches, or a damping above 0."
+                f"{what} of {path!r} are not finite. Check the batches and the weights for "
+                "NaN. If they have none, the layer has fewer input rows than features: "
+                "pass more batches or a damping above 0."
             )

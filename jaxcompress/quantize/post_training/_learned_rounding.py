@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether each weight is rounded up or down, found by gradient descent on some error."""
+"""Learn whether to round each weight up or down, by gradient descent on an error."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ from ...numerics import expand_tiles
 from .._fake import fake_quant
 from ..scales._fixed import fixed
 
-# The sigmoid is stretched to (-0.1, 1.1) and clipped, so that both ends are reached.
+# The sigmoid is stretched to (-0.1, 1.1) and clipped, so that it reaches 0 and 1.
 _LOW, _HIGH = -0.1, 1.1
-_FROM, _TO = 20.0, 2.0  # powers of the regularizer
+_START_POWER, _END_POWER = 20.0, 2.0  # of the regularizer
 
 
 class Neighbors(NamedTuple):
-    """The two values of a grid beside each weight; equal where the grid ends."""
+    """The grid values below and above each weight; equal at the ends of the grid."""
 
-    down: jax.Array  # float32, like the weights
-    up: jax.Array  # float32, likewise
+    down: jax.Array  # float32, shaped like the weights
+    up: jax.Array  # float32, shaped like the weights
 
     def at(self, share: jax.Array) -> jax.Array:
-        """The value that far from the lower to the upper one."""
+        """Interpolate: the lower value at share 0, the upper value at share 1."""
         return self.down + share * (self.up - self.down)
 
     @property
     def differ(self) -> jax.Array:
-        """Where there is a choice."""
+        """True where the two values differ, so rounding has a choice."""
         return self.up > self.down
 
 
-def neighbors(
+def find_neighbors(
     w: jax.Array, fmt: Format, shape: Sequence[int], grid: Any, keep: jax.Array
 ) -> Neighbors:
-    """The values between which rounding chooses; zeros where ``keep`` is False.
+    """Find the two grid values around each weight; zeros where ``keep`` is False.
 
     Args:
       w: float32 weights.
-      fmt: integers of two bits or more.
-      shape: of the scales.
+      fmt: an integer format with at least 2 bits.
+      shape: shape of the scales.
       grid: scale and zero point.
-      keep: bool, like the weights.
+      keep: bool, shaped like the weights.
 
     Raises:
-      ValueError: for other formats.
+      ValueError: if the format is not an integer format of at least 2 bits.
     """
     if not isinstance(fmt, Int) or fmt.binary:
         raise ValueError(
-            f"{fmt} has no even steps to round up or down by. Learned rounding needs "
-            "Int(bits) of two bits or more; GPTQ takes every format."
+            f"fmt must be Int(bits) with bits >= 2 for learned rounding, got {fmt}. Use "
+            "gptq, which takes every format."
         )
     step = expand_tiles(grid[0], w.shape)
     floor = jnp.floor(w / step)
@@ -68,58 +68,61 @@ def neighbors(
     return Neighbors(on_grid(floor), on_grid(floor + 1))
 
 
-def share(v: jax.Array) -> jax.Array:
-    """How far up a weight is, in [0, 1]: the rectified sigmoid of what is learned."""
+def to_share(v: jax.Array) -> jax.Array:
+    """Map the learned variable to [0, 1], from down to up, by the rectified sigmoid."""
     return jnp.clip(jax.nn.sigmoid(v) * (_HIGH - _LOW) + _LOW, 0, 1)
 
 
-def unrounded(w: jax.Array, beside: Neighbors) -> jax.Array:
-    """What to start from: the shares that leave the weights as they are."""
-    gap = jnp.where(beside.differ, beside.up - beside.down, 1)
-    where = jnp.clip((w - beside.down) / gap, 0, 1)
-    return -jnp.log((_HIGH - _LOW) / (where - _LOW) - 1)
+def initialize(w: jax.Array, neighbors: Neighbors) -> jax.Array:
+    """Return the learned variables at which each weight has its original value."""
+    gap = jnp.where(neighbors.differ, neighbors.up - neighbors.down, 1)
+    share = jnp.clip((w - neighbors.down) / gap, 0, 1)
+    return -jnp.log((_HIGH - _LOW) / (share - _LOW) - 1)
 
 
-def decided(v: jax.Array, beside: Neighbors) -> jax.Array:
-    """The weights, on the grid."""
-    return jnp.where(v >= 0, beside.up, beside.down)
+def harden(v: jax.Array, neighbors: Neighbors) -> jax.Array:
+    """Round each weight to the neighbor that its learned variable favors."""
+    return jnp.where(v >= 0, neighbors.up, neighbors.down)
 
 
 class Training(NamedTuple):
-    """How rounding is learned."""
+    """Hyperparameters of learned rounding."""
 
-    steps: int
-    learning_rate: float  # of Adam, for numbers whose ends are near -2.4 and 2.4
-    regularization: float  # of undecided shares, in units of the error of rounding
-    warm_up: float  # share of the steps before they cost anything
+    steps: int  # of Adam
+    learning_rate: float  # of Adam, for variables in about [-2.4, 2.4]
+    regularization: float  # penalty on undecided shares / error of rounding to nearest
+    warm_up: float  # fraction of the steps before the penalty sets in
 
 
 def learn(
     error: Callable[[PyTree, jax.Array], jax.Array],
     start: PyTree,
     undecided: Callable[[PyTree], jax.Array],
-    how: Training,
+    training: Training,
 ) -> PyTree:
-    """Minimize an error over shares that are drawn to 0 and 1 more and more.
+    """Minimize an error over shares that a growing penalty pulls to 0 or 1.
 
     Args:
-      error: ``(shares, step) -> error``, in units of that of rounding to nearest.
-      start: a tree of float arrays, see ``unrounded``.
-      undecided: ``costs -> cost``: how to sum a tree of costs in [0, 1], one a weight.
-      how: steps, rates.
+      error: ``(shares, step) -> error``, relative to the error of rounding to nearest.
+      start: tree of float arrays, see ``initialize``.
+      undecided: ``costs -> cost``: reduces a tree of costs in [0, 1], one per weight, to
+        a scalar.
+      training: hyperparameters.
 
     Returns:
       A tree like ``start``.
     """
-    adam = optax.adam(how.learning_rate)
-    first = how.warm_up * how.steps
+    adam = optax.adam(training.learning_rate)
+    warm_up_steps = training.warm_up * training.steps
 
     def loss(v: PyTree, step: jax.Array) -> jax.Array:
-        shares = jax.tree.map(share, v)
-        progress = jnp.clip((step - first) / max(how.steps - first, 1), 0, 1)
-        power = _TO + (_FROM - _TO) * (1 + jnp.cos(jnp.pi * progress)) / 2
+        shares = jax.tree.map(to_share, v)
+        progress = (step - warm_up_steps) / max(training.steps - warm_up_steps, 1)
+        progress = jnp.clip(progress, 0, 1)
+        cosine = (1 + jnp.cos(jnp.pi * progress)) / 2
+        power = _END_POWER + (_START_POWER - _END_POWER) * cosine
         costs = jax.tree.map(lambda s: 1 - jnp.abs(2 * s - 1) ** power, shares)
-        weight = jnp.where(step < first, 0, how.regularization)
+        weight = jnp.where(step < warm_up_steps, 0, training.regularization)
         return error(shares, step) + weight * undecided(costs)
 
     def update(carry: tuple[PyTree, Any], step: jax.Array) -> tuple[Any, None]:
@@ -127,13 +130,17 @@ def learn(
         updates, state = adam.update(jax.grad(loss)(v, step), state)
         return (optax.apply_updates(v, updates), state), None
 
-    (v, _), _ = lax.scan(update, (start, adam.init(start)), jnp.arange(how.steps))
+    steps = jnp.arange(training.steps)
+    (v, _), _ = lax.scan(update, (start, adam.init(start)), steps)
     return v
 
 
-def check(how: Training) -> None:
-    """Refuse numbers that cannot be."""
-    if how.steps < 1:
-        raise ValueError(f"steps={how.steps}: rounding is learned in 1 step or more.")
-    if not 0 <= how.warm_up < 1:
-        raise ValueError(f"warm_up={how.warm_up}: a share of the steps, in [0, 1).")
+def check_training(training: Training) -> None:
+    """Raise ValueError if a hyperparameter is out of range."""
+    if training.steps < 1:
+        raise ValueError(f"steps must be at least 1, got steps={training.steps}.")
+    if not 0 <= training.warm_up < 1:
+        raise ValueError(
+            "warm_up must be a fraction of the steps in [0, 1), got "
+            f"warm_up={training.warm_up}."
+        )

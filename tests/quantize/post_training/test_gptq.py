@@ -212,9 +212,9 @@ def test_other_formats():
 
 def test_what_does_not_fit_is_refused():
     w, h = singles(*layer(20, 6))
-    with pytest.raises(ValueError, match="jax.vmap maps it"):
+    with pytest.raises(ValueError, match="Use jax.vmap for several matrices"):
         gptq(w[None], h, Int(4))
     with pytest.raises(ValueError, match=r"second moments of shape \(5, 5\)"):
         gptq(w, h[:5, :5], Int(4))
-    with pytest.raises(ValueError, match=r"scale_shape=\(3, 6\) does not divide"):
+    with pytest.raises(ValueError, match=r"must divide .* got scale_shape=\(3, 6\)"):
         gptq(w, h, Int(4), scale_shape=(3, 6))

@@ -85,7 +85,7 @@ def test_it_ships_what_is_trained():
 
 
 def test_bad_numbers_are_refused():
-    with pytest.raises(ValueError, match="p=2: the norm is of a power"):
+    with pytest.raises(ValueError, match="p must be in .0, 1., got p=2"):
         hqq(p=2)
-    with pytest.raises(ValueError, match="iterations=0"):
+    with pytest.raises(ValueError, match="at least 1, got iterations=0"):
         hqq(0)
