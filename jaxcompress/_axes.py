@@ -62,9 +62,9 @@ def check_axes(axes: AxesLike) -> None:
             "{'Conv_*/kernel': Axes(outputs=-1)}."
         )
     raise TypeError(
-        "axes must be None, Axes(...), {glob: Axes(...)} or weight_axes(fn, params, *args), "
-        f"got {axes!r}. To name output axes write Axes(outputs=...); to name the axes that "
-        "are summed over write Axes(contraction=...)."
+        "axes must be None, Axes(...), {glob: Axes(...)} or weight_axes(fn, params, "
+        f"*args), got {axes!r}. To name output axes write Axes(outputs=...); to name the "
+        "axes that are summed over write Axes(contraction=...)."
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patterns: which weights are pruned together."""
+"""Sparsity patterns: N:M, blocks, rows and columns, and unstructured."""
 
 from ._blocks import Blocks, PerOutput, Slices
 from ._by_path import by_path, fits, left_out

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patterns of groups: blocks, whole slices, the same number from every output."""
+"""Patterns that prune in groups: blocks, slices, and equal counts per output."""
 
 from __future__ import annotations
 
@@ -21,21 +21,22 @@ Extent = int | None | types.EllipsisType
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """Prune whole rectangular blocks, those with the lowest mean score.
+    """Block sparsity: prune the rectangular blocks with the lowest mean score.
 
-    Blocks that stick out at the end of an axis are smaller, and their mean is over what
-    they have: 9 x 9 weights in blocks of 4 x 4 are nine blocks, one of them a single
-    weight. At least one block of a leaf is kept.
+    Blocks at the end of an axis may be smaller, and their mean covers the weights they
+    have: 9 x 9 weights in blocks of 4 x 4 are nine blocks, one of them a single weight.
+    At least one block of a leaf is kept.
 
     Attributes:
-      shape: extent of a block along each axis of the leaf: a number, which is cut to the
-        length of the axis, or None for the whole axis. It names every axis, since the
-        last two of a convolution are channels in Flax and space in Equinox; one ``...``
-        stands for any number of axes with extent 1, as in ``(..., 4, 4)``.
+      shape: extent of a block along each axis of the leaf: a number, or None
+        for the whole axis. It must list every axis, since the last
+        two of a convolution are channels in Flax and space in Equinox. One ``...`` fills
+        in any number of axes with extent 1, as in ``(..., 4, 4)``. Numbers above the
+        length of an axis are reduced to it.
 
     Raises:
-      ValueError: for extents below 1 or several ``...``; and when called, for a leaf of
-        another rank, and for one that is a single block.
+      ValueError: if an extent is below 1 or there are several ``...``; when called, if
+        the leaf has a different rank or is a single block.
 
     References:
       Narang et al., 2017, https://arxiv.org/abs/1711.02782
@@ -56,61 +57,64 @@ class Blocks:
         if not self.shape or not all(
             isinstance(b, int | np.integer) and b > 0 for b in numbers
         ):
-            raise ValueError(f"{self}: extents are positive integers, None or `...`.")
+            raise ValueError(
+                f"extents must be positive integers, None or `...`, got {self}."
+            )
         if sum(b is ... for b in self.shape) > 1:
-            raise ValueError(f"{self}: one `...` at most.")
+            raise ValueError(f"shape must contain at most one `...`, got {self}.")
 
     def extents(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
-        """Extent of a block along each axis of a leaf.
+        """Return the extent of a block along each axis of a leaf.
 
         Raises:
-          ValueError: if the leaf has another rank than the block.
+          ValueError: if the leaf and the block differ in rank.
         """
-        named: list[Extent] = list(self.shape)
-        if ... in named:
-            at = named.index(...)
-            named[at : at + 1] = [1] * (len(shape) - len(named) + 1)
-        if len(named) != len(shape):
-            raise ValueError(f"{path!r}: {self._rank_misfit(shape)}")
+        extents: list[Extent] = list(self.shape)
+        if ... in extents:
+            at = extents.index(...)
+            extents[at : at + 1] = [1] * (len(shape) - len(extents) + 1)
+        if len(extents) != len(shape):
+            raise ValueError(f"{path!r}: {self._explain_rank(shape)}")
         return tuple(
-            # An axis of length 0 has no blocks, but they do have an extent.
+            # Extents stay positive on an axis of length 0, which has no blocks.
             max(1, size if b is None or b is ... else min(int(b), size))
-            for b, size in zip(named, shape, strict=True)
+            for b, size in zip(extents, shape, strict=True)
         )
 
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
-        """Why a leaf cannot be pruned in blocks, or None if it can."""
+        """Return the reason why a leaf cannot be pruned in blocks, or None if it can."""
         axes = len(self.shape) - (... in self.shape)
         if len(shape) < axes or (len(shape) > axes and ... not in self.shape):
-            return self._rank_misfit(shape)
-        return _single(shape, self.extents(path, shape), "block")
+            return self._explain_rank(shape)
+        return _explain_single(shape, self.extents(path, shape), "block")
 
     def spread(self, path: str, scores: jax.Array) -> jax.Array:
         """Give every weight the mean score of its block, as float32 or wider."""
         return _spread(scores, self.extents(path, scores.shape))
 
     def __call__(self, path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
-        """Prune as many blocks as hold ``count`` weights on average, rounded."""
+        """Prune the number of blocks that hold ``count`` weights on average, rounded."""
         check_fits(self, path, scores)
         return _keep_blocks(scores, self.extents(path, scores.shape), count)
 
-    def _rank_misfit(self, shape: Sequence[int]) -> str:
+    def _explain_rank(self, shape: Sequence[int]) -> str:
         return (
-            f"blocks {_text(self.shape)} do not name the axes of {tuple(shape)}, of rank "
-            f"{len(shape)}. Give an extent for each, or `...` for those with extent 1, as "
-            "in (..., 4, 4); `by_path` gives other leaves other blocks."
+            f"blocks must have one extent per axis of {tuple(shape)}, of rank "
+            f"{len(shape)}, got {_format_extents(self.shape)}. Use `...` for axes with "
+            "extent 1, as in (..., 4, 4), and `by_path` for different blocks per leaf."
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Slices:
-    """Prune whole rows, columns or filters: all weights with one index along an axis.
+    """Structured sparsity: prune whole rows, columns or filters, one per output.
 
-    The slices with the lowest mean score fall; at least one of a leaf is kept. A slice
-    of the last layer is a class: leave that layer out.
+    A slice is all weights of one output. The slices with the lowest mean score are
+    pruned; at least one per leaf is kept. A slice of the last layer is a class, so
+    exclude that layer.
 
     Attributes:
-      axes: which axes are indexed: the outputs of each leaf, and its stacked layers.
+      axes: the axes to slice along: the outputs of each leaf, and its stacked layers.
         None for the default of a matrix, ``Axes(outputs=-1)``, ``{glob: Axes(...)}`` or
         ``weight_axes(fn, params, x)``.
 
@@ -135,38 +139,38 @@ class Slices:
         check_axes(self.axes)
 
     def extents(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
-        """Extent of a slice along each axis of a leaf: 1 where it is indexed."""
-        indexed = output_axes(path, shape, self.axes)
-        return tuple(1 if a in indexed else max(1, n) for a, n in enumerate(shape))
+        """Return the extent of a slice along each axis: 1 along output axes."""
+        outputs = output_axes(path, shape, self.axes)
+        return tuple(1 if a in outputs else max(1, n) for a, n in enumerate(shape))
 
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
-        """Why a leaf cannot be pruned in slices, or None if it can."""
-        return _single(shape, self.extents(path, shape), "slice")
+        """Return the reason why a leaf cannot be pruned in slices, or None if it can."""
+        return _explain_single(shape, self.extents(path, shape), "slice")
 
     def spread(self, path: str, scores: jax.Array) -> jax.Array:
         """Give every weight the mean score of its slice, as float32 or wider."""
         return _spread(scores, self.extents(path, scores.shape))
 
     def __call__(self, path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
-        """Prune as many slices as hold ``count`` weights, rounded."""
+        """Prune the number of slices that hold ``count`` weights, rounded."""
         check_fits(self, path, scores)
         return _keep_blocks(scores, self.extents(path, scores.shape), count)
 
 
 @dataclasses.dataclass(frozen=True)
 class PerOutput:
-    """Prune the same number of weights from every output, its lowest.
+    """Prune the same number of weights from every output, those with the lowest scores.
 
-    Every output keeps at least one weight.
+    Wanda uses this pattern. Every output keeps at least one weight.
 
     Attributes:
-      axes: where the outputs of each leaf lie: None for the default of a matrix,
+      axes: the output axes of each leaf: None for the default of a matrix,
         ``Axes(outputs=-1)``, ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
         Weights are compared along all other axes.
 
     Raises:
-      ValueError: when called, if the default axis is ambiguous or out of range, or every
-        output has one weight only.
+      ValueError: when called, if the default axis is ambiguous or out of range, or each
+        output has only one weight.
 
     References:
       Sun et al., 2023, https://arxiv.org/abs/2306.11695
@@ -185,11 +189,11 @@ class PerOutput:
         check_axes(self.axes)
 
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
-        """Why a leaf cannot be pruned so, or None if it can."""
+        """Return the reason why a leaf cannot be pruned, or None if it can."""
         outputs = output_axes(path, shape, self.axes)
-        each = math.prod(n for a, n in enumerate(shape) if a not in outputs)
-        if each < 2 or 0 in shape:
-            return f"an output of {tuple(shape)} has no two weights to choose from."
+        per_output = math.prod(n for a, n in enumerate(shape) if a not in outputs)
+        if per_output < 2 or 0 in shape:
+            return f"each output of {tuple(shape)} must have at least two weights."
         return None
 
     def __call__(self, path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
@@ -197,17 +201,17 @@ class PerOutput:
         check_fits(self, path, scores)
         axes = output_axes(path, scores.shape, self.axes)
         outputs = math.prod(scores.shape[a] for a in axes)
-        each = scores.size // outputs
-        number = jnp.minimum(_rounded(count, outputs), each - 1)
+        per_output = scores.size // outputs
+        number = jnp.minimum(_divide_rounded(count, outputs), per_output - 1)
 
-        def lowest(scores: jax.Array) -> jax.Array:
+        def find_lowest(scores: jax.Array) -> jax.Array:
             return smallest(scores, number)
 
-        # From the outside the last axis goes first, so the others keep their numbers. No
-        # reshape: it would gather outputs that lie on several devices.
+        # The outermost vmap removes the last axis first, so axis numbers stay valid. A
+        # reshape would gather outputs that are sharded over devices.
         for axis in axes:
-            lowest = jax.vmap(lowest, in_axes=axis, out_axes=axis)
-        return ~lowest(scores)
+            find_lowest = jax.vmap(find_lowest, in_axes=axis, out_axes=axis)
+        return ~find_lowest(scores)
 
 
 def block_sums(x: jax.Array, extents: Sequence[int]) -> jax.Array:
@@ -215,23 +219,23 @@ def block_sums(x: jax.Array, extents: Sequence[int]) -> jax.Array:
 
     Args:
       x: float array of any shape.
-      extents: of a block along each axis; the last one of an axis may stick out.
+      extents: extent of a block along each axis; the last block may be smaller.
 
     Returns:
-      Array with one element a block, of the rank of ``x``.
+      Array with one element per block, of the rank of ``x``.
     """
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    tiles = _tiles(x.shape, extents)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    tiles = _count_tiles(x.shape, extents)
     ends = [t * b - size for t, b, size in zip(tiles, extents, x.shape, strict=True)]
     if any(ends):
-        wide = jnp.pad(wide, [(0, end) for end in ends])
-    return reduce_tiles(jnp.sum, wide, tiles)
+        x = jnp.pad(x, [(0, end) for end in ends])
+    return reduce_tiles(jnp.sum, x, tiles)
 
 
 def block_sizes(shape: Sequence[int], extents: Sequence[int]) -> jax.Array:
-    """How many weights each block has: float32, broadcasts against ``block_sums``."""
+    """Return the number of weights per block, float32; broadcasts with ``block_sums``."""
     sizes = jnp.ones((1,) * len(shape))
-    tiles = _tiles(shape, extents)
+    tiles = _count_tiles(shape, extents)
     for axis, (size, b, t) in enumerate(zip(shape, extents, tiles, strict=True)):
         if size % b:
             along = np.full(t, b, np.float32)
@@ -246,52 +250,54 @@ def block_sizes(shape: Sequence[int], extents: Sequence[int]) -> jax.Array:
 def expand_blocks(
     blocks: jax.Array, shape: Sequence[int], extents: Sequence[int]
 ) -> jax.Array:
-    """Broadcast one value a block to a whole leaf."""
-    pairs = zip(_tiles(shape, extents), extents, strict=True)
-    whole = expand_tiles(blocks, [t * b for t, b in pairs])
-    return whole[tuple(slice(size) for size in shape)]
+    """Broadcast one value per block to a whole leaf."""
+    pairs = zip(_count_tiles(shape, extents), extents, strict=True)
+    expanded = expand_tiles(blocks, [t * b for t, b in pairs])
+    return expanded[tuple(slice(size) for size in shape)]
 
 
-def _tiles(shape: Sequence[int], extents: Sequence[int]) -> tuple[int, ...]:
-    """How many blocks there are along each axis."""
+def _count_tiles(shape: Sequence[int], extents: Sequence[int]) -> tuple[int, ...]:
+    """Count the blocks along each axis."""
     return tuple(-(-size // b) for size, b in zip(shape, extents, strict=True))
 
 
-def _means(scores: jax.Array, extents: Sequence[int]) -> jax.Array:
+def _block_means(scores: jax.Array, extents: Sequence[int]) -> jax.Array:
     return block_sums(scores, extents) * (1 / block_sizes(scores.shape, extents))
 
 
 def _spread(scores: jax.Array, extents: Sequence[int]) -> jax.Array:
-    return expand_blocks(_means(scores, extents), scores.shape, extents)
+    return expand_blocks(_block_means(scores, extents), scores.shape, extents)
 
 
 def _keep_blocks(
     scores: jax.Array, extents: Sequence[int], count: jax.Array
 ) -> jax.Array:
-    """Keep all blocks but those with the lowest means, and at least one."""
-    means = _means(scores, extents)
+    """Prune the blocks with the lowest means; keep at least one."""
+    means = _block_means(scores, extents)
     if scores.size % means.size:  # blocks of several sizes, fewer than 2**24
         number = jnp.round(jnp.asarray(count, jnp.float32) * (means.size / scores.size))
         number = number.astype(jnp.uint32)
     else:
-        number = _rounded(count, scores.size // means.size)
+        number = _divide_rounded(count, scores.size // means.size)
     drop = smallest(means, jnp.minimum(number, means.size - 1))
     return ~expand_blocks(drop, scores.shape, extents)
 
 
-def _rounded(count: jax.Array, size: int) -> jax.Array:
-    """``count / size`` to the nearest integer, a half up; exact, without overflow."""
+def _divide_rounded(count: jax.Array, size: int) -> jax.Array:
+    """Divide and round to the nearest integer, halves up; exact, without overflow."""
     count = jnp.asarray(count).astype(jnp.uint32)
-    rest = count % size
-    return count // size + (rest >= size - rest).astype(jnp.uint32)
+    remainder = count % size
+    return count // size + (remainder >= size - remainder).astype(jnp.uint32)
 
 
-def _single(shape: Sequence[int], extents: Sequence[int], what: str) -> str | None:
-    """The reason against a leaf of which all or nothing would be pruned."""
-    if math.prod(_tiles(shape, extents)) < 2:
-        return f"{tuple(shape)} is a single {what}, and one is always kept."
+def _explain_single(
+    shape: Sequence[int], extents: Sequence[int], group: str
+) -> str | None:
+    """Return the reason against a leaf that is one group, or None if it has several."""
+    if math.prod(_count_tiles(shape, extents)) < 2:
+        return f"{tuple(shape)} is a single {group}, and at least one is always kept."
     return None
 
 
-def _text(shape: Sequence[Extent]) -> str:
+def _format_extents(shape: Sequence[Extent]) -> str:
     return "(" + ", ".join("..." if b is ... else str(b) for b in shape) + ")"

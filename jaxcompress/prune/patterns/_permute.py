@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reorder channels, without changing the function, so that N:M pruning loses less."""
+"""Reorder channels so that N:M pruning loses less, without changing the function."""
 
 from __future__ import annotations
 
@@ -28,23 +28,24 @@ def search_permutation(
     key: jax.Array,
     rounds: int | jax.Array | None = None,
 ) -> jax.Array:
-    """Find an order of channels in which ``n`` of every ``m`` keep a high score.
+    """Search for a channel order in which N:M pruning keeps a high total score.
 
-    Each round pairs the groups at random and looks at all ``m * m`` swaps of a channel of
-    one with a channel of the other, for all pairs at once; the best swap of each pair is
-    made if it gains more than its sum can round. So the kept score never falls, and the
-    result is never worse than the order that was given.
+    Use ``permuted_for`` to search and reorder a whole network. Each round pairs the
+    groups at random and evaluates all ``m * m`` swaps of one channel between the two
+    groups of a pair, for all pairs at once. It makes the best swap of each pair if the
+    gain exceeds the rounding error of its sum. So the kept score never falls, and the
+    result is never worse than the original order.
 
     Args:
-      scores: ``[C, R...]``, float; ``n`` of ``m`` consecutive ones along the first axis
-        are kept, for each index of the others. For several consumers of the same
-        channels concatenate theirs.
-      n: kept in a group.
-      m: channels in a group; divides C.
-      key: PRNG key of the pairings.
-      rounds: how many; traced or not. None: ``4 * C / m``, in which each two groups meet
-        about four times. A round does some ``6 * m`` operations a score and may need
-        several times their memory.
+      scores: float ``[C, R...]``. ``n`` of ``m`` consecutive scores along the first axis
+        are kept, for each index of the other axes. If several leaves consume the same
+        channels, concatenate their scores.
+      n: number of channels kept per group.
+      m: number of channels per group; divides C.
+      key: PRNG key of the random pairs.
+      rounds: number of rounds, traced or not. None: ``4 * C / m``, in which any two
+        groups meet about four times. A round takes about ``6 * m`` operations per score
+        and may need several times the memory of the scores.
 
     Returns:
       int32 ``[C]``: ``scores[permutation]`` is in the new order.
@@ -59,55 +60,57 @@ def search_permutation(
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
       >>> scores = jnp.array([9.0, 9.0, 9.0, 9.0, 1.0, 1.0, 1.0, 1.0])  # 2:4 keeps 20
-      >>> better = scores[jc.prune.patterns.search_permutation(scores, 2, 4, key=jax.random.key(0))]
+      >>> search = jc.prune.patterns.search_permutation
+      >>> better = scores[search(scores, 2, 4, key=jax.random.key(0))]
       >>> jnp.sort(better.reshape(2, 4), axis=1)[:, 2:].sum().item()
       36.0
     """
-    NOfM(n, m)  # refuses what is no pattern
+    NOfM(n, m)  # validates n and m
     channels = scores.shape[0] if scores.ndim else 0
     if not channels or channels % m:
         raise ValueError(
-            f"scores have shape {scores.shape}: their first axis has to be a multiple of "
-            f"{m}, the size of a group."
+            f"the first axis of scores must be a multiple of m={m}, the group size, got "
+            f"scores of shape {scores.shape}."
         )
     rounds = 4 * (channels // m) if rounds is None else rounds
-    wide = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     return _search(
-        wide.reshape(channels, -1), n, m, key, jnp.asarray(rounds, jnp.int32)
+        scores.reshape(channels, -1), n, m, key, jnp.asarray(rounds, jnp.int32)
     )
 
 
 def permute(params: PyTree, permutation: jax.Array, axes: Mapping[str, Axis]) -> PyTree:
-    """Reorder coupled axes of several leaves alike.
+    """Apply one permutation of channels to all leaves that share them.
 
-    The function stays the same if the axes are all that the channels lie along: the
-    output axis of what produces them, its bias, the scale, bias and statistics of a norm
-    between, and the contraction axis of every leaf that consumes them. Where channels
-    are added to others (a residual sum), everything else that writes to or reads from
-    the sum is coupled too.
+    Use it to reorder channels without changing the function. That requires naming every
+    axis along which the channels lie: the output axis of the leaf that produces them, its
+    bias, the scale, bias and statistics of any norm in between, and the contraction axis
+    of every leaf that consumes them. In a residual sum, all other leaves that write to or
+    read from the sum are coupled too.
 
     Args:
       params: a parameter tree.
       permutation: int ``[C]``; new channel i is old channel ``permutation[i]``.
-      axes: ``{path: axis}``, whole paths and no globs; several axes of a leaf as a tuple.
+      axes: ``{path: axis}`` with full paths, not globs; a tuple for several axes of a leaf.
 
     Returns:
-      The tree with these leaves reordered; others come back as they are.
+      The tree with these leaves reordered; other leaves are unchanged.
 
     Raises:
-      ValueError: for a path that is not there (naming the closest), an axis that is out
-        of range or has another length than the permutation, and for what is no
-        permutation, unless it is traced.
+      ValueError: if a path does not exist (the message names the closest), an axis is
+        out of range or differs in length from the permutation, or ``permutation`` is not
+        a permutation. A traced array is not checked for the latter.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
       >>> params = {"up": {"kernel": jnp.eye(2), "bias": jnp.arange(2.0)}}
-      >>> new = jc.prune.patterns.permute(params, jnp.array([1, 0]), {"up/kernel": -1, "up/bias": 0})
+      >>> axes = {"up/kernel": -1, "up/bias": 0}
+      >>> new = jc.prune.patterns.permute(params, jnp.array([1, 0]), axes)
       >>> new["up"]["kernel"].tolist(), new["up"]["bias"].tolist()
       ([[0.0, 1.0], [1.0, 0.0]], [1.0, 0.0])
     """
-    permutation = _checked(permutation)
-    _coupled(params, axes, length=permutation.size)
+    permutation = _check_permutation(permutation)
+    _check_coupled(params, axes, length=permutation.size)
 
     def reorder(path: str, leaf: Any) -> Any:
         if path not in axes:
@@ -128,26 +131,27 @@ def permuted_for(
     rounds: int | None = None,
     scores: PyTree | None = None,
 ) -> tuple[PyTree, jax.Array]:
-    """Search the channel order that suits an N:M pattern best, and put channels in it.
+    """Reorder channels before N:M pruning so that it loses less.
 
-    The search is over the leaves in ``axes`` whose axis is the contraction axis of the
-    pattern: those whose groups change. The others follow.
+    It searches with ``search_permutation`` and applies the result with ``permute``. The
+    search scores the leaves in ``axes`` whose axis is the contraction axis of the
+    pattern, since only their groups change. The other leaves are reordered to match.
 
     Args:
-      pattern: ``NOfM``; its ``axes`` must tell the contraction axis of every leaf of
+      pattern: ``NOfM``. Its ``axes`` must give the contraction axis of every leaf of
         rank 2 or more in ``axes``.
       params: a parameter tree.
       axes: coupled axes, see ``permute``.
       key: PRNG key of the search.
-      rounds: of the search, see ``search_permutation``.
-      scores: tree like ``params``; None: magnitudes.
+      rounds: number of search rounds, see ``search_permutation``.
+      scores: tree like ``params``. None: magnitudes.
 
     Returns:
       The parameters in the new order, and the permutation.
 
     Raises:
-      ValueError: as ``permute`` and ``search_permutation`` do, and if no leaf is summed
-        over along its axis.
+      ValueError: as in ``permute`` and ``search_permutation``, and if no leaf in
+        ``axes`` is named by its contraction axis.
 
     Example:
       >>> import jax, jaxcompress as jc
@@ -161,81 +165,84 @@ def permuted_for(
       >>> sorted(order.tolist()) == list(range(16))
       True
     """
-    ranked = params if scores is None else scores
-    _coupled(ranked, axes)
+    scored = params if scores is None else scores
+    _check_coupled(scored, axes)
     consumers = []
-    for path, leaf in zip(*paths_and_leaves(ranked)[:2], strict=True):
+    for path, leaf in zip(*paths_and_leaves(scored)[:2], strict=True):
         if path in axes and leaf.ndim >= 2:
-            summed = pattern.along(path, leaf.shape)
-            if normalize_axes(path, leaf.shape, axes[path]) == (summed,):
+            contraction = pattern.along(path, leaf.shape)
+            if normalize_axes(path, leaf.shape, axes[path]) == (contraction,):
                 score = jnp.abs(leaf) if scores is None else leaf
-                first = jnp.moveaxis(score, summed, 0)
-                consumers.append(first.reshape(len(first), -1).astype(jnp.float32))
+                score = jnp.moveaxis(score, contraction, 0)
+                consumers.append(score.reshape(len(score), -1).astype(jnp.float32))
     if not consumers:
         raise ValueError(
-            f"none of {sorted(axes)} is summed over along its axis: the order of their "
-            "channels changes no group. Add the leaves that consume the channels, or "
-            "name their contraction axes in the pattern's axes=."
+            "axes must include a leaf that consumes the channels, named by its contraction "
+            f"axis, got {sorted(axes)}. Add such a leaf, or pass the contraction axes to "
+            "the pattern as axes=."
         )
-    together = jnp.concatenate(consumers, axis=1)
-    found = search_permutation(together, pattern.n, pattern.m, key=key, rounds=rounds)
-    return permute(params, found, axes), found
+    all_scores = jnp.concatenate(consumers, axis=1)
+    order = search_permutation(all_scores, pattern.n, pattern.m, key=key, rounds=rounds)
+    return permute(params, order, axes), order
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def _search(
     scores: jax.Array, n: int, m: int, key: jax.Array, rounds: jax.Array
 ) -> jax.Array:
-    """The permutation; ``scores`` is ``[C, R]``."""
+    """Search the permutation by rounds of swaps; ``scores`` is ``[C, R]``."""
     groups = len(scores) // m
 
     def swap_round(i: jax.Array, order: jax.Array) -> jax.Array:
-        # order is [groups, m]. The odd group out of a random order has no partner.
-        mixed = jax.random.permutation(jax.random.fold_in(key, i), groups)
-        a, b = mixed[: groups // 2], mixed[groups // 2 : groups // 2 * 2]
-        here, there = _best_swaps(scores[order[a]], scores[order[b]], n)
-        this, other = order[a], order[b]
-        swapped = jnp.where(here, jnp.sum(jnp.where(there, other, 0), 1)[:, None], this)
-        back = jnp.where(there, jnp.sum(jnp.where(here, this, 0), 1)[:, None], other)
-        return order.at[a].set(swapped).at[b].set(back)
+        # order is [groups, m]. With an odd number of groups the last one has no partner.
+        shuffled = jax.random.permutation(jax.random.fold_in(key, i), groups)
+        a, b = shuffled[: groups // 2], shuffled[groups // 2 : groups // 2 * 2]
+        out_a, out_b = _find_best_swaps(scores[order[a]], scores[order[b]], n)
+        channels_a, channels_b = order[a], order[b]
+        from_a = jnp.sum(jnp.where(out_a, channels_a, 0), 1)[:, None]
+        from_b = jnp.sum(jnp.where(out_b, channels_b, 0), 1)[:, None]
+        new_a = jnp.where(out_a, from_b, channels_a)
+        new_b = jnp.where(out_b, from_a, channels_b)
+        return order.at[a].set(new_a).at[b].set(new_b)
 
     start = jnp.arange(len(scores), dtype=jnp.int32).reshape(groups, m)
     return lax.fori_loop(0, rounds, swap_round, start).reshape(-1)
 
 
-def _best_swaps(a: jax.Array, b: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
-    """The swap between two groups that gains most, for each pair of groups.
+def _find_best_swaps(a: jax.Array, b: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """Find the channel swap with the largest gain, for each pair of groups.
 
     Args:
-      a: ``[pairs, m, R]``, the scores of the one group of each pair.
-      b: those of the other.
-      n: kept in a group.
+      a: ``[pairs, m, R]``, scores of the first group of each pair.
+      b: ``[pairs, m, R]``, scores of the second group.
+      n: number of channels kept per group.
 
     Returns:
-      Two bool arrays ``[pairs, m]``: which channel of ``a`` goes and which one of ``b``.
-      None where no swap gains.
+      Two bool arrays ``[pairs, m]``: the channels of ``a`` and of ``b`` to swap. All
+      False for a pair in which no swap gains.
     """
     pairs, m, _ = a.shape
-    # With one channel out, a newcomer x is worth max(x, the n-th largest of the rest);
-    # what the others keep cancels, and with it most of the rounding.
-    bar_a, bar_b = _nth_of_the_rest(a, n)[:, :, None], _nth_of_the_rest(b, n)[:, None]
+    # Once a channel is removed, a new channel x adds max(x, n-th largest of the rest).
+    # The score of the other channels cancels, and with it most of the rounding error.
+    bar_a = _find_nth_of_rest(a, n)[:, :, None]
+    bar_b = _find_nth_of_rest(b, n)[:, None]
     x, y = a[:, :, None], b[:, None]  # [pairs, m, 1, R] and [pairs, 1, m, R]
     gain = jnp.sum(
         (jnp.maximum(y, bar_a) - jnp.maximum(x, bar_a))
         + (jnp.maximum(x, bar_b) - jnp.maximum(y, bar_b)),
         axis=-1,
     )
-    # A gain within the rounding of its own sum could be a loss.
+    # A gain smaller than the rounding error of its sum could be a loss.
     size = jnp.sum(jnp.abs(x), axis=-1) + jnp.sum(jnp.abs(y), axis=-1)
     gain = jnp.where(gain > 2.0**-18 * size, gain, 0).reshape(pairs, m * m)
     best = jnp.argmax(gain, axis=-1)[:, None]
-    found = jnp.max(gain, axis=-1)[:, None] > 0
+    gains = jnp.max(gain, axis=-1)[:, None] > 0
     channel = jnp.arange(m)[None]
-    return found & (channel == best // m), found & (channel == best % m)
+    return gains & (channel == best // m), gains & (channel == best % m)
 
 
-def _nth_of_the_rest(groups: jax.Array, n: int) -> jax.Array:
-    """The n-th largest of a group without each of its channels: ``[pairs, m, R]``."""
+def _find_nth_of_rest(groups: jax.Array, n: int) -> jax.Array:
+    """Find the n-th largest score of a group without each channel: ``[pairs, m, R]``."""
     m = groups.shape[1]
     this, other = groups[:, :, None], groups[:, None]
     earlier = jnp.broadcast_to(
@@ -244,35 +251,39 @@ def _nth_of_the_rest(groups: jax.Array, n: int) -> jax.Array:
     larger = (other > this) | ((other == this) & earlier)
     rank = jnp.sum(larger, axis=2)  # 0 for the largest, ties by position
 
-    def of_rank(k: int) -> jax.Array:
+    def select_rank(k: int) -> jax.Array:
         return jnp.max(jnp.where(rank == k, groups, -jnp.inf), axis=1, keepdims=True)
 
-    return jnp.where(rank < n, of_rank(n), of_rank(n - 1))
+    return jnp.where(rank < n, select_rank(n), select_rank(n - 1))
 
 
-def _checked(permutation: jax.Array) -> jax.Array:
+def _check_permutation(permutation: jax.Array) -> jax.Array:
     permutation = jnp.asarray(permutation)
     if permutation.ndim != 1 or not jnp.issubdtype(permutation.dtype, jnp.integer):
         raise ValueError(
-            f"a permutation is an int array [C], not {permutation.dtype}"
+            f"permutation must be an int array [C], got {permutation.dtype}"
             f"{list(permutation.shape)}."
         )
     if not isinstance(permutation, Tracer):
         if not np.array_equal(np.sort(permutation), np.arange(permutation.size)):
-            raise ValueError(f"no permutation of 0 to {permutation.size - 1}.")
+            raise ValueError(
+                "permutation must contain each of 0 to "
+                f"{permutation.size - 1} exactly once, got {permutation}."
+            )
     return permutation
 
 
-def _coupled(
+def _check_coupled(
     params: PyTree, axes: Mapping[str, Axis], length: int | None = None
 ) -> None:
-    """Refuse axes that cannot be reordered together."""
+    """Raise ValueError if the axes cannot be reordered together."""
     paths, leaves, _ = paths_and_leaves(params)
     for path in axes:
         if path not in paths:
             near = ", ".join(repr(p) for p in closest(path, paths))
             raise ValueError(
-                f"there is no leaf {path!r}; closest: {near}. Paths are whole, no globs."
+                f"no leaf has the path {path!r}; closest: {near}. Use full paths, "
+                "not globs."
             )
     for path, leaf in zip(paths, leaves, strict=True):
         for axis in (
@@ -282,6 +293,7 @@ def _coupled(
             if leaf.shape[axis] != length:
                 raise ValueError(
                     f"{path!r}: axis {axis} of {leaf.shape} has length "
-                    f"{leaf.shape[axis]}, and {length} channels are reordered. Channels "
-                    "that a reshape has merged with others cannot be named by an axis."
+                    f"{leaf.shape[axis]}, but {length} channels are reordered. Name an "
+                    "axis of that length; an axis merged with others by a reshape cannot "
+                    "be reordered."
                 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Patterns: which weights may be pruned together."""
+"""The ``Pattern`` protocol, and the patterns N:M and unstructured."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from ..._axes import AxesLike, check_axes, contraction_axes
 from ...numerics import smallest
 
 Pattern = Callable[[str, jax.Array, jax.Array], jax.Array]
-"""``(path, scores, count) -> keep``: the path text of the leaf, its scores and how many
-weights to prune (an integer scalar), to a bool array shaped like the scores.
+"""Choose the weights of a leaf to keep: ``(path, scores, count) -> keep``.
 
-A pattern may have three attributes: ``spread(path, scores) -> scores``, which gives every
-weight the score of the group that it falls with, so that budgets rank groups;
-``max_sparsity``, beyond which it cannot go; and ``misfit(path, shape)``, the reason why it
-cannot prune a leaf, or None."""
+``path`` is the path text of the leaf and ``count`` the number of weights to prune, an
+integer scalar. ``keep`` is bool, shaped like ``scores``. A pattern may have three
+attributes. ``spread(path, scores) -> scores`` gives every weight the score of its group, so
+that budgets rank groups. ``max_sparsity`` is the highest sparsity it can reach.
+``misfit(path, shape)`` returns the reason why it cannot prune a leaf, or None."""
 
 
 def misfit(pattern: Pattern, path: str, shape: Sequence[int]) -> str | None:
-    """Why a leaf does not fit into a pattern, or None if it does."""
+    """Return the reason why a pattern cannot prune a leaf, or None if it can."""
     shape = tuple(shape)
     reason = getattr(pattern, "misfit", None)
     return None if reason is None else reason(path, shape)
 
 
 def check_fits(pattern: Pattern, path: str, scores: jax.Array) -> None:
-    """Refuse a leaf that does not fit.
+    """Raise ValueError if a pattern cannot prune a leaf.
 
     Raises:
-      ValueError: with the leaf, the reason and the way out.
+      ValueError: naming the leaf, the reason and the fix.
     """
     reason = misfit(pattern, path, scores.shape)
     if reason is not None:
         raise ValueError(
-            f"{path!r}: {reason} Leave this leaf out with `where=`; "
+            f"{path!r}: {reason} Exclude this leaf with `where=`; "
             "`prune.patterns.fits(pattern)` selects the weights that fit."
         )
 
 
 def unstructured(path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
-    """Prune exactly ``count`` weights, the lowest, wherever they are."""
+    """Prune exactly the ``count`` weights with the lowest scores, anywhere in the leaf."""
     del path
     return ~smallest(scores, count)
 
 
 @dataclasses.dataclass(frozen=True)
 class NOfM:
-    """Keep at most ``n`` of every ``m`` consecutive weights that are summed together.
+    """N:M sparsity: keep at most ``n`` of every ``m`` consecutive weights, such as 2:4.
 
-    Groups lie along the *contraction* axis, as sparse matrix units want them. Under a
-    rising schedule the groups that lose least fall into the pattern first, so that the
-    sparsity follows the schedule up to ``1 - n / m`` and stays there.
+    Groups lie along the *contraction* axis, as sparse tensor cores require. Under a
+    rising schedule, the groups that lose least are pruned first, so the sparsity follows
+    the schedule up to ``1 - n / m`` and stays there.
 
     Attributes:
-      n: weights kept in a group.
-      m: weights in a group.
-      axes: which axes of each leaf are summed over: None for the default of a matrix,
+      n: number of weights kept per group.
+      m: number of weights per group.
+      axes: the contraction axes of each leaf: None for the default of a matrix,
         ``Axes(contraction=0)``, ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
-        Of several, groups lie along the last: the input channels of a Flax convolution.
+        Groups lie along the last one: the input channels of a Flax convolution.
 
     References:
       Zhou et al., 2021, https://arxiv.org/abs/2102.04010
@@ -86,11 +86,11 @@ class NOfM:
 
     @property
     def max_sparsity(self) -> float:
-        """Sparsity of a leaf that is wholly in the pattern."""
+        """The sparsity once every group is pruned, ``1 - n / m``."""
         return 1.0 - self.n / self.m
 
     def along(self, path: str, shape: Sequence[int]) -> int:
-        """The axis along which the groups of a leaf lie.
+        """Return the axis along which the groups of a leaf lie.
 
         Raises:
           ValueError: if the default is ambiguous or an axis is out of range.
@@ -98,34 +98,34 @@ class NOfM:
         return contraction_axes(path, shape, self.axes)[-1]
 
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
-        """Why a leaf cannot be pruned so, or None if it can."""
+        """Return the reason why a leaf cannot be pruned in groups, or None if it can."""
         axis = self.along(path, shape)
         if shape[axis] % self.m:
-            return f"axis {axis} of {tuple(shape)} is no multiple of {self.m}."
+            return f"axis {axis} of {tuple(shape)} is not a multiple of {self.m}."
         return None
 
     def __call__(self, path: str, scores: jax.Array, count: jax.Array) -> jax.Array:
-        """Prune ``m - n`` of each of the ``count / (m - n)`` groups that lose least.
+        """Prune ``m - n`` weights in each of the ``count / (m - n)`` cheapest groups.
 
         Raises:
-          ValueError: if the contraction axis is ambiguous or no multiple of ``m``.
+          ValueError: if the contraction axis is ambiguous or not a multiple of ``m``.
         """
         check_fits(self, path, scores)
         axis = self.along(path, scores.shape)
         last = jnp.moveaxis(scores, axis, -1)
         groups = last.reshape(*last.shape[:-1], -1, self.m)
-        drop = _ranks(groups) < self.m - self.n
+        drop = _rank(groups) < self.m - self.n
         loss = jnp.sum(jnp.where(drop, groups, 0), axis=-1)
-        # Rounded to whole groups; half a group up or down.
+        # Rounded to the nearest number of whole groups.
         drop_each = self.m - self.n
-        number = (jnp.asarray(count, jnp.uint32) + drop_each // 2) // drop_each
-        chosen = smallest(loss, number)
-        keep = ~(drop & chosen[..., None])
+        num_groups = (jnp.asarray(count, jnp.uint32) + drop_each // 2) // drop_each
+        pruned_groups = smallest(loss, num_groups)
+        keep = ~(drop & pruned_groups[..., None])
         return jnp.moveaxis(keep.reshape(last.shape), -1, axis)
 
 
-def _ranks(groups: jax.Array) -> jax.Array:
-    """Rank of each element in its group (last axis), ties by position, NaN last."""
+def _rank(groups: jax.Array) -> jax.Array:
+    """Rank elements within their group (last axis); ties by position, NaN last."""
     groups = jnp.where(jnp.isnan(groups), jnp.inf, groups)
     this, other = groups[..., :, None], groups[..., None, :]
     earlier = jnp.broadcast_to(

@@ -159,7 +159,9 @@ def test_budgets_rank_the_groups_that_a_pattern_spreads():
 
 def test_what_does_not_fit_is_refused_by_name():
     pruner = jc.magnitude_pruning(0.5, pattern=NOfM(2, 4))
-    with pytest.raises(ValueError, match="'kernel': axis 0 of .10, 4. is no multiple"):
+    with pytest.raises(
+        ValueError, match="'kernel': axis 0 of .10, 4. is not a multiple"
+    ):
         pruner.init({"kernel": scores((10, 4))})
     with pytest.raises(ValueError, match="'kernel' has shape .3, 3, 8, 5.*Pass axes="):
         pruner.init({"kernel": scores((3, 3, 8, 5))})

@@ -222,7 +222,7 @@ def test_what_cannot_work_is_refused_in_init():
     with pytest.raises(ValueError, match="'kernel' has shape .3, 3, 2, 4.*Pass axes="):
         group_lasso_pruning(0.1).init(conv)
     with pytest.raises(
-        ValueError, match="'kernel': blocks .4, 4. do not name the axes"
+        ValueError, match="'kernel': blocks must have one extent per axis .* got .4, 4."
     ):
         group_lasso_pruning(0.1, groups=Blocks((4, 4))).init(conv)
     narrowing = proximal(lambda path, x, s: x.sum(0), strength=0.1)
