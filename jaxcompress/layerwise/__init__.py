@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What layer-by-layer solvers share: weights as matrices, one pass over their rows."""
+"""Tools for layer-by-layer solvers: weights as matrices, statistics, row sweeps."""
 
 from ._evidence import STATS, Evidence
 from ._matrices import Matrices, batched, joined, matrices, matrix_problems

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an update is given beside the parameters, and what it says where that is missing."""
+"""``Evidence``: validates the statistics that are passed to ``update``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .._compressor import PyTree
 
 @dataclasses.dataclass(frozen=True)
 class Evidence:
-    """What a compressor needs to know beside the parameters.
+    """Describe a statistics argument of ``update``, to validate it.
 
     Attributes:
-      name: of the keyword argument of ``update``.
-      field: what every leaf of it must have.
-      how: how to get it, in words.
+      name: name of the keyword argument of ``update``.
+      field: attribute that every leaf of the argument must have.
+      how: code that computes the argument, shown in errors.
     """
 
     name: str
@@ -24,24 +24,25 @@ class Evidence:
     how: str
 
     def by_path(self, given: PyTree, paths: list[str], treedef: Any) -> dict[str, Any]:
-        """The evidence of every leaf.
+        """Return the statistics of every leaf as ``{path: statistics}``.
 
         Raises:
-          ValueError: if a leaf has none, or something else, or the tree is another.
+          ValueError: if a leaf has no statistics or ones of the wrong type, or the tree
+            structure differs from the parameters.
         """
         try:
             leaves = treedef.flatten_up_to(given)
         except ValueError as error:
             raise ValueError(
-                f"{self.name}= is no tree like the parameters ({error}). Pass {self.how}, "
-                "of the parameters that are compressed."
+                f"{self.name}= must be a tree like the parameters ({error}). Pass "
+                f"{self.how}, computed on the parameters that are compressed."
             ) from error
         for path, leaf in zip(paths, leaves, strict=True):
             if not hasattr(leaf, self.field):
-                has = "nothing" if leaf is None else f"a {type(leaf).__name__}"
+                value = "nothing" if leaf is None else f"a {type(leaf).__name__}"
                 raise ValueError(
-                    f"{path!r} is selected, and {self.name}= has {has} there. Pass "
-                    f"{self.name}={self.how}, or leave this leaf out with `where=`."
+                    f"{path!r} is selected, but {self.name}= has {value} there. Pass "
+                    f"{self.name}={self.how}, or exclude this leaf with `where=`."
                 )
         return dict(zip(paths, leaves, strict=True))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights as the matrices that layers multiply by, and back: inputs by outputs."""
+"""Convert weights to matrices (features, outputs) and back, and solve them in batches."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from .._axes import AxesLike, contraction_axes
 
 @dataclasses.dataclass(frozen=True)
 class Matrices:
-    """How one weight is laid out as matrices ``(batch, features, outputs)``.
+    """Layout of one weight as matrices ``(batch, features, outputs)``.
 
-    Features are the weight's contraction axes, in its own order: those of ``Gram.gram``.
-    The batch runs over stacked layers, and over groups that share no inputs. ``join`` is
-    the inverse of ``split``.
+    Features are the contraction axes of the weight in their original order, as in
+    ``Gram.gram``. The batch covers stacked layers and groups with separate inputs.
+    ``join`` is the inverse of ``split``.
 
     Attributes:
-      shape: of the weight.
-      order: its axes: those of layers, groups and outputs, then the contraction axes.
+      shape: shape of the weight.
+      order: axes of the weight: layers, groups and outputs, then the contraction axes.
+      features: number of features per matrix.
       batch: number of matrices.
     """
 
@@ -34,25 +35,25 @@ class Matrices:
     batch: int
 
     def split(self, weight: jax.Array) -> jax.Array:
-        """A weight, or what is laid out like it, as ``(batch, features, outputs)``."""
+        """Split an array shaped like the weight into ``(batch, features, outputs)``."""
         rows = weight.transpose(self.order).reshape(self.batch, -1, self.features)
         return jnp.swapaxes(rows, 1, 2)
 
     def join(self, matrices: jax.Array) -> jax.Array:
-        """An array ``(batch, features, outputs)`` in the layout of the weight."""
+        """Join an array ``(batch, features, outputs)`` into the shape of the weight."""
         rows = jnp.swapaxes(matrices, 1, 2)
         transposed = rows.reshape([self.shape[axis] for axis in self.order])
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
         return transposed.transpose(back)
 
     def of_tiles(self, tiles: Sequence[int]) -> Matrices | None:
-        """The layout of one value a tile, ``(batch, groups, outputs or 1)``.
+        """Return the layout of one value per tile, ``(batch, groups, outputs or 1)``.
 
         Args:
-          tiles: how many there are along each axis of the weight.
+          tiles: number of tiles along each axis of the weight.
 
         Returns:
-          None if a tile lies in several matrices, or its features are not consecutive.
+          None if a tile spans several matrices, or its features are not consecutive.
         """
         sizes = [self.shape[i] for i in self.order]
         split = next(
@@ -60,32 +61,33 @@ class Matrices:
             for i in range(len(sizes), -1, -1)
             if math.prod(sizes[i:]) == self.features
         )
-        there = [tiles[i] for i in self.order]
-        outside, inside = there[:split], there[split:]
-        alone = self.batch == 1 and set(outside) <= {1}
-        whole = [t == n for t, n in zip(inside, sizes[split:], strict=True)]
-        cut = whole.index(False) if False in whole else len(whole)
-        if not (alone or outside == sizes[:split]) or set(inside[cut + 1 :]) - {1}:
+        ordered = [tiles[i] for i in self.order]
+        outer, inner = ordered[:split], ordered[split:]
+        one_matrix = self.batch == 1 and set(outer) <= {1}
+        single = [t == n for t, n in zip(inner, sizes[split:], strict=True)]
+        cut = single.index(False) if False in single else len(single)
+        if not (one_matrix or outer == sizes[:split]) or set(inner[cut + 1 :]) - {1}:
             return None
-        return Matrices(tuple(tiles), self.order, math.prod(inside), self.batch)
+        return Matrices(tuple(tiles), self.order, math.prod(inner), self.batch)
 
 
 def matrices(
     path: str, shape: Sequence[int], stats: Any, axes: AxesLike = None
 ) -> Matrices:
-    """Read the layout of a weight from its statistics.
+    """Compute the matrix layout of a weight from its statistics.
 
     Args:
-      path: path text of the weight, for its name and for messages.
-      shape: of the weight.
+      path: path text of the weight, used by the default axes and in errors.
+      shape: shape of the weight.
       stats: its ``program.statistics.Gram``, with ``count`` of shape ``([layers])`` and
-        ``gram`` of shape ``([layers,] [groups,] features, features)``. Axes of layers lead among
-        those that are not summed over; groups come next, or split the outputs.
-      axes: which axes of the weight are summed over: None for the default of a matrix,
+        ``gram`` of shape ``([layers,] [groups,] features, features)``. Among the axes
+        that are not contracted, layer axes come first; group axes come next, or groups
+        split the outputs.
+      axes: the contraction axes of the weight: None for the default of a matrix,
         ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
 
     Raises:
-      ValueError: if the default is ambiguous, or the statistics do not fit the axes.
+      ValueError: if the default is ambiguous, or the statistics do not match the axes.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -96,39 +98,42 @@ def matrices(
       (2, 18, 4)
     """
     shape = tuple(shape)
-    inside = contraction_axes(path, shape, axes)
-    rest = tuple(i for i in range(len(shape)) if i not in inside)
-    features = math.prod(shape[i] for i in inside)
+    contraction = contraction_axes(path, shape, axes)
+    rest = tuple(i for i in range(len(shape)) if i not in contraction)
+    features = math.prod(shape[i] for i in contraction)
     layers = stats.count.ndim
     groups = stats.gram.shape[layers:-2]
-    _check(path, shape, inside, stats)
+    _check_features(path, shape, contraction, stats)
     stacked = tuple(shape[i] for i in rest[:layers])
     others = [shape[i] for i in rest[layers:]]
-    fits = stacked == stats.gram.shape[:layers] and _divide(math.prod(groups), others)
+    fits = stacked == stats.gram.shape[:layers] and _groups_divide(
+        math.prod(groups), others
+    )
     if not fits:
         raise ValueError(
-            f"{path!r} has shape {shape}, of which the axes {inside} are summed over; its "
-            f"statistics, of shape {stats.gram.shape}, are of {layers} axes of layers and "
-            f"{math.prod(groups)} groups, which must lead among the others. Transpose the "
-            "weight, or leave it out with `where=`."
+            f"layer axes and groups must come first among the axes of {path!r} that are "
+            f"not contracted, got shape {shape} with contraction axes {contraction}, and "
+            f"statistics of shape {stats.gram.shape} for {layers} layer axes and "
+            f"{math.prod(groups)} groups. Transpose the weight, or exclude it with "
+            "`where=`."
         )
     batch = math.prod(stacked) * math.prod(groups)
-    return Matrices(shape, (*rest, *inside), features, batch)
+    return Matrices(shape, (*rest, *contraction), features, batch)
 
 
 def matrix_problems(
     weights: Mapping[str, jax.Array], stats: Mapping[str, Any], axes: AxesLike = None
 ) -> tuple[dict[str, Matrices], dict[str, tuple[jax.Array, jax.Array]]]:
-    """Weights and second moments as matrices, for ``batched``.
+    """Lay out weights and second moments as matrices, as input of ``batched``.
 
     Args:
-      weights: by path.
-      stats: of each its ``program.statistics.Gram``.
+      weights: ``{path: weight}``.
+      stats: ``{path: program.statistics.Gram}``.
       axes: see ``matrices``.
 
     Returns:
-      By path, the layouts; and pairs of float32 ``(batch, features, outputs)`` and
-      ``(batch, features, features)``.
+      ``{path: layout}``, and ``{path: (weights, second moments)}`` as float32 arrays
+      ``(batch, features, outputs)`` and ``(batch, features, features)``.
     """
     layouts = {p: matrices(p, w.shape, stats[p], axes) for p, w in weights.items()}
     problems = {
@@ -144,7 +149,7 @@ def matrix_problems(
 def joined(
     layouts: Mapping[str, Matrices], solved: Mapping[str, Any]
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
-    """Pairs ``(matrices, keep)`` by path, as weights by path and masks by path."""
+    """Convert ``{path: (matrices, keep)}`` to ``{path: weight}`` and ``{path: mask}``."""
     weights = {p: layouts[p].join(new) for p, (new, _) in solved.items()}
     return weights, {p: layouts[p].join(keep) for p, (_, keep) in solved.items()}
 
@@ -152,14 +157,14 @@ def joined(
 def batched(
     solve: Callable[..., Any], problems: Mapping[str, Sequence[jax.Array]]
 ) -> dict[str, Any]:
-    """Solve many problems with one vmapped call for all that have the same shapes.
+    """Solve many problems, with one vmapped call per set of equal shapes.
 
     Args:
       solve: function of one problem: arrays to a tree of arrays.
-      problems: by path, of each the arguments, with one leading axis to map over.
+      problems: ``{path: arguments}``, each with a leading axis to map over.
 
     Returns:
-      The results by path, with the leading axis.
+      ``{path: result}``, with the leading axis.
 
     Example:
       >>> import jax.numpy as jnp
@@ -167,11 +172,12 @@ def batched(
       >>> {name: total.tolist() for name, total in batched(jnp.sum, problems).items()}
       {'a': [3.0, 3.0], 'b': [3.0]}
     """
-    alike: dict[Any, list[str]] = {}
+    paths_by_shape: dict[Any, list[str]] = {}
     for path, problem in problems.items():
-        alike.setdefault(tuple(x.shape[1:] for x in problem), []).append(path)
+        shapes = tuple(x.shape[1:] for x in problem)
+        paths_by_shape.setdefault(shapes, []).append(path)
     results: dict[str, Any] = {}
-    for members in alike.values():
+    for members in paths_by_shape.values():
         columns = zip(*(problems[path] for path in members), strict=True)
         solved = jax.vmap(solve)(*(jnp.concatenate(column) for column in columns))
         start = 0
@@ -182,18 +188,20 @@ def batched(
     return {path: results[path] for path in problems}
 
 
-def _check(path: str, shape: tuple[int, ...], inside: Any, stats: Any) -> None:
-    features = math.prod(shape[i] for i in inside)
+def _check_features(
+    path: str, shape: tuple[int, ...], contraction: Any, stats: Any
+) -> None:
+    features = math.prod(shape[i] for i in contraction)
     if stats.gram.shape[-1] != features:
         raise ValueError(
             f"{path!r} has shape {shape} and {features} weights along its contraction "
-            f"axes {inside}, but its statistics are of {stats.gram.shape[-1]} features. "
-            "Name all axes that are summed over with axes=; "
-            "jaxcompress.weight_axes(fn, params, *args) reads them."
+            f"axes {contraction}, but its statistics have {stats.gram.shape[-1]} features. "
+            "Pass all contraction axes as axes=; jaxcompress.weight_axes(fn, params, "
+            "*args) reads them from the function."
         )
 
 
-def _divide(groups: int, sizes: Sequence[int]) -> bool:
-    """Whether groups are the leading axes, or divide the only one."""
-    whole = [math.prod(sizes[:i]) for i in range(len(sizes) + 1)]
-    return groups in whole or (len(sizes) == 1 and sizes[0] % groups == 0)
+def _groups_divide(groups: int, sizes: Sequence[int]) -> bool:
+    """Return whether groups are the leading axes, or divide the only axis."""
+    products = [math.prod(sizes[:i]) for i in range(len(sizes) + 1)]
+    return groups in products or (len(sizes) == 1 and sizes[0] % groups == 0)

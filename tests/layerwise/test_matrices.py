@@ -81,11 +81,13 @@ def test_features_are_in_the_order_of_the_leaf():
 def test_what_does_not_fit_is_refused_by_name():
     with pytest.raises(ValueError, match="'kernel' has shape .3, 3, 2, 8.*Pass axes="):
         matrices("kernel", (3, 3, 2, 8), stats((), 1, 18))
-    with pytest.raises(ValueError, match="2 weights along .*of 18 features. Name all"):
+    with pytest.raises(
+        ValueError, match="2 weights along .*have 18 features. Pass all"
+    ):
         matrices("kernel", (3, 3, 2, 8), stats((), 1, 18), jc.Axes(contraction=-2))
-    with pytest.raises(ValueError, match="'kernel'.*1 axes of layers and 1 groups"):
+    with pytest.raises(ValueError, match="'kernel'.*1 layer axes and 1 groups"):
         matrices("kernel", (4, 3, 5), stats((5,), 1, 4), jc.Axes(contraction=0))
-    with pytest.raises(ValueError, match="0 axes of layers and 3 groups"):
+    with pytest.raises(ValueError, match="0 layer axes and 3 groups"):
         matrices(
             "kernel", (3, 3, 2, 8), stats((), 3, 18), jc.Axes(contraction=(0, 1, 2))
         )

@@ -279,7 +279,9 @@ def test_missing_statistics_are_named_with_the_way_out(name):
     other = jax.tree.map(lambda p: jnp.abs(p), params)  # such as input magnitudes
     with pytest.raises(ValueError, match="Dense_0/kernel' is selected, but .* Arr"):
         pruner.update(params, state, **{argument: other})
-    with pytest.raises(ValueError, match=f"{argument}= must be a tree like the parameters"):
+    with pytest.raises(
+        ValueError, match=f"{argument}= must be a tree like the parameters"
+    ):
         pruner.update(params, state, **{argument: {"Dense_0": partly["Dense_0"]}})
 
 
