@@ -15,6 +15,7 @@ from ..._axes import AxesLike
 from ..._combine import masked
 from ..._compressor import Compressor
 from ..._select import Where, is_weight
+from ..._signatures import name_defaults
 from ...layerwise import STATS, batched, joined, matrix_problems
 from .._prune import draw_masks
 from ..budgets._sparsity import Budget, global_, uniform
@@ -25,6 +26,7 @@ from ._one_shot import FISHER, ByPath, Schedule, prune_once
 from ._sparsegpt import RowGrid, sparsegpt
 
 
+@name_defaults
 def obs_pruning(
     sparsity: float | Schedule,
     *,
@@ -100,6 +102,7 @@ def obs_pruning(
     return masked(prune_once(sparsity, STATS, solve, pattern), where)
 
 
+@name_defaults
 def sparsegpt_pruning(
     sparsity: float | Schedule,
     *,
@@ -171,6 +174,7 @@ def sparsegpt_pruning(
     return masked(prune_once(sparsity, STATS, solve), where)
 
 
+@name_defaults
 def fisher_pruning(
     sparsity: float | Schedule,
     *,

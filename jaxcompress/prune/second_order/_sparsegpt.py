@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from ..._signatures import name_defaults
 from ...formats import Int
 from ...layerwise import number, sweep
 from ...numerics import damped, smallest
@@ -88,6 +89,7 @@ def sparsegpt(
     )  # fmt: skip
 
 
+@name_defaults
 def row_grid(fmt: Int, scale: Scale = absmax) -> Callable[[jax.Array], RowGrid]:
     """Grids for joint quantization, one for each output, fixed by the weights at hand.
 

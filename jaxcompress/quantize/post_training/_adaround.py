@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from ..._signatures import name_defaults
 from ...formats import Format
 from ...numerics import EXACT
 from .._fake import fake_quant
@@ -25,6 +26,7 @@ from ._learned_rounding import (
 )
 
 
+@name_defaults
 def adaround(
     w: jax.Array,
     h: jax.Array,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ..._axes import AxesLike, contraction_axes
 from ..._compressor import PyTree
 from ..._select import Where, is_weight, matches, paths_and_leaves, select
+from ..._signatures import name_defaults
 from ...layerwise import Evidence
 from ...leaves import dense, is_leaf
 
@@ -23,6 +24,7 @@ _MEANS = Evidence(
 _BIAS_OF = {"kernel": ("bias",), "weight": ("bias",), "w": ("b", "bias")}
 
 
+@name_defaults
 def bias_correction(
     params: PyTree,
     quantized: PyTree,

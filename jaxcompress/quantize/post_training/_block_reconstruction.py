@@ -13,6 +13,7 @@ from jax import lax
 
 from ..._compressor import PyTree
 from ..._select import Where, is_weight, paths_and_leaves, select
+from ..._signatures import name_defaults
 from ...formats import Format
 from .._fake import fake_quant, to_qarray
 from .._granularity import Granularity, PerChannel
@@ -29,6 +30,7 @@ from ._learned_rounding import (
 )
 
 
+@name_defaults
 def reconstruct_block(
     fn: Callable[..., Any],
     params: PyTree,

@@ -9,6 +9,7 @@ from ..._axes import AxesLike
 from ..._combine import masked
 from ..._compressor import Compressor
 from ..._select import Where, is_weight
+from ..._signatures import name_defaults
 from ...formats import Format, Int
 from .._granularity import Granularity, PerChannel, with_axes
 from ..scales._fixed import fixed
@@ -18,6 +19,7 @@ from ._gptq import gptq
 from ._layerwise import Grid, layerwise_quantization
 
 
+@name_defaults
 def gptq_quantization(
     bits: int = 4,
     *,
@@ -106,6 +108,7 @@ def gptq_quantization(
     return masked(compressor, where)
 
 
+@name_defaults
 def adaround_quantization(
     bits: int = 4,
     *,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from ..._signatures import name_defaults
 from ...formats import Format
 from ...layerwise import number, sweep
 from ...numerics import expand_tiles
@@ -19,6 +20,7 @@ from ..scales._fixed import fixed
 from ..scales._following import Scale, absmax
 
 
+@name_defaults
 def gptq(
     w: jax.Array,
     h: jax.Array,

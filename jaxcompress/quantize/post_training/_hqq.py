@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._signatures import name_defaults
 from ...formats import Format
 from ...leaves import scales_as_floats
 from ...numerics import expand_tiles, reduce_tiles
@@ -20,6 +21,7 @@ from ..scales._following import Scale, absmax
 Grid = tuple[jax.Array, jax.Array | None]
 
 
+@name_defaults
 def hqq(
     iterations: int = 5,
     p: float = 0.7,

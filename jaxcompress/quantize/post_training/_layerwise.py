@@ -14,6 +14,7 @@ from jax.core import Tracer
 from ..._axes import AxesLike
 from ..._compressor import Compressor, PyTree
 from ..._select import paths_and_leaves
+from ..._signatures import name_defaults
 from ...formats import Format
 from ...layerwise import STATS, Matrices, batched, matrix_problems
 from ...leaves import Leaf
@@ -45,6 +46,7 @@ class LayerwiseState(NamedTuple):
     zero_points: PyTree  # float32, like scales; None if the format is symmetric
 
 
+@name_defaults
 def layerwise_quantization(
     fmt: Format,
     *,
