@@ -33,8 +33,15 @@ def name_defaults(function: _Function) -> _Function:
     """
     signature = inspect.signature(function)
     named = [
-        p.replace(default=_Named(p.default)) if inspect.isfunction(p.default) else p
+        p.replace(default=_Named(p.default)) if _is_function(p.default) else p
         for p in signature.parameters.values()
     ]
     function.__signature__ = signature.replace(parameters=named)  # pyright: ignore[reportFunctionMemberAccess]
     return function
+
+
+def _is_function(default: Any) -> bool:
+    """True for functions, jitted ones included."""
+    if inspect.isclass(default):
+        return False
+    return callable(default) and hasattr(default, "__name__")

@@ -30,7 +30,7 @@ def test_signatures_name_their_defaults(name):
 def test_every_public_module_lists_what_it_exports(name):
     module = importlib.import_module(name)
     assert len(set(module.__all__)) == len(module.__all__)
-    listed = pydoc.render_doc(module, renderer=pydoc.plaintext)
+    listed = pydoc.plain(pydoc.render_doc(module))
     for export in module.__all__:
         if inspect.isfunction(getattr(module, export)):
             assert f"    {export}(" in listed, export

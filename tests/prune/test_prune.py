@@ -202,7 +202,8 @@ def test_a_hundred_updates_scan_in_one_trace():
 
     @jax.jit
     def run(params):
-        return jax.lax.scan(one, (params, pruner.init(params)), jnp.arange(100.0))[0]
+        start = params, pruner.init(params)
+        return jax.lax.scan(one, start, jnp.arange(100.0))[0]  # pyright: ignore[reportArgumentType]
 
     params, state = run(PARAMS)
     assert int(state.count) == 100
