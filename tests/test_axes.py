@@ -68,9 +68,7 @@ def test_what_cannot_be_told_or_is_contradictory_is_named():
         return jnp.einsum("bij,ijk->bk", x, p["w"].reshape(2, 3, 4)[::-1])
 
     axes = jc.weight_axes(mixed, {"w": jnp.ones((6, 2, 2))}, jnp.ones((1, 2, 3)))
-    with pytest.raises(
-        ValueError, match="could not read them: the parameter reaches"
-    ):
+    with pytest.raises(ValueError, match="could not read them: the parameter reaches"):
         jc.PerChannel(axes=axes).scale_shape("w", (6, 2, 2))
 
 

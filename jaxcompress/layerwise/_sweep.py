@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pass over the features of a layer: what is behind makes up for what is changed."""
+"""One pass over the features of a layer in which later features absorb earlier errors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from jax import lax
 from ..numerics import EXACT, inverse_hessian
 
 Begin = Callable[[jax.Array, jax.Array, Any], Any]
-"""``(rows, diagonal, given) -> found``: what is decided when the pass comes to a group,
-float32 (size, outputs) as they are by then, with float32 (size,) of the factor."""
+"""``(rows, diagonal, inputs) -> decision``, called when the pass reaches a group: its
+current rows, float32 (size, outputs), and the diagonal of the factor, float32 (size,)."""
 
 Settle = Callable[[Any, jax.Array, jax.Array], jax.Array]
-"""``(found, k, row) -> row``: the final weights of feature ``k`` of a group, (outputs,)."""
+"""``(decision, k, row) -> row``: final weights of feature ``k`` of a group, (outputs,)."""
 
 
 def sweep(
@@ -31,25 +31,25 @@ def sweep(
     size: int,
     block: int,
 ) -> tuple[jax.Array, Any]:
-    """Settle features in order; spread the error of each over those behind it.
+    """Round or prune features in order; spread the error of each over the later ones.
 
-    With the Cholesky factor ``H^-1 = U^T U``, the error of row k in units of ``U_kk``
-    times ``U_k,j`` is what row j gives up for it: the least change of the outputs. Rows of
-    a block are changed one by one, the others once a block, by a product.
+    With the Cholesky factor ``H^-1 = U^T U``, row j changes by the error of row k, in
+    units of ``U_kk``, times ``U_k,j``. This changes the outputs least. Rows within a
+    block are updated one by one; later rows once per block, by one product.
 
     Args:
       w: float (features, outputs).
       h: float (features, features): ``X^T X`` of the inputs.
       damping: see ``numerics.inverse_hessian``.
       given: a tree of arrays with one entry for each of ``number(features, size, block)``
-        groups; what ``begin`` is given.
-      begin: once a group.
-      settle: once a feature.
-      size: features of a group. The last one may have fewer; its other rows are zero.
-      block: features of a block, a multiple of ``size``.
+        groups; ``begin`` receives its entry.
+      begin: called once per group.
+      settle: called once per feature.
+      size: features in a group. The last group may have fewer; its missing rows are zero.
+      block: features in a block, a multiple of ``size``.
 
     Returns:
-      float32 (features, outputs); and what ``begin`` found, stacked over the groups.
+      float32 (features, outputs), and the decisions of ``begin``, stacked over the groups.
 
     References:
       Frantar et al., 2022, https://arxiv.org/abs/2210.17323
@@ -58,7 +58,7 @@ def sweep(
     blocks, per_block = number(features, size, block) * size // block, block // size
     missing = blocks * block - features
     upper = jnp.linalg.cholesky(inverse_hessian(h, damping)).T
-    # Made whole by features that go with no other.
+    # Pad with features that are independent of all others.
     upper = jax.scipy.linalg.block_diag(upper, jnp.eye(missing))
     start = jnp.pad(w.astype(jnp.float32), ((0, missing), (0, 0)))
 
@@ -67,21 +67,21 @@ def sweep(
         rows = lax.dynamic_slice_in_dim(all_rows, first, block)
         factor = lax.dynamic_slice_in_dim(upper, first, block)
         square = lax.dynamic_slice_in_dim(factor, first, block, 1)
-        rows, errors, found = _block(rows, square, given_here, begin, settle, size)
-        # Zero in front of the block, as the factor is; the block itself is set.
+        rows, errors, decisions = _block(rows, square, given_here, begin, settle, size)
+        # The factor is zero before the block; the block itself is overwritten.
         push = jnp.matmul(factor.T, errors, precision=EXACT)
         all_rows = lax.dynamic_update_slice_in_dim(all_rows - push, rows, first, 0)
-        return all_rows, (rows, found)
+        return all_rows, (rows, decisions)
 
     firsts = jnp.arange(blocks) * block
     given = jax.tree.map(lambda x: x.reshape(blocks, per_block, *x.shape[1:]), given)
-    _, (rows, found) = lax.scan(of_block, start, (firsts, given))
-    found = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)
-    return rows.reshape(-1, outputs)[:features], found
+    _, (rows, decisions) = lax.scan(of_block, start, (firsts, given))
+    decisions = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), decisions)
+    return rows.reshape(-1, outputs)[:features], decisions
 
 
 def number(features: int, size: int, block: int) -> int:
-    """How many groups there are once the last block is made whole."""
+    """Number of groups after the last block is padded."""
     return -(-features // block) * (block // size)
 
 
@@ -104,27 +104,29 @@ def _block(
       size: rows of a group; divides the block.
 
     Returns:
-      The new rows; errors in units of the factor, float32 (block, outputs); and what was
-      found for each group.
+      The new rows; their errors in units of the factor, float32 (block, outputs); and
+      the decisions for each group.
     """
     diagonal = jnp.diagonal(factor)
 
     def group(carry: Any, at: Any) -> tuple[Any, Any]:
         first, given_here = at
         here = lax.dynamic_slice_in_dim(carry[0], first, size)
-        found = begin(here, lax.dynamic_slice_in_dim(diagonal, first, size), given_here)
+        decisions = begin(
+            here, lax.dynamic_slice_in_dim(diagonal, first, size), given_here
+        )
 
         def row(k: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
             rows, errors = carry
             value, known = rows[first + k], factor[first + k]
-            new = settle(found, k, value)
+            new = settle(decisions, k, value)
             error = (value - new) / diagonal[first + k]
             rows = (rows - known[:, None] * error[None]).at[first + k].set(new)
             return rows, errors.at[first + k].set(error)
 
-        return lax.fori_loop(0, size, row, carry), found
+        return lax.fori_loop(0, size, row, carry), decisions
 
     firsts = jnp.arange(len(rows) // size) * size
     carry = rows, jnp.zeros_like(rows)
-    (rows, errors), found = lax.scan(group, carry, (firsts, given))
-    return rows, errors, found
+    (rows, errors), decisions = lax.scan(group, carry, (firsts, given))
+    return rows, errors, decisions

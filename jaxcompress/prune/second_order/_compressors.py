@@ -37,23 +37,23 @@ def obs_pruning(
     batch_size: int = 16,
     where: Where = is_weight,
 ) -> Compressor:
-    """Optimal Brain Surgeon, layer by layer: remove what the outputs miss least.
+    """Prune layer by layer with Optimal Brain Surgeon, the most accurate one-shot method.
 
-    ``update(params, state, stats=...)`` prunes: every layer is changed so that its
-    outputs on the observed inputs stay as near as they can. Later updates, without
-    statistics, hold the masks while the network is trained on. The view has exact zeros.
+    ``update(params, state, stats=...)`` prunes and adjusts the remaining weights, so that
+    the outputs of each layer on the observed inputs change least. Later updates, without
+    statistics, hold the masks while training continues. The view has exact zeros.
 
     Args:
       sparsity: fraction of the selected weights to prune, in [0, 1), or a schedule of it
         over the number of updates that are given statistics.
-      budget: how it is spread over leaves, from the scores ``obs_scores``.
-      pattern: None removes weights one by one and is exact, for up to some thousand
-        features. A pattern, such as ``NOfM(2, 4)``, chooses all at once by the scores;
-        what is kept is then refitted, exactly.
+      budget: how the sparsity is divided among the leaves, from the scores ``obs_scores``.
+      pattern: None removes weights one by one, exactly; use it for up to a few thousand
+        features. A pattern such as ``NOfM(2, 4)`` chooses all weights at once by their
+        scores, then refits the remaining ones exactly.
       axes: which axes of each leaf are summed over: None for the default of a matrix,
         ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
-      damping: share of its mean that is added to the diagonal of ``X^T X``.
-      batch_size: outputs worked on at once; each takes a matrix like ``X^T X``.
+      damping: fraction of the mean diagonal of ``X^T X`` that is added to the diagonal.
+      batch_size: outputs processed at once; each needs memory for a matrix like ``X^T X``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
@@ -113,9 +113,9 @@ def sparsegpt_pruning(
     quantize: Callable[[jax.Array], RowGrid] | None = None,
     where: Where = is_weight,
 ) -> Compressor:
-    """SparseGPT: prune every layer in one pass that makes up for what it removes.
+    """Prune layer by layer with SparseGPT: one pass that compensates for its own errors.
 
-    The cheap sibling of ``obs_pruning``, with the same use: ``update(params, state,
+    A cheaper alternative to ``obs_pruning``, used in the same way: ``update(params, state,
     stats=...)`` prunes, later updates hold the masks.
 
     Args:
@@ -125,7 +125,7 @@ def sparsegpt_pruning(
         ignored. The sparsity is then ``1 - n / m``.
       block: features whose masks are chosen together.
       axes: which axes are summed over; see ``obs_pruning``.
-      damping: share of its mean that is added to the diagonal of ``X^T X``.
+      damping: fraction of the mean diagonal of ``X^T X`` that is added to the diagonal.
       quantize: joint quantization: ``row_grid(Int(4))``, or any function of the weights
         ``(features, outputs)`` to one that rounds a row of them.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
@@ -153,8 +153,8 @@ def sparsegpt_pruning(
     n_of_m = None if pattern is None else (pattern.n, pattern.m)
     if pattern is not None and not _is(sparsity, pattern.max_sparsity):
         raise ValueError(
-            f"sparsity={sparsity}: SparseGPT in the pattern {pattern.n} of {pattern.m} "
-            f"prunes exactly {pattern.max_sparsity:g}."
+            f"sparsity must be {pattern.max_sparsity:g} for the pattern {pattern.n} of "
+            f"{pattern.m}, got {sparsity}."
         )
 
     def solve(
@@ -183,11 +183,11 @@ def fisher_pruning(
     damping: float = 0.1,
     where: Where = is_weight,
 ) -> Compressor:
-    """Block-diagonal Optimal Brain Surgeon on the loss of the whole network.
+    """Prune by block-diagonal Optimal Brain Surgeon on the loss of the whole network.
 
     ``update(params, state, fisher=fisher_blocks(...))`` prunes: all weights are ranked
-    by ``w^2 / (2 [F^-1]_ii)``, which has one unit throughout the network; those that are
-    kept in a block make up for those that are not, together. Later updates hold the
+    by ``w^2 / (2 [F^-1]_ii)``, which has one unit throughout the network. The
+    kept weights of a block adjust jointly for the removed ones. Later updates hold the
     masks.
 
     Args:
@@ -248,7 +248,7 @@ def fisher_pruning(
 
 
 def _mean_diagonal(blocks: ByPath) -> jax.Array:
-    """Mean over all weights with any gradient, 1 if there is none."""
+    """Mean over all weights that have a gradient; 1 if none has."""
     diagonals = [jnp.diagonal(x, axis1=1, axis2=2) for x in blocks.values()]
     total = sum(jnp.sum(d) for d in diagonals)
     number = sum(jnp.sum(d > 0) for d in diagonals)
@@ -256,7 +256,7 @@ def _mean_diagonal(blocks: ByPath) -> jax.Array:
 
 
 def _evenly(count: jax.Array, parts: int) -> jax.Array:
-    """A count in equal parts, the first of them one larger where that must be."""
+    """Split a count into parts that differ by at most one, larger parts first."""
     extra = jnp.arange(parts, dtype=jnp.uint32) < count % parts
     return count // parts + extra
 

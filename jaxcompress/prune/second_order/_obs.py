@@ -3,8 +3,8 @@
 
 A layer is a matrix ``w`` of ``(features, outputs)``; ``h`` is ``X^T X`` of its input rows,
 ``(features, features)``. The loss is the squared change of the layer's outputs, half of
-``trace((v - w)^T h (v - w))``, so the outputs are problems of their own. Functions are
-of one matrix; ``jax.vmap`` makes them of many.
+``trace((v - w)^T h (v - w))``, so each output is a separate problem. The functions take
+one matrix; map them over several with ``jax.vmap``.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from ...numerics import EXACT, damped, inverse_hessian, smallest
 def obs_scores(
     w: jax.Array, h: jax.Array, damping: float | jax.Array = 0.01
 ) -> jax.Array:
-    """How much the loss rises if one weight is removed and all others make up for it.
+    """Score each weight by the loss increase when it is removed and the others adjust.
 
-    ``w_i^2 / (2 [H^-1]_ii)``; zero for the weights of dead features, which do nothing.
+    ``w_i^2 / (2 [H^-1]_ii)``; zero for the weights of dead features, which have no effect.
 
     Args:
       w: float (features, outputs).
@@ -62,17 +62,17 @@ def reconstruct(
     *,
     batch_size: int = 16,
 ) -> jax.Array:
-    """The least-squares weights under a mask: those that change the outputs least.
+    """Refit the weights that a mask keeps, by least squares on the outputs of the layer.
 
-    Exact, each output by a Cholesky solve of its own. If everything is kept the weights
-    come back as they are, to the bit.
+    Exact: one Cholesky solve per output. If the mask keeps everything, the weights come
+    back bit for bit.
 
     Args:
       w: float (features, outputs).
       h: float (features, features).
       keep: bool (features, outputs).
-      damping: see ``inverse_hessian``; it draws the result towards ``w``.
-      batch_size: outputs solved at once; each takes a matrix like ``h``.
+      damping: see ``inverse_hessian``; it pulls the result toward ``w``.
+      batch_size: outputs solved at once; each needs memory for a matrix like ``h``.
 
     Returns:
       Array like ``w``, zero where ``keep`` is False.
@@ -88,7 +88,7 @@ def reconstruct(
 
     def column(weights: jax.Array, kept: jax.Array) -> jax.Array:
         both = kept[:, None] & kept[None, :]
-        # Ones on the diagonal of what is removed: it solves to zero and mixes with nothing.
+        # Ones on the diagonal of removed weights: they solve to zero and affect no other.
         matrix = jnp.where(both, h, 0) + jnp.diag(jnp.where(kept, 0.0, 1.0))
         removed = jnp.where(kept, 0, weights)
         push = jnp.where(kept, jnp.matmul(h, removed, precision=EXACT), 0)
@@ -109,21 +109,22 @@ def optimal_brain_surgeon(
     *,
     batch_size: int = 16,
 ) -> tuple[jax.Array, jax.Array]:
-    """Remove weights one by one, always the cheapest, with all others making up for it.
+    """Remove weights one by one, always the cheapest, and adjust the others after each.
 
-    Exact and greedy. Every output goes all the way down, which takes ``features`` steps
-    over a matrix like ``h``; of the losses of all these removals the ``count`` smallest
-    say how far each output really goes.
+    Exact and greedy. Every output is first pruned completely, in ``features`` steps over
+    a matrix like ``h``. The ``count`` smallest losses of all these removals then decide
+    how many weights each output loses.
 
     Args:
       w: float (features, outputs).
       h: float (features, features).
       count: how many weights to remove, traced or not.
       damping: see ``inverse_hessian``.
-      batch_size: outputs worked on at once; each takes a matrix like ``h``.
+      batch_size: outputs processed at once; each needs memory for a matrix like ``h``.
 
     Returns:
-      Weights like ``w``, with exact zeros, and bool (features, outputs): what is kept.
+      Weights like ``w``, with exact zeros, and the mask of kept weights, bool
+      (features, outputs).
 
     References:
       Hassibi and Stork, 1992; Frantar and Alistarh, 2022, "Optimal Brain Compression",

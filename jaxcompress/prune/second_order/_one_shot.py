@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-shot pruning: statistics once, and the weights that are kept make up for the rest."""
+"""One-shot pruning: prune once from statistics, and adjust the remaining weights."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ def prune_once(
     solve: Solve,
     pattern: Pattern | None = None,
 ) -> Compressor:
-    """Prune in the updates that are given evidence; hold the masks in all others.
+    """Prune in the updates that receive statistics; hold the masks in all others.
 
-    Masks are True everywhere before, and ``finalize`` warns. Weights that are pruned
-    already are zero when they are scored, so that they rank lowest again: with a rising
-    schedule and new statistics after each training, pruning is gradual.
+    Until the first such update all masks are True, and ``finalize`` warns. Pruned weights
+    score as zeros, so they rank lowest again: a rising schedule with new statistics after
+    each round of training prunes gradually.
 
     Args:
       sparsity: fraction of the weights to prune, in [0, 1), or an optax schedule of it
-        over the number of updates that were given evidence.
-      evidence: what those updates are given.
-      solve: prunes, and moves what is kept.
-      pattern: which weights go together, to be checked against the sparsity.
+        over the number of updates that received statistics.
+      evidence: the extra that holds the statistics.
+      solve: chooses the masks and adjusts the kept weights.
+      pattern: which weights are pruned together, to check the sparsity against.
 
     Raises:
       ValueError: if the sparsity is outside [0, 1) or beyond what the pattern allows.
@@ -78,9 +78,9 @@ def prune_once(
             return view, state
         count = state.count + 1
         paths, leaves, treedef = paths_and_leaves(view)
-        known = evidence.by_path(given, paths, treedef)
+        statistics = evidence.by_path(given, paths, treedef)
         share = jnp.asarray(schedule(count), jnp.float32)
-        weights, masks = solve(dict(zip(paths, leaves, strict=True)), known, share)
+        weights, masks = solve(dict(zip(paths, leaves, strict=True)), statistics, share)
         # A solver may gather; a zero made of the leaf brings its results back to where
         # the leaf is.
         moved = [
@@ -98,7 +98,8 @@ def prune_once(
     def finalize(params: PyTree, state: OneShotState) -> PyTree:
         if not isinstance(state.count, Tracer) and int(state.count) == 0:
             warnings.warn(
-                f"nothing is pruned: no update was given {evidence.name}={evidence.how}.",
+                f"no weight was pruned, because no update received "
+                f"{evidence.name}={evidence.how}.",
                 stacklevel=2,
             )
         return apply(params, state)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SparseGPT: one pass over the inputs of a layer, pruning and making up for it."""
+"""SparseGPT: prune a layer in one pass over its inputs, compensating as it goes."""
 
 from __future__ import annotations
 
@@ -32,35 +32,35 @@ def sparsegpt(
     damping: float | jax.Array = 0.01,
     quantize: RowGrid | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-    """Prune a layer feature by feature; the features that follow make up for it.
+    """Prune a layer feature by feature; the later features compensate for each error.
 
-    A block of features gives up its share of weights, chosen when the pass comes to it
-    by ``w_i^2 / [U_ii]^2`` with the Cholesky factor ``H^-1 = U^T U``; the error of each
-    weight is spread over the features behind it. Costs one Cholesky factorization and
-    ``features^2 * outputs`` products, and reaches what greedy surgery does but for the
-    features in front, which stay as they are.
+    When the pass reaches a block of features, the weights to prune are chosen by
+    ``w_i^2 / [U_ii]^2`` with the Cholesky factor ``H^-1 = U^T U``. The error of each
+    weight is spread over the later features. The cost is one Cholesky factorization and
+    ``features^2 * outputs`` products. Unlike exact OBS, earlier features never adjust.
 
     Args:
       w: float (features, outputs).
       h: float (features, features): ``X^T X`` of the inputs.
       sparsity: fraction of the weights to prune, traced or not; exactly that fraction,
-        rounded, of the features up to the end of every block. With ``n_of_m`` it is not
-        looked at and may be None.
-      block: features whose masks are chosen together. Need not divide their number.
+        rounded, of the features up to the end of every block. It is ignored, and may be
+        None, if ``n_of_m`` is set.
+      block: features whose masks are chosen together; any number.
       n_of_m: ``(n, m)``: keep n of every m consecutive features of each output.
       damping: see ``inverse_hessian``.
-      quantize: rounds what is kept to a grid that is fixed before (``row_grid``), in the
-        same pass; its error is made up for as well. With sparsity 0 that is GPTQ.
+      quantize: rounds the kept weights to a fixed grid (``row_grid``) in the same pass,
+        which compensates for the rounding error too. With sparsity 0 this is GPTQ.
 
     Returns:
-      Weights like ``w``, with exact zeros, and bool (features, outputs): what is kept.
+      Weights like ``w``, with exact zeros, and the mask of kept weights, bool
+      (features, outputs).
 
     Raises:
       ValueError: if m does not divide the features, or not ``0 < n < m``.
 
     References:
-      Frantar and Alistarh, 2023, https://arxiv.org/abs/2301.00774. There all weights of
-      dead features are set to zero; here they go first, and none above the sparsity.
+      Frantar and Alistarh, 2023, https://arxiv.org/abs/2301.00774. The paper zeroes
+      all weights of dead features; here they are pruned first, up to the sparsity.
 
     Example:
       >>> import jax
@@ -74,9 +74,9 @@ def sparsegpt(
     if n_of_m is not None:
         n, m = n_of_m
         if not 0 < n < m:
-            raise ValueError(f"n_of_m keeps n of m weights: 0 < n < m, not {n_of_m}.")
+            raise ValueError(f"n_of_m must be (n, m) with 0 < n < m, got {n_of_m}.")
         if features % m:
-            raise ValueError(f"{features} features are no multiple of m = {m}.")
+            raise ValueError(f"m must divide the {features} features, got m={m}.")
         block = -(-block // m) * m
         sparsity = 1 - n / m
     if sparsity is None:

@@ -172,7 +172,7 @@ def test_sparsity_may_be_traced_and_mapped_over():
 
 def test_what_cannot_be_is_refused():
     w, h = singles(*layer(10, 2))
-    with pytest.raises(ValueError, match="10 features are no multiple of m = 4"):
+    with pytest.raises(ValueError, match="m must divide the 10 features, got m=4"):
         sparsegpt(w, h, None, n_of_m=(2, 4))
     with pytest.raises(ValueError, match="0 < n < m"):
         sparsegpt(w, h, None, n_of_m=(4, 4))
