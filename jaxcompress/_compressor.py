@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import jax
 
+from ._mesh import on_any_mesh
+
 PyTree = Any
 _Mark = TypeVar("_Mark")
 
@@ -61,8 +63,16 @@ class Compressor:
     finalize: Callable[[PyTree, PyTree], PyTree] = None  # pyright: ignore[reportAssignmentType]
 
     def __post_init__(self) -> None:
-        if self.finalize is None:
-            object.__setattr__(self, "finalize", self.apply)
+        functions = {
+            "init": self.init,
+            "apply": self.apply,
+            "update": self.update,
+            "finalize": self.apply if self.finalize is None else self.finalize,
+        }
+        for name, fn in functions.items():
+            # `keep` itself says that a compressor has no update.
+            wrapped = fn if fn is keep else on_any_mesh(fn)
+            object.__setattr__(self, name, wrapped)
 
 
 def identity() -> Compressor:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from ._compressor import PyTree, split_learned
 from ._loss import Aux, Mean, Terms, call
@@ -123,7 +124,7 @@ def _scan_sum(body: Any, carry: PyTree, parts: PyTree) -> tuple[PyTree, PyTree]:
         return (carry, jax.tree.map(jnp.add, total, out)), None
 
     # Sum in the carry: stacked gradients would take `parts` times the memory.
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), out)
+    zeros = jax.tree.map(lambda s: lax.full(s.shape, 0, s.dtype, sharding=s.sharding), out)
     return lax.scan(add, (carry, zeros), parts)[0]
 
 
@@ -133,4 +134,10 @@ def _split(x: jax.Array, parts: int) -> jax.Array:
             "the leading axis of every batch leaf must be divisible by "
             f"micro_batches={parts}, got a leaf of shape {tuple(x.shape)}."
         )
-    return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+    shape = (parts, x.shape[0] // parts, *x.shape[1:])
+    sharding = jax.typeof(x).sharding
+    if all(axis is None for axis in sharding.spec):  # also on a mesh without explicit axes
+        return x.reshape(shape)
+    # Every part is spread over the devices as the batch was.
+    spec = PartitionSpec(None, *sharding.spec)
+    return x.reshape(shape, out_sharding=NamedSharding(sharding.mesh, spec))

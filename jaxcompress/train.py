@@ -15,6 +15,7 @@ from jax import lax
 from ._compressor import Compressor, PyTree, Teacher, identity, marks, split_learned
 from ._fresh import fresh
 from ._loss import call, total_of
+from ._mesh import on_any_mesh
 from ._micro_batches import loss_and_grads
 
 __all__ = [
@@ -111,6 +112,7 @@ def train_step(
         raise ValueError(f"micro_batches must be at least 1, got {micro_batches}.")
     _check_schedules(schedules)
 
+    @on_any_mesh
     def init(
         params: PyTree, *, model_state: PyTree = None, rng: jax.Array | None = None
     ) -> TrainState:

@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._mesh import on_any_mesh
+
 
 class Leaf(abc.ABC):
     """Base class of compressed leaves: a pytree node that represents one dense array.
@@ -54,6 +56,7 @@ def is_leaf(x: Any) -> bool:
     return isinstance(x, Leaf)
 
 
+@on_any_mesh
 def dense(tree: Any) -> Any:
     """Decompress a tree: replace every compressed leaf by its dense array.
 
