@@ -63,16 +63,13 @@ class Compressor:
     finalize: Callable[[PyTree, PyTree], PyTree] = None  # pyright: ignore[reportAssignmentType]
 
     def __post_init__(self) -> None:
-        functions = {
-            "init": self.init,
-            "apply": self.apply,
-            "update": self.update,
-            "finalize": self.apply if self.finalize is None else self.finalize,
-        }
-        for name, fn in functions.items():
-            # `keep` itself says that a compressor has no update.
-            wrapped = fn if fn is keep else on_any_mesh(fn)
-            object.__setattr__(self, name, wrapped)
+        if self.finalize is None:
+            object.__setattr__(self, "finalize", self.apply)
+        wrapped = {keep: keep}  # `keep` itself says that a compressor has no update.
+        for field in dataclasses.fields(self):
+            fn = getattr(self, field.name)
+            wrapped.setdefault(fn, on_any_mesh(fn))
+            object.__setattr__(self, field.name, wrapped[fn])
 
 
 def identity() -> Compressor:

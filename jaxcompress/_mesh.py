@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 PyTree = Any
@@ -66,8 +68,10 @@ def _run(fn: Callable[..., PyTree], mesh: Any, args: Any, kwargs: Any) -> PyTree
             return originals[id(x)][0]
         if not isinstance(x, jax.Array):
             return x
-        if not isinstance(x, jax.core.Tracer) and _is_sharded(x):
-            return jax.device_put(x, NamedSharding(mesh, _whole(x.sharding.spec, x.ndim)))
+        actual = None if isinstance(x, Tracer) else x.sharding
+        if isinstance(actual, NamedSharding) and not actual.is_fully_replicated:
+            spec = _whole(actual.spec, x.ndim)
+            return jax.device_put(x, NamedSharding(mesh, spec))
         spec = _spec_of(_keys(path), x.shape, sources)
         return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
@@ -80,18 +84,16 @@ def _explicit_axes(mesh: Any) -> tuple[str, ...]:
 
 
 def _is_explicit(x: Any) -> bool:
-    return isinstance(x, jax.Array) and bool(_explicit_axes(jax.typeof(x).sharding.mesh))
-
-
-def _is_sharded(x: jax.Array) -> bool:
-    return isinstance(x.sharding, NamedSharding) and not x.is_fully_replicated
+    return isinstance(x, jax.Array) and bool(
+        _explicit_axes(jax.typeof(x).sharding.mesh)
+    )
 
 
 def _explicit_mesh(tree: PyTree) -> Any:
     """Return the mesh of the first explicit leaf; a concrete one if a leaf knows it."""
     explicit = [x for x in jax.tree.leaves(tree) if _is_explicit(x)]
     for x in explicit:
-        if not isinstance(x, jax.core.Tracer):
+        if not isinstance(x, Tracer):
             return x.sharding.mesh
     return jax.typeof(explicit[0]).sharding.mesh if explicit else None
 
@@ -116,9 +118,7 @@ def _spec_of(
     alike = [source for source in sources if len(source.shape) == len(shape)]
     if not alike or not shape:
         return PartitionSpec()
-    source = max(
-        alike, key=lambda s: (s.shape == shape, len(_common_run(s.keys, keys)))
-    )
+    source = max(alike, key=lambda s: (s.shape == shape, _common_run(s.keys, keys)))
     sizes = zip(_whole(source.spec, len(shape)), source.shape, shape, strict=True)
     return PartitionSpec(*(entry if old == new else None for entry, old, new in sizes))
 
@@ -128,15 +128,11 @@ def _whole(spec: PartitionSpec, ndim: int) -> PartitionSpec:
     return PartitionSpec(*spec, *[None] * (ndim - len(spec)))
 
 
-def _common_run(a: tuple[str, ...], b: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the longest run of keys that occurs in both paths."""
+def _common_run(a: tuple[str, ...], b: tuple[str, ...]) -> int:
+    """Return the length of the longest run of keys that occurs in both paths."""
     runs = [
-        tuple(x for x, _ in itertools.takewhile(_are_equal, zip(a[i:], b[j:])))
+        [*itertools.takewhile(bool, map(operator.eq, a[i:], b[j:]))]
         for i in range(len(a))
         for j in range(len(b))
     ]
-    return max(runs, key=len, default=())
-
-
-def _are_equal(pair: tuple[str, str]) -> bool:
-    return pair[0] == pair[1]
+    return max(map(len, runs), default=0)

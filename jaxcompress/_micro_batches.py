@@ -124,7 +124,9 @@ def _scan_sum(body: Any, carry: PyTree, parts: PyTree) -> tuple[PyTree, PyTree]:
         return (carry, jax.tree.map(jnp.add, total, out)), None
 
     # Sum in the carry: stacked gradients would take `parts` times the memory.
-    zeros = jax.tree.map(lambda s: lax.full(s.shape, 0, s.dtype, sharding=s.sharding), out)
+    zeros = jax.tree.map(
+        lambda s: lax.full(s.shape, 0, s.dtype, sharding=s.sharding), out
+    )
     return lax.scan(add, (carry, zeros), parts)[0]
 
 
@@ -136,7 +138,9 @@ def _split(x: jax.Array, parts: int) -> jax.Array:
         )
     shape = (parts, x.shape[0] // parts, *x.shape[1:])
     sharding = jax.typeof(x).sharding
-    if all(axis is None for axis in sharding.spec):  # also on a mesh without explicit axes
+    if all(
+        axis is None for axis in sharding.spec
+    ):  # also on a mesh without explicit axes
         return x.reshape(shape)
     # Every part is spread over the devices as the batch was.
     spec = PartitionSpec(None, *sharding.spec)
