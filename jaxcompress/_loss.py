@@ -22,7 +22,8 @@ class Mean:
 
     Return it from a loss function when micro-batches hold unequal numbers of tokens,
     labels or real examples. The plain average of their means would be wrong.
-    ``train_step`` adds the sums, adds the weights, and then divides.
+    ``train_step`` adds the sums, adds the weights, and then divides. Give the mask twice,
+    to the loss and to the mean: ``Mean.of(distill.kl(s, t, where=real), real)``.
 
     Attributes:
       total: the weighted sum, a float scalar.
@@ -33,13 +34,18 @@ class Mean:
     weight: ArrayLike
 
     @classmethod
-    def of(cls, values: jax.Array, where: jax.Array | None = None) -> Mean:
+    def of(cls, values: jax.Array, where: jax.Array | None) -> Mean:
         """Average values, such as the losses of examples or tokens, over real entries.
+
+        ``where`` has no default: a loss that was given one returns zeros where nothing
+        counts, and a mean that does not know of them would average them in. If all
+        values count, ``values.mean()`` is exact for micro-batches too.
 
         Args:
           values: float array of any shape.
-          where: bools, or non-negative weights, of the same shape. None weights all
-            values equally. Values with weight zero may be anything, including NaN.
+          where: bools, or non-negative weights, of the same shape: the ``where`` of the
+            loss. None weights all values equally. Values with weight zero may be
+            anything, including NaN.
 
         Raises:
           ValueError: if the shapes differ.

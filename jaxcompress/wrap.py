@@ -38,6 +38,12 @@ def wrap_optimizer(
     loop's parameters equal the view up to one rounding, because optax adds updates;
     zeros are exact. The first gradient is taken at the uncompressed parameters.
 
+    **To average the network over steps** (EMA, SWA), average the raw parameters,
+    ``unwrap(opt_state)[0]``, and compress the average: ``c.apply(average, state)`` to
+    evaluate and ``c.finalize(average, state)`` to ship, with the state of
+    ``unwrap(opt_state)[1]``. The loop's own parameters are views: where masks or scales
+    have changed, an average of them has no zeros and is on no grid.
+
     Args:
       tx: the optimizer of the loop.
       compressor: compressor without learned parameters; those need ``train_step``.
@@ -102,7 +108,8 @@ def unwrap(opt_state: PyTree) -> tuple[PyTree, PyTree]:
       opt_state: state of ``wrap_optimizer(tx, c)``, possibly inside ``optax.chain``.
 
     Returns:
-      ``(params, state)``, ready for ``c.finalize(params, state)``.
+      ``(params, state)``, ready for ``c.finalize(params, state)``. So is the state with
+      an average of such parameters; see ``wrap_optimizer``.
 
     Raises:
       ValueError: if it does not contain exactly one wrapped state.

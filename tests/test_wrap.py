@@ -105,6 +105,38 @@ def test_wrapped_draws_the_masks_of_train_step(name):
     assert cache_size(theirs) == 1
 
 
+def test_an_average_of_raw_parameters_is_compressed_like_them():
+    c = small()
+    tx = jc.wrap_optimizer(optax.adam(0.1), c)
+
+    @jax.jit
+    def step(params, opt_state):
+        updates, opt_state = tx.update(
+            jax.grad(loss_fn)(params, BATCH), opt_state, params
+        )
+        return optax.apply_updates(params, updates), opt_state
+
+    params, opt_state = PARAMS, tx.init(PARAMS)
+    of_raw = of_views = PARAMS
+    for _ in range(14):
+        params, opt_state = step(params, opt_state)
+        raw, state = jc.unwrap(opt_state)
+        of_raw, of_views = (
+            jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, *pair)
+            for pair in ((raw, of_raw), (params, of_views))
+        )
+    masks = state[0].masks["a"]["kernel"]
+    assert (of_views["a"]["kernel"] != 0).sum() > masks.sum()  # the trap
+    view = c.apply(of_raw, state)["a"]["kernel"]
+    assert not view[~masks].any()
+    # The grid of 4 bits: at most 15 levels in each column.
+    assert max(len(np.unique(column)) for column in view.T) <= 15
+    largest = jnp.max(jnp.abs(of_raw["a"]["kernel"] * masks), axis=0)
+    gap = jnp.abs(view - of_raw["a"]["kernel"] * masks)
+    assert (gap <= largest[None] / 14 + 1e-6).all()  # half a step of 7
+    equal(jc.dense(c.finalize(of_raw, state)), c.apply(of_raw, state))
+
+
 def test_the_loss_reaches_a_trigger_inside():
     rounds = jc.prune.schedules.geometric(0.5, rounds=2)
     c = jc.magnitude_pruning(rounds, every=jc.prune.schedules.converged(patience=2))
