@@ -109,7 +109,8 @@ def kill(name: str, folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
         except kind.refuses:
             outcomes["cannot continue"] += 1
             return dict(outcomes)
-        outcomes["left something unfinished"] += bool(unfinished)
+        if unfinished:
+            outcomes["left something unfinished"] += 1
         if _left_over(name, folder) or kind.read(folder).get(start) is None:
             outcomes["cannot continue"] += 1
         start += 1

@@ -254,6 +254,22 @@ def test_a_model_that_looks_ahead_is_refused():
         distill.check_causal(everywhere, PROMPTS)
 
 
+def test_neither_nan_nor_tokens_that_are_ruled_out_hide_a_leak():
+    def ahead(tokens):
+        logits = bigrams(TABLE, jnp.roll(tokens, -1, axis=1))
+        return logits.at[..., 0].set(-jnp.inf)
+
+    with pytest.raises(ValueError, match="position 3 of 8 change with tokens from 4"):
+        distill.check_causal(ahead, PROMPTS)
+    distill.check_causal(
+        lambda tokens: bigrams(TABLE, tokens).at[..., 0].set(-jnp.inf), PROMPTS
+    )
+    with pytest.raises(ValueError, match="must not return NaN, but does at position 2"):
+        distill.check_causal(
+            lambda tokens: bigrams(TABLE, tokens).at[:, 2].set(jnp.nan), PROMPTS
+        )
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
