@@ -75,6 +75,12 @@ class Marked:
     node: Node | None = None  # the site, if only sites read the quantized value
     operand: int = 0
 
+    @property
+    def repeats(self) -> bool:
+        """True in a loop that visits the same point often, unlike one over layers."""
+        region = self.value.region if self.node is None else self.node.region
+        return region is not None and not all(x.layered for x in region.loops)
+
 
 class Boundaries:
     """The points of a program.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ...quantize.gradients import Gradient
 from ...quantize.rounding import Rounding
 from ...quantize.scales import (
     AnyScale,
+    Call,
     Scale,
     StatefulScale,
     as_scale,
@@ -34,6 +36,14 @@ class PointState(NamedTuple):
     """The state of an activation whose rounding is stateful."""
 
     scale: Any
+    rounding: Any
+
+
+class InLoop(NamedTuple):
+    """The state of a point in a loop during a call, which counts once as a whole."""
+
+    scale: Any  # before the call
+    seen: Any  # all activations of this call
     rounding: Any
 
 
@@ -90,9 +100,33 @@ class ActivationQuantizer:
         scale = self.kept.observe(state.scale, x, self.fmt)
         return PointState(scale, self.rounding.advance(state.rounding))
 
+    def opened(self, state: Any) -> InLoop:
+        """Return the state of a point in a loop when a call begins."""
+        scale = state if self.rounding is None else state.scale
+        rounding = None if self.rounding is None else state.rounding
+        return InLoop(scale, _call(self.kept).start(scale), rounding)
+
+    def revisited(self, state: InLoop, x: jax.Array) -> InLoop:
+        """Update the state of a point in a loop with one more trip's activation."""
+        seen = _call(self.kept).add(state.seen, state.scale, x, self.fmt)
+        rounding = state.rounding
+        if self.rounding is not None:
+            rounding = self.rounding.advance(rounding)
+        return InLoop(state.scale, seen, rounding)
+
+    def closed(self, state: InLoop) -> Any:
+        """Return the state of a point in a loop as if the call ended here."""
+        scale = _call(self.kept).end(state.scale, state.seen)
+        return scale if self.rounding is None else PointState(scale, state.rounding)
+
     def chosen(self, state: Any) -> Scale:
         """Return the scale at a state, for ``fake_quant`` and ``to_qarray``."""
         return as_scale(self.kept, state if self.rounding is None else state.scale)
+
+
+def _call(scale: StatefulScale) -> Call:
+    assert scale.call is not None
+    return scale.call
 
 
 Policy = (
@@ -161,7 +195,7 @@ def quantize_activations(
     because all other arguments count as data. The first axis of a result is assumed to be
     the batch. The ranges are an ordinary pytree; in ``train_step`` they are the
     ``model_state``. There is one range per layer in a scan over layers, and one for all
-    trips of any other loop.
+    trips of any other loop. All trips in one call count as one batch.
 
     Args:
       fn: ``(params, *args) -> out``; see ``sites``.
@@ -219,8 +253,12 @@ def quantize_activations(
             check_names(ranges, plan.points, all_of=True)
             nodes, values = plan.hooks(observe=observe, rounds=rounds)
             leaves = jax.tree.leaves((params, args))
-            out, new, _ = Interpreter(plan.program, nodes, values)(leaves, ranges)
-            return out, new
+            run_hooked = Interpreter(plan.program, nodes, values)
+            if not observe:
+                out, new, _ = run_hooked(leaves, ranges)
+                return out, new
+            out, during, _ = run_hooked(leaves, plan.opened(ranges))
+            return out, plan.closed(during)
 
         return run
 
@@ -249,15 +287,52 @@ class Plan:
     boundaries: Boundaries
     points: dict[str, tuple[Point, ActivationQuantizer]]
 
+    @functools.cached_property
+    def in_loops(self) -> frozenset[str]:
+        """Names of the points that loops visit often, whose calls must count once."""
+        return frozenset(
+            mark.point.name
+            for mark in self.boundaries.marks
+            if mark.repeats and self.points[mark.point.name][1].kept.call is not None
+        )
+
+    def opened(self, ranges: dict[str, Any]) -> dict[str, Any]:
+        """Return the ranges as they are while a call observes."""
+        return self._in_loops(ranges, ActivationQuantizer.opened)
+
+    def closed(self, ranges: dict[str, Any]) -> dict[str, Any]:
+        """Return the ranges after a call has observed."""
+        return self._in_loops(ranges, ActivationQuantizer.closed)
+
+    def _in_loops(
+        self, ranges: dict[str, Any], change: Callable[..., Any]
+    ) -> dict[str, Any]:
+        def changed(name: str, state: Any) -> Any:
+            point, quantizer = self.points[name]
+            one = functools.partial(change, quantizer)
+            for _ in point.layers:
+                one = jax.vmap(one)
+            return one(state)
+
+        return {
+            name: changed(name, state) if name in self.in_loops else state
+            for name, state in ranges.items()
+        }
+
     def hooks(self, *, observe: bool, rounds: bool) -> tuple[Any, Any]:
         """Return the interpreter's hooks for nodes and for values."""
 
         def apply(name: str, x: jax.Array, frame: Frame) -> jax.Array:
-            quantizer = self.points[name][1]
+            quantizer, state = self.points[name][1], frame.state[name]
             if observe:
                 constant = jax.lax.stop_gradient(x)
-                frame.state[name] = quantizer.observe(frame.state[name], constant)
-            return quantizer(x, frame.state[name]) if rounds else x
+                in_loop = name in self.in_loops
+                see = quantizer.revisited if in_loop else quantizer.observe
+                frame.state[name] = see(state, constant)
+                state = frame.state[name]
+                if rounds and in_loop:
+                    state = quantizer.closed(state)
+            return quantizer(x, state) if rounds else x
 
         def apply_once(mark: Marked, x: jax.Array, frame: Frame) -> jax.Array:
             # Several sites of a frame may read the same value, which is stored once.

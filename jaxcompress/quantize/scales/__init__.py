@@ -2,6 +2,7 @@
 """Choose quantization scales: the step between two levels of a number format."""
 
 from ._block import power_of_two, two_level
+from ._calls import Call, largest
 from ._fixed import fixed
 from ._following import Scale, absmax, mean_above, of_range, unit
 from ._learned import LearnedScaleState, lsq, lsq_plus, pact
@@ -20,6 +21,7 @@ from ._stateful import (
 
 __all__ = [
     "AnyScale",
+    "Call",
     "HeldState",
     "StatefulScale",
     "LearnedScaleState",
@@ -35,6 +37,7 @@ __all__ = [
     "entropy",
     "held",
     "fixed",
+    "largest",
     "lsq",
     "lsq_plus",
     "mean_above",

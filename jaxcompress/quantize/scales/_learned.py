@@ -15,6 +15,7 @@ from ...formats import Format
 from ...leaves import scales_as_floats
 from ...numerics import reduce_tiles, ste
 from ..gradients import through_scale, to_the_bound
+from ._calls import largest
 from ._following import Scale, largest_level, of_range
 from ._stateful import Chosen, Shape, StatefulScale
 
@@ -67,7 +68,13 @@ def lsq(*, start: Scale | None = None) -> StatefulScale:
         shape = state.scale.value.shape
         return _set_once(state, lambda: (_initial_scale(start, x, shape, fmt)[0], None))
 
-    return StatefulScale(init=init, observe=observe, read=read, gradient=through_scale)
+    return StatefulScale(
+        init=init,
+        observe=observe,
+        read=read,
+        gradient=through_scale,
+        call=largest(observe),
+    )
 
 
 def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
@@ -120,7 +127,13 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
         zero_point = jnp.clip(ste(raw, jnp.round(raw)), fmt.low, fmt.high)
         return _read_scale(state, x, fmt), zero_point
 
-    return StatefulScale(init=init, observe=observe, read=read, gradient=through_scale)
+    return StatefulScale(
+        init=init,
+        observe=observe,
+        read=read,
+        gradient=through_scale,
+        call=largest(observe),
+    )
 
 
 def pact(*, start: float | None = None) -> StatefulScale:
@@ -166,7 +179,13 @@ def pact(*, start: float | None = None) -> StatefulScale:
         low = -bound if fmt.symmetric else jnp.zeros_like(bound)
         return of_range(low, bound, fmt)
 
-    return StatefulScale(init=init, observe=observe, read=read, gradient=to_the_bound)
+    return StatefulScale(
+        init=init,
+        observe=observe,
+        read=read,
+        gradient=to_the_bound,
+        call=largest(observe),
+    )
 
 
 def _unset_state(shape: Shape, *, offset: bool) -> LearnedScaleState:

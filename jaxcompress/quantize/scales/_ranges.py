@@ -11,6 +11,7 @@ from jax import lax
 
 from ...numerics import reduce_tiles
 from ...numerics.histogram import add, bounds, empty, histogram
+from ._calls import Call
 from ._stateful import Ranges, Shape
 
 
@@ -44,7 +45,8 @@ def minmax() -> Ranges:
 def moving_average(decay: float = 0.99) -> Ranges:
     """Average each batch's smallest and largest value with an exponential decay.
 
-    The first batch sets the range.
+    The first batch sets the range. All values that loops compute from one batch, such as
+    the time steps of a recurrent network, belong to that batch.
 
     Args:
       decay: weight of the previous range, in [0, 1).
@@ -58,18 +60,34 @@ def moving_average(decay: float = 0.99) -> Ranges:
     if not 0 <= decay < 1:
         raise ValueError(f"decay must be in [0, 1), got {decay}.")
 
-    def observe(state: Range, x: jax.Array) -> Range:
+    def add(state: Range, low: jax.Array, high: jax.Array) -> Range:
         def mix(old: jax.Array, new: jax.Array) -> jax.Array:
             return jnp.where(state.count == 0, new, decay * old + (1 - decay) * new)
 
-        low, high = _min_and_max(x, state.low.shape)
         return Range(mix(state.low, low), mix(state.high, high), state.count + 1)
+
+    def observe(state: Range, x: jax.Array) -> Range:
+        return add(state, *_min_and_max(x, state.low.shape))
+
+    batch = minmax()
+
+    def end(state: Range, seen: Range) -> Range:
+        after = add(state, seen.low, seen.high)
+        return jax.tree.map(
+            lambda new, old: jnp.where(seen.count > 0, new, old), after, state
+        )
+
+    call = Call(
+        start=lambda state: batch.init(state.low.shape),
+        add=lambda seen, state, x, fmt: batch.observe(seen, x),
+        end=end,
+    )
 
     def init(shape: Shape = ()) -> Range:
         zero = jnp.zeros(shape, jnp.float32)
         return Range(zero, zero, jnp.zeros((), jnp.int32))
 
-    return Ranges(init, observe, _read_range)
+    return Ranges(init, observe, _read_range, call)
 
 
 def percentile(share: float = 0.9999) -> Ranges:

@@ -16,6 +16,7 @@ from ...formats import Format, Int
 from ...leaves import Scales
 from ..gradients import Gradient, straight_through
 from ._block import power_of_two
+from ._calls import Call, largest
 from ._following import Scale, of_range
 
 Shape = tuple[int, ...]
@@ -32,11 +33,14 @@ class Ranges(NamedTuple):
       read: ``(state, x) -> (low, high)``, float32 of that shape, or arrays that broadcast
         against ``x``. An uncalibrated range is NaN, so a forgotten calibration shows up in
         the output.
+      call: merges the arrays that loops show in one call, so that they count once. None
+        observes one after another, which is right if neither order nor number matter.
     """
 
     init: Callable[..., Any]
     observe: Callable[[Any, jax.Array], Any]
     read: Callable[[Any, jax.Array], tuple[jax.Array, jax.Array]]
+    call: Call | None = None
 
     def __call__(self, values: jax.Array, shape: Sequence[int], fmt: Format) -> Chosen:
         """Act as a ``Scale``: observe these values alone, then read the scale."""
@@ -58,12 +62,15 @@ class StatefulScale:
       read: ``(state, x, fmt) -> (scale, zero_point)``, of the shape given to ``init`` or
         of the rank of ``x``. Learned values are differentiable; ``x`` is constant.
       gradient: how the backward pass treats rounding with these scales.
+      call: merges the arrays that loops show in one call, so that they count once. None
+        observes one after another, which is right if neither order nor number matter.
     """
 
     init: Callable[[Shape, Format], Any]
     observe: Callable[[Any, jax.Array, Format], Any]
     read: Callable[[Any, jax.Array, Format], Chosen]
     gradient: Gradient = straight_through
+    call: Call | None = None
 
     def __call__(self, values: jax.Array, shape: Sequence[int], fmt: Format) -> Chosen:
         """Act as a ``Scale``: observe these values alone, then read the scale."""
@@ -191,6 +198,7 @@ def _wrap_ranges(ranges: Ranges) -> StatefulScale:
         init=lambda shape, fmt: ranges.init(shape),
         observe=lambda state, x, fmt: ranges.observe(state, lax.stop_gradient(x)),
         read=read,
+        call=ranges.call,
     )
 
 
@@ -269,7 +277,7 @@ def held(scale: Scale, *, every: int = 1) -> StatefulScale:
         del x, fmt
         return state.scale, state.zero_point
 
-    return StatefulScale(init=init, observe=observe, read=read)
+    return StatefulScale(init=init, observe=observe, read=read, call=largest(observe))
 
 
 class HeldState(NamedTuple):
