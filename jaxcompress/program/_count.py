@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from .._select import path_text
 from ..leaves import Codebook, LowRank, QArray, dense, is_leaf
 from .activations._boundaries import Marked
-from .activations._quantize import Plan, Policy, make_plan
+from .activations._plan import Plan, make_plan
+from .activations._quantizer import Policy
 from .products._find import find
 from .products._site import Opaque, Site, opaque_lines
 from .products._table import table

@@ -2,14 +2,8 @@
 """Activation quantization: choose the values to quantize, and round them."""
 
 from ._boundaries import Boundary, Point
-from ._quantize import (
-    ActivationQuantizer,
-    PointState,
-    Policy,
-    QuantizedFunction,
-    operands_only,
-    quantize_activations,
-)
+from ._quantize import QuantizedFunction, quantize_activations
+from ._quantizer import ActivationQuantizer, PointState, Policy, operands_only
 
 __all__ = [
     "ActivationQuantizer",

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ...formats import Int
 from ...leaves import QArray, dense, is_leaf
 from ...quantize import to_qarray
-from ..activations._quantize import Plan
+from ..activations._plan import Plan
 from ..products._layout import Layout, layout
 from ..products._site import Site
 from ..trace._graph import Node

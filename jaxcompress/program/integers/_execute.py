@@ -16,7 +16,8 @@ from ..._signatures import name_defaults
 from ...formats import Int
 from ...leaves import dense, is_leaf
 from .._rewrite import check_names
-from ..activations._quantize import Plan, Policy, make_plan
+from ..activations._plan import Plan, make_plan
+from ..activations._quantizer import Policy
 from ..products._find import SiteIndex, find
 from ..products._site import Site
 from ..trace import _compat

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A plan: the points of a program that a policy quantizes, and the hooks that do it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from ..._select import closest, matches
+from ..products._find import SiteIndex, find
+from ..trace._graph import Program
+from ..trace._interpret import Frame, NodeHook, ValueHook
+from ._boundaries import Boundaries, Marked, Point
+from ._quantizer import ActivationQuantizer, Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """The points of a program that are quantized, with their quantizers.
+
+    Attributes:
+      program: the program.
+      index: its sites.
+      boundaries: its points and their places.
+      points: points and their quantizers, by name.
+    """
+
+    program: Program
+    index: SiteIndex
+    boundaries: Boundaries
+    points: dict[str, tuple[Point, ActivationQuantizer]]
+
+    @functools.cached_property
+    def in_loops(self) -> frozenset[str]:
+        """Names of the points that loops visit often, whose calls must count once."""
+        return frozenset(
+            mark.point.name
+            for mark in self.boundaries.marks
+            if mark.repeats and self.points[mark.point.name][1].kept.call is not None
+        )
+
+    def opened(self, ranges: dict[str, Any]) -> dict[str, Any]:
+        """Return the ranges as they are while a call observes."""
+        return self._in_loops(ranges, ActivationQuantizer.opened)
+
+    def closed(self, ranges: dict[str, Any]) -> dict[str, Any]:
+        """Return the ranges after a call has observed."""
+        return self._in_loops(ranges, ActivationQuantizer.closed)
+
+    def _in_loops(
+        self, ranges: dict[str, Any], change: Callable[..., Any]
+    ) -> dict[str, Any]:
+        def changed(name: str, state: Any) -> Any:
+            point, quantizer = self.points[name]
+            one = functools.partial(change, quantizer)
+            for _ in point.layers:
+                one = jax.vmap(one)
+            return one(state)
+
+        return {
+            name: changed(name, state) if name in self.in_loops else state
+            for name, state in ranges.items()
+        }
+
+    def hooks(self, *, observe: bool, rounds: bool) -> tuple[Any, Any]:
+        """Return the interpreter's hooks for nodes and for values."""
+
+        def apply(name: str, x: jax.Array, frame: Frame) -> jax.Array:
+            quantizer, state = self.points[name][1], frame.state[name]
+            if observe:
+                constant = jax.lax.stop_gradient(x)
+                in_loop = name in self.in_loops
+                see = quantizer.revisited if in_loop else quantizer.observe
+                frame.state[name] = see(state, constant)
+                state = frame.state[name]
+                if rounds and in_loop:
+                    state = quantizer.closed(state)
+            return quantizer(x, state) if rounds else x
+
+        def apply_once(mark: Marked, x: jax.Array, frame: Frame) -> jax.Array:
+            # Several sites of a frame may read the same value, which is stored once.
+            if mark.point.name not in frame.cache:
+                frame.cache[mark.point.name] = apply(mark.point.name, x, frame)
+            return frame.cache[mark.point.name]
+
+        by_node: dict[Any, list[Marked]] = {}
+        for mark in self.boundaries.marks:
+            if mark.node is not None:
+                by_node.setdefault(mark.node, []).append(mark)
+
+        def at_node(marks: list[Marked]) -> NodeHook:
+            def run(op: Any, operands: list[Any], frame: Frame) -> Any:
+                operands = list(operands)
+                for mark in marks:
+                    x = operands[mark.operand]
+                    operands[mark.operand] = apply_once(mark, x, frame)
+                return op(*operands)
+
+            return NodeHook(tuple(m.point.name for m in marks), run)
+
+        def at_value(name: str) -> ValueHook:
+            return ValueHook((name,), lambda x, frame: apply(name, x, frame))
+
+        nodes = {node: at_node(marks) for node, marks in by_node.items()}
+        values = {
+            mark.value: at_value(mark.point.name)
+            for mark in self.boundaries.marks
+            if mark.node is None
+        }
+        return nodes, values
+
+
+def make_plan(program: Program, policy: Policy) -> Plan:
+    """Apply a policy to the points of a program.
+
+    Raises:
+      ValueError: if a glob matches nothing, or nothing is quantized.
+    """
+    index = find(program)
+    choose = _as_function(policy)
+    names: list[str] = []
+    points: dict[str, tuple[Point, ActivationQuantizer]] = {}
+
+    def accept(point: Point) -> bool:
+        names.append(point.name)
+        quantizer = choose(point)
+        if quantizer is not None:
+            points[point.name] = (point, quantizer)
+        return quantizer is not None
+
+    boundaries = Boundaries(program, index, accept)
+    if isinstance(policy, Mapping):
+        for glob in policy:
+            if not any(matches(glob, name) for name in names):
+                near = ", ".join(map(repr, closest(glob, names)))
+                raise ValueError(
+                    f"{glob!r} matches none of {len(names)} points; closest: {near}. "
+                    "Globs match the whole name."
+                )
+    if not points:
+        reason = (
+            f"the policy selects none of the points {names[:5]}"
+            if names
+            else "it has no floating-point input"
+        )
+        raise ValueError(f"no activation of the function is quantized: {reason}.")
+    return Plan(program, index, boundaries, points)
+
+
+def _as_function(policy: Policy) -> Callable[[Point], ActivationQuantizer | None]:
+    if isinstance(policy, ActivationQuantizer):
+        return lambda point: policy
+    if isinstance(policy, Mapping):
+        return lambda point: next(
+            (value for glob, value in policy.items() if matches(glob, point.name)), None
+        )
+    if callable(policy):
+        return policy
+    raise TypeError(
+        "policy must be an ActivationQuantizer, such as "
+        "ActivationQuantizer(Int(8, symmetric=False)), a dict {glob: ActivationQuantizer "
+        f"or None}}, or a function of a Point, got a {type(policy).__name__}."
+    )
