@@ -13,6 +13,7 @@ from .activations import (
     PointState,
     Policy,
     QuantizedFunction,
+    RangeWarning,
     operands_only,
     quantize_activations,
 )
@@ -58,6 +59,7 @@ __all__ = [
     "PointState",
     "Policy",
     "QuantizedFunction",
+    "RangeWarning",
     "Rule",
     "Select",
     "Site",

@@ -10,6 +10,7 @@ import jax
 
 from .._select import closest, matches
 from .activations._boundaries import Boundaries
+from .activations._sources import is_statistic
 from .products._find import SiteIndex, find
 from .trace import _compat
 from .trace._analyze import analyze
@@ -131,7 +132,7 @@ def _name_features(program: Program, index: SiteIndex) -> dict[str, Value]:
             number = sum(n == base or n.startswith(f"{base}#") for n in marked)
             marked[f"{base}#{number}" if number else base] = node.outs[0]
     named |= marked
-    for name, value in _scope_outputs(program.root, boundaries.sources.is_statistic):
+    for name, value in _scope_outputs(program.root, is_statistic):
         named.setdefault(name, value)
     return {k: v for k, v in named.items() if v.region and not v.region.sealed}
 

@@ -2,6 +2,7 @@
 """Activation quantization: choose the values to quantize, and round them."""
 
 from ._boundaries import Boundary, Point
+from ._check_range import RangeWarning
 from ._quantize import QuantizedFunction, quantize_activations
 from ._quantizer import ActivationQuantizer, PointState, Policy, operands_only
 
@@ -12,6 +13,7 @@ __all__ = [
     "PointState",
     "Policy",
     "QuantizedFunction",
+    "RangeWarning",
     "operands_only",
     "quantize_activations",
 ]

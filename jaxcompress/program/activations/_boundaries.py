@@ -21,11 +21,13 @@ from ..products._find import SiteIndex
 from ..products._site import Site
 from ..trace._graph import Node, Program, Value, nodes, readers, shape_of
 from ..trace._primitives import AFFINE, ELEMENTWISE, GATHERING, MOVES, SELECTING
+from ._arguments import Arguments
 from ._sources import (
     Sources,
     is_quantizable,
     is_rectifier,
     is_scaling,
+    is_statistic,
     is_zero,
     reduces_batch,
 )
@@ -99,7 +101,7 @@ class Boundaries:
         self, program: Program, index: SiteIndex, accept: Callable[[Point], bool]
     ):
         self.program, self.index, self.accept = program, index, accept
-        self.sources = Sources(index)
+        self.sources = Sources(Arguments(program).biases)
         self.at: dict[Value, Marked] = {}  # points that all readers see
         self.rejected: set[Value] = set()
         self.names: Counter[str] = Counter()
@@ -196,7 +198,7 @@ class Boundaries:
         tree = jax.tree.unflatten(self.program.out_tree, outs)
         for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]:
             # Losses and the running statistics of a batch norm are not activations.
-            if value.aval.shape and not self.sources.is_statistic(value):
+            if value.aval.shape and not is_statistic(value):
                 yield path_text(path) or "0", value
 
     def stored(self, value: Value) -> Marked | None:
@@ -240,6 +242,8 @@ class Boundaries:
         return end
 
     def is_fusable(self, node: Node, value: Value) -> bool:
+        if node in self.sources.biases:  # A mask would widen the range of the scores.
+            return False
         users = [reader for out in node.outs for reader in readers(out)]
         if is_scaling(node) and users and all(map(self.sources.is_mask, users)):
             return False
@@ -249,7 +253,7 @@ class Boundaries:
             return False
         others = [v for v in node.ins if v is not value]
         return len(others) == 1 and (
-            not others[0].origin.data or self.sources.is_statistic(others[0])
+            not others[0].origin.data or is_statistic(others[0])
         )
 
     def is_dead_end(self, node: Node, value: Value, depth: int = 8) -> bool:
@@ -263,7 +267,7 @@ class Boundaries:
         ):
             return False
         others = [v for v in node.ins if v is not value]
-        if any(v.origin.data and not self.sources.is_statistic(v) for v in others):
+        if any(v.origin.data and not is_statistic(v) for v in others):
             return False
         (out,) = node.outs
         users = list(readers(out))

@@ -12,9 +12,12 @@ import jax
 
 from ..._select import closest, matches
 from ..products._find import SiteIndex, find
+from ..trace._analyze import with_constants
 from ..trace._graph import Program
 from ..trace._interpret import Frame, NodeHook, ValueHook
+from ._arguments import Arguments
 from ._boundaries import Boundaries, Marked, Point
+from ._check_range import check_range
 from ._quantizer import ActivationQuantizer, Policy
 
 
@@ -77,8 +80,9 @@ class Plan:
                 see = quantizer.revisited if in_loop else quantizer.observe
                 frame.state[name] = see(state, constant)
                 state = frame.state[name]
-                if rounds and in_loop:
+                if in_loop:
                     state = quantizer.closed(state)
+            check_range(name, quantizer, state, x)
             return quantizer(x, state) if rounds else x
 
         def apply_once(mark: Marked, x: jax.Array, frame: Frame) -> jax.Array:
@@ -120,6 +124,8 @@ def make_plan(program: Program, policy: Policy) -> Plan:
     Raises:
       ValueError: if a glob matches nothing, or nothing is quantized.
     """
+    if constants := Arguments(program).constants():
+        program = with_constants(program, constants)
     index = find(program)
     choose = _as_function(policy)
     names: list[str] = []

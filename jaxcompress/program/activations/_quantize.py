@@ -60,11 +60,17 @@ def quantize_activations(
     ``execute`` multiplies integers.
 
     Weights are not quantized here; use a ``Compressor`` and pass its view as ``params``.
-    Other variables of the model, such as batch statistics, must be in ``params`` too,
-    because all other arguments count as data. The first axis of a result is assumed to be
-    the batch. The ranges are an ordinary pytree; in ``train_step`` they are the
-    ``model_state``. There is one range per layer in a scan over layers, and one for all
-    trips of any other loop. All trips in one call count as one batch.
+    All other arguments count as data, apart from two kinds that the program shows:
+
+    - masks, which only ever meet scores as a bias of their softmax. They are not points,
+      and neither are their sums with the scores, which are stored before;
+    - the running statistics of a norm, which only ever meet data as a vector per channel,
+      the same for the whole batch.
+
+    Pass any other variables of the model in ``params``. The first axis of a result is
+    assumed to be the batch. The ranges are an ordinary pytree; in ``train_step`` they are
+    the ``model_state``. There is one range per layer in a scan over layers, and one for
+    all trips of any other loop. All trips in one call count as one batch.
 
     Args:
       fn: ``(params, *args) -> out``; see ``sites``.
@@ -82,6 +88,8 @@ def quantize_activations(
 
     Warns:
       OpaqueWarning: if parts of the function are not entered.
+      RangeWarning: in the modes outside of ``jit``, if a range is so much wider than the
+        typical values that they round to zero.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from ..products._find import SiteIndex
 from ..trace import _compat
 from ..trace._graph import Node, Value
 from ..trace._primitives import (
@@ -19,10 +18,14 @@ from ..trace._primitives import (
 
 
 class Sources:
-    """Tells the inside of a softmax or a norm from a place where two tensors meet."""
+    """Tells the inside of a softmax or a norm from a place where two tensors meet.
 
-    def __init__(self, index: SiteIndex):
-        self.index = index
+    Args:
+      biases: operands that only shift or mask the scores of a softmax, by node.
+    """
+
+    def __init__(self, biases: Mapping[Node, int]):
+        self.biases = biases
         self.cache: dict[Value, frozenset[int]] = {}
 
     def __call__(self, value: Value) -> frozenset[int]:
@@ -37,10 +40,11 @@ class Sources:
         node = value.producer
         if not value.origin.data:
             tensors = frozenset()
-        elif node is None or not (_passes(node) or self.is_statistic(value)):
+        elif node is None or not (_passes(node) or is_statistic(value)):
             tensors = frozenset([id(value)] if is_quantizable(value) else [])
         else:
-            parts = [self(v) for v in node.ins]
+            bias = self.biases.get(node)
+            parts = [self(v) for i, v in enumerate(node.ins) if i != bias]
             tensors = frozenset().union(*parts)
             if self.is_join(node):
                 tensors = frozenset([id(value)])
@@ -49,6 +53,8 @@ class Sources:
 
     def is_join(self, node: Node) -> bool:
         """True if the node combines two tensors."""
+        if node in self.biases:
+            return False
         if node.primitive not in JOINING or not is_quantizable(node.outs[0]):
             return False
         parts = {self(v) for v in node.ins} - {frozenset()}
@@ -63,23 +69,24 @@ class Sources:
         which, *cases = node.ins
         return not self(which) and sum(map(is_zero, cases)) == 1
 
-    def is_statistic(self, value: Value) -> bool:
-        """True if every path from data to the value goes through a sum over the batch."""
-        pending, seen = [value], set()
-        while pending:
-            v = pending.pop()
-            if v in seen or not v.origin.data:
-                continue
-            seen.add(v)
-            node = v.producer
-            if node is None or node in self.index.sites:
-                return False
-            if reduces_batch(node):
-                continue
-            if not _passes(node) and node.primitive not in SELECTING:
-                return False
-            pending += node.ins
-        return value.origin.data
+
+def is_statistic(value: Value) -> bool:
+    """True if every path from data to the value goes through a sum over the batch."""
+    pending, seen = [value], set()
+    while pending:
+        v = pending.pop()
+        if v in seen or not v.origin.data:
+            continue
+        seen.add(v)
+        node = v.producer
+        if node is None:
+            return False
+        if reduces_batch(node):
+            continue
+        if not _passes(node) and node.primitive not in SELECTING:
+            return False
+        pending += node.ins
+    return value.origin.data
 
 
 def is_quantizable(value: Value) -> bool:

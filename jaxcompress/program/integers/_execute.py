@@ -235,6 +235,7 @@ def _prepare(
     program = analyze(fn, shapes, args, inline_custom=inline_custom)
     plan = None if policy is None else make_plan(program, policy)
     _check_ranges(plan, ranges)
+    program = plan.program if plan else program
     index = plan.index if plan else find(program)
     pairs, _ = jax.tree_util.tree_flatten_with_path(packed, is_leaf=is_leaf)
     by_path = {path_text(path): leaf for path, leaf in pairs}

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ..._select import paths_and_leaves
@@ -30,26 +31,50 @@ def analyze(
     """
     traced = _compat.trace(fn, params, *args)
     paths, _, _ = paths_and_leaves(params)
-    count = len(paths)
     avals: list[Any] = [v.aval for v in traced.jaxpr.invars]
-    root = Region(traced.jaxpr, traced.consts, (), None, sealed=False)
     arguments, _, _ = paths_and_leaves(tuple(args))
-    program = Program(root, paths, avals[:count], arguments, traced.out_tree)
-    values = [
-        Value(aval, Origin(False, frozenset([i])), Trail.start(i, aval.shape))
-        if i < count
-        else Value(aval, DATA, None)
-        for i, aval in enumerate(avals)
-    ]
-    _Builder(program, inline_custom).fill(root, values, "")
+    leaves = avals[: len(paths)]
+    root = _root(traced.jaxpr, traced.consts)
+    return _filled(
+        Program(root, paths, leaves, arguments, traced.out_tree, inline_custom)
+    )
+
+
+def with_constants(program: Program, constants: Collection[int]) -> Program:
+    """Analyze a program again, with some of its arguments as constants.
+
+    Args:
+      program: a program from ``analyze``.
+      constants: indices of leaves of the arguments after the parameters.
+    """
+    root = _root(program.root.jaxpr, program.root.consts)
+    return _filled(dataclasses.replace(program, root=root), constants)
+
+
+def _root(jaxpr: Any, consts: list[Any]) -> Region:
+    return Region(jaxpr, consts, (), None, sealed=False)
+
+
+def _filled(program: Program, constants: Collection[int] = ()) -> Program:
+    """Add the equations of a program to its graph."""
+    count = len(program.paths)
+
+    def value(i: int, aval: Any) -> Value:
+        if i < count:
+            origin = Origin(False, frozenset([i]))
+            return Value(aval, origin, Trail.start(i, aval.shape))
+        return Value(aval, NOTHING if i - count in constants else DATA, None)
+
+    values = [value(i, v.aval) for i, v in enumerate(program.root.jaxpr.invars)]
+    _Builder(program).fill(program.root, values, "")
     return program
 
 
 class _Builder:
-    def __init__(self, program: Program, inline_custom: bool):
+    def __init__(self, program: Program):
         self.program = program
         self.inlined = _compat.INLINED | (
-            _compat.CUSTOM_RULES if inline_custom else set()
+            _compat.CUSTOM_RULES if program.inline_custom else set()
         )
 
     def fill(self, region: Region, ins: list[Value], scope: str) -> Region:

@@ -118,6 +118,7 @@ class Program:
       leaves: their shapes and dtypes.
       arguments: path texts of the leaves of the other arguments.
       out_tree: structure of the result.
+      inline_custom: True if functions with custom derivatives were entered.
     """
 
     root: Region
@@ -125,6 +126,7 @@ class Program:
     leaves: list[Any]
     arguments: list[str]
     out_tree: Any
+    inline_custom: bool
 
     def main_leaf(self, leaves: frozenset[int]) -> int:
         """Return the leaf that a product of several leaves is named after.

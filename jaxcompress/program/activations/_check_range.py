@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Warn about ranges so wide that everything typical rounds to zero."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from ...leaves import scales_as_floats
+from ...quantize.scales._following import largest_level
+from ._quantizer import ActivationQuantizer
+
+# Sentinels such as -1e9 are large numbers. Small probabilities next to 1 are no sentinels.
+_LARGE, _TIMES = 1e4, 1e6
+
+
+class RangeWarning(UserWarning):
+    """The range of an activation is far wider than its typical values."""
+
+
+def check_range(
+    name: str, quantizer: ActivationQuantizer, state: Any, x: jax.Array
+) -> None:
+    """Warn, by name, if a range dwarfs what it is for; under ``jit`` nothing is known."""
+    leaves = jax.tree.leaves((state, x))
+    if any(isinstance(leaf, Tracer) for leaf in leaves) or not x.size:
+        return
+    fmt = quantizer.fmt
+    scale = state if quantizer.rounding is None else state.scale
+    steps = scales_as_floats(quantizer.kept.read(scale, x, fmt)[0], jnp.float32)
+    width = float(jnp.max(steps)) * float(largest_level(fmt))
+    if not width > _LARGE:
+        return
+    sizes = jnp.abs(x.astype(jnp.float32))
+    ordinary = jnp.where((sizes > 0) & (sizes < width / 100), sizes, jnp.nan)
+    typical = float(jnp.nanmedian(ordinary))
+    if width > _TIMES * typical:
+        warnings.warn(
+            f"the range of {name!r} reaches {width:.1e}, but its values are typically "
+            f"around {typical:.1e}, so they round to zero. If the large ones stand for "
+            "minus infinity, as in a mask, leave the point out with the policy "
+            f"{{{name!r}: None}}.",
+            RangeWarning,
+            stacklevel=2,
+        )
