@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,7 @@ class SiteCount:
       macs: multiply-accumulates, including all trips of enclosing loops.
       density: fraction of nonzero weights; 1.0 if the weights are not known.
       bits: declared bits of the two operands: weights (or the left operand) and input.
+        For leaves that the function joins into one weight, the mean over nonzero weights.
       weight_bytes: bytes of the nonzero weights at their declared bits; 0 for data times
         data, and for the second use of a leaf.
       activation_bytes: bytes read and written apart from weights, including all trips, at
@@ -172,8 +173,8 @@ def count(
     used: set[str] = set()
     rows = []
     for node, site in index.sites.items():
-        rows.append(_count(node, site, leaves, plan, first=site.leaf not in used))
-        used.add(site.leaf or "")
+        rows.append(_count(node, site, leaves, plan, used))
+        used.update(path for path, _ in site.parts)
     return Count(
         sites=tuple(rows),
         other_bytes=sum(
@@ -185,17 +186,24 @@ def count(
 
 
 def _count(
-    node: Node, site: Site, leaves: dict[str, Any], plan: Plan | None, *, first: bool
+    node: Node,
+    site: Site,
+    leaves: dict[str, Any],
+    plan: Plan | None,
+    used: set[str],
 ) -> SiteCount:
     trips = 1 if site.trips is None else site.trips
     bits = [_grid_bits(node, i, plan) for i in range(2)]
     density, weight_bytes = 1.0, 0.0
     moved = [(i, site.operands[i]) for i in range(2)]
     if site.weight is not None:
-        leaf = leaves[site.leaf or ""]
-        bits[site.weight] = _bits(leaf)
-        density = _density(leaf)
-        weight_bytes = _bytes(leaf) * density if first else 0.0
+        own = [(path, share, leaves[path]) for path, share in site.parts]
+        dense_shares = [share * _density(leaf) for _, share, leaf in own]
+        density = sum(dense_shares)
+        bits[site.weight] = _mean_bits(own, dense_shares)
+        weight_bytes = sum(
+            _bytes(leaf) * _density(leaf) for path, _, leaf in own if path not in used
+        )
         moved = [(i, x) for i, x in moved if i != site.weight]
     if site.primitive == "gather":
         moved = []  # Indices are integers already.
@@ -211,6 +219,18 @@ def _count(
         weight_bytes=weight_bytes,
         activation_bytes=moved_bits * trips / 8,
     )
+
+
+def _mean_bits(
+    parts: Sequence[tuple[str, float, Any]], dense_shares: Sequence[float]
+) -> float:
+    """Return the bits of a nonzero weight, or of any weight if all are zero."""
+    weights = dense_shares if any(dense_shares) else [share for _, share, _ in parts]
+    leaf_bits = [_bits(leaf) for _, _, leaf in parts]
+    if len(set(leaf_bits)) == 1:  # without rounding
+        return leaf_bits[0]
+    total = sum(w * b for w, b in zip(weights, leaf_bits, strict=True))
+    return total / sum(weights)
 
 
 def _grid_bits(node: Node, operand: int, plan: Plan | None) -> float:
@@ -246,6 +266,8 @@ def _bits(leaf: Any) -> float:
 def _dtype_bits(dtype: Any) -> float:
     if jnp.issubdtype(dtype, jnp.integer):
         return jnp.iinfo(dtype).bits  # int4 counts 4 bits, although it takes a byte.
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return 8 * jnp.dtype(dtype).itemsize  # of both parts; finfo gives one of them
     return jnp.finfo(dtype).bits if jnp.issubdtype(dtype, jnp.floating) else 8
 
 

@@ -156,7 +156,8 @@ def observing(
                 if isinstance(layout_or_reason, Layout):
                     layouts[site.name] = layout_or_reason
                 elif site.primitive != "gather":
-                    reasons.setdefault(site.leaf, layout_or_reason)
+                    for path in (site.leaf, *(path for path, _ in site.parts)):
+                        reasons.setdefault(path, layout_or_reason)
         paths = _select_paths(params, where, layouts, reasons, index.opaque)
         layouts = {k: v for k, v in layouts.items() if v.site.leaf in paths}
         return program, index, layouts, shapes

@@ -185,3 +185,84 @@ def test_a_smaller_file_of_the_same_network_does_fewer_bit_operations():
     # A small weight may round to zero, and then saves more.
     assert costs[1].bit_ops >= 8 * costs[2].bit_ops > 0
     assert len({c.macs for c in costs}) == 1
+
+
+# Leaves of 2, 4 and 8 bits, with some zeros, and what a function does with them.
+PARTS = {
+    name: to_qarray(w * (w > low), Int(bits), scale_shape=(1, width))
+    for name, (w, low, bits, width) in {
+        "q": (normal(16, 8, seed=1), -9, 8, 8),
+        "k": (normal(16, 8, seed=2), 0, 4, 8),
+        "v": (normal(16, 4, seed=3), 0.3, 2, 4),
+    }.items()
+}
+
+
+def side_by_side(params):
+    return jnp.concatenate([params[name] for name in "qkv"], 1)
+
+
+JOINS = {
+    "concatenated": lambda p, x: x @ side_by_side(p),
+    "concatenated the other way": lambda p, x: side_by_side(p).T @ x.T,
+    "masked": lambda p, x: x @ (side_by_side(p) * p["mask"]),
+    "in a loop": lambda p, x: jax.lax.map(lambda x: x[None] @ side_by_side(p), x),
+    "before a loop": lambda p, x: (lambda w: jax.lax.map(lambda x: x[None] @ w, x))(
+        side_by_side(p)
+    ),
+    "parts of it": lambda p, x: [
+        x @ side_by_side(p)[:, :8],
+        x @ side_by_side(p)[:, 8:],
+    ],
+}
+
+
+@pytest.mark.parametrize("name", JOINS)
+def test_joined_leaves_count_each_with_its_own_bits(name):
+    def one_by_one(params, x):
+        return [x @ params[name] for name in "qkv"]
+
+    params = PARTS | {"mask": jnp.ones((16, 20), bool)}
+    joined, alone = (count(fn, params, X) for fn in (JOINS[name], one_by_one))
+    assert joined.macs == alone.macs
+    np.testing.assert_allclose(joined.effective_macs, alone.effective_macs)
+    np.testing.assert_allclose(joined.bit_ops, alone.bit_ops)
+    np.testing.assert_allclose(joined.weight_bytes, alone.weight_bytes)
+    assert joined.other_bytes == alone.other_bytes
+
+
+def test_layers_that_a_function_stacks_for_a_scan_count_each():
+    def stacked(params, x):
+        layers = jnp.stack([params["a"], params["b"]])
+        return jax.lax.scan(lambda x, w: (x @ w, None), x, layers)[0]
+
+    def unrolled(params, x):
+        return x @ params["a"] @ params["b"]
+
+    params = {
+        name: to_qarray(normal(16, 16, seed=bits), Int(bits), scale_shape=(1, 16))
+        for name, bits in {"a": 8, "b": 2}.items()
+    }
+    a, b = (count(fn, params, X) for fn in (stacked, unrolled))
+    assert (a.macs, a.weight_bytes) == (b.macs, b.weight_bytes)
+    only_last = count(lambda p, x: x @ jnp.stack([p["a"], p["b"]])[1], params, X)
+    assert only_last.sites[0].bits == (2, 32)
+    np.testing.assert_allclose(a.bit_ops, b.bit_ops)
+
+
+def test_sites_name_every_leaf_that_is_joined():
+    shapes = jax.eval_shape(lambda: jc.dense(PARTS))
+    (site,) = jc.sites(lambda p, x: x @ side_by_side(p), shapes, X)
+    assert dict(site.parts) == pytest.approx({"q": 0.4, "k": 0.4, "v": 0.2})
+    axes = jc.weight_axes(lambda p, x: x @ side_by_side(p), shapes, X)
+    assert set(axes.unknown) == {"q", "k", "v"}
+
+
+@pytest.mark.parametrize("dtype", [jnp.complex64, np.complex128])
+def test_complex_numbers_have_the_bits_of_both_parts(dtype):
+    bits = 8 * np.dtype(dtype).itemsize
+    params = {"kernel": jax.ShapeDtypeStruct((16, 8), dtype)}
+    with jax.enable_x64(bits == 128):
+        counted = count(product, params, jax.ShapeDtypeStruct((4, 16), dtype))
+    assert counted.sites[0].bits == (bits, bits)
+    assert counted.weight_bytes == 16 * 8 * bits / 8

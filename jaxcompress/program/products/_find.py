@@ -12,6 +12,7 @@ from typing import Any
 
 from ..trace import _compat
 from ..trace._graph import Node, Program, Value, nodes, shape_of
+from ._parts import parts
 from ._site import Opaque, Site, opaque_lines
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
@@ -109,12 +110,18 @@ def _make_site(program: Program, node: Node, names: set[str]) -> Site:
         layers=tuple(x.trips or 0 for x in node.region.loops if x.layered),
         trips=None if None in trips else math.prod(t or 0 for t in trips),
         macs=_macs(node),
+        parts=() if weight is None else _named_parts(program, node.ins[weight]),
     )
 
 
-def _sort_axes(parts: Iterator[tuple[int, ...] | None]) -> tuple[int, ...] | None:
+def _named_parts(program: Program, value: Value) -> tuple[tuple[str, float], ...]:
+    found = parts(program, value)
+    return tuple((program.paths[i], share) for i, share in found.items())
+
+
+def _sort_axes(trails: Iterator[tuple[int, ...] | None]) -> tuple[int, ...] | None:
     """Return all axes in ascending order, or None if any are unknown."""
-    groups = list(parts)
+    groups = list(trails)
     if any(axes is None for axes in groups):
         return None
     return tuple(sorted(i for axes in groups for i in axes or ()))

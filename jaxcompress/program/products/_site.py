@@ -35,7 +35,8 @@ class Site:
       name: path of the parameter leaf that it multiplies by (``"params/Dense_0/kernel"``;
         ``#1`` for the second use of a leaf). For a product of two data arrays, such as
         QK^T, the name stack and the primitive.
-      leaf: path of the leaf, without the number; None for data times data.
+      leaf: path of the leaf, without the number; None for data times data. If the function
+        joins several leaves into one weight, the largest of them.
       primitive: ``"dot_general"``, ``"conv_general_dilated"`` or ``"gather"``.
       operands: shapes and dtypes of the two operands.
       result: shape and dtype of the result.
@@ -52,6 +53,9 @@ class Site:
       trips: runs per call of the function, the product of all enclosing trip counts; None
         inside a ``while`` loop, whose count is known only at run time.
       macs: multiply-accumulates of one trip, not counting those with inserted zeros.
+      parts: every leaf that the weight is made of, with its share of the elements. More
+        than one if the function concatenates or stacks leaves, such as the kernels of
+        queries, keys and values; empty for data times data.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Site:
     layers: tuple[int, ...]
     trips: int | None
     macs: int
+    parts: tuple[tuple[str, float], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

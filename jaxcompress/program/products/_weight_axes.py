@@ -84,6 +84,7 @@ def weight_axes(
             continue
         product = layout(node, site, shapes[site.leaf].shape)
         if not isinstance(product, Layout):
+            unknown.update(dict.fromkeys([path for path, _ in site.parts], product))
             unknown[site.leaf] = product
             continue
         outside = {*product.inside, *product.layers}

@@ -172,9 +172,9 @@ class _Builder:
         def build(carried: list[Origin]) -> Region:
             in_origins = [*origins[: parts.consts], *carried, *origins[first:]]
             ins = [
-                Value(v.aval, origin, None if origin.data else trail)
-                for v, origin, trail in zip(
-                    jaxpr.invars, in_origins, trails, strict=True
+                Value(v.aval, origin, None if origin.data else trail, outer=outer)
+                for v, origin, trail, outer in zip(
+                    jaxpr.invars, in_origins, trails, node.ins, strict=True
                 )
             ]
             region = Region(
@@ -200,8 +200,10 @@ class _Builder:
             origins = [*(v.origin for v in const_values), *carried]
             trails = [*(v.trail for v in const_values), *[None] * len(carried)]
             ins = [
-                Value(v.aval, origin, None if origin.data else trail)
-                for v, origin, trail in zip(jaxpr.invars, origins, trails, strict=True)
+                Value(v.aval, origin, None if origin.data else trail, outer=outer)
+                for v, origin, trail, outer in zip(
+                    jaxpr.invars, origins, trails, node.ins[cond_consts:], strict=True
+                )
             ]
             region = Region(jaxpr, consts, loops, None, node.region.sealed, False)
             return self.fill(region, ins, node.scope)
@@ -231,7 +233,7 @@ class _Builder:
             jaxpr, consts = _compat.opened(branch)
             loops, sealed = node.region.loops, node.region.sealed
             region = Region(jaxpr, consts, loops, None, sealed, False)
-            ins = [Value(v.aval, v.origin, v.trail) for v in operands]
+            ins = [Value(v.aval, v.origin, v.trail, outer=v) for v in operands]
             node.bodies.append(self.fill(region, ins, node.scope))
         index = node.ins[0].origin
         outs = zip(*(region.outs for region in node.bodies), strict=True)

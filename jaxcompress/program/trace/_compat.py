@@ -307,6 +307,33 @@ def slice_sizes(eqn: JaxprEqn) -> Sequence[int]:
     return eqn.params["slice_sizes"]
 
 
+class Joining(NamedTuple):
+    """An operand of a ``concatenate`` or ``stack``, and its place on the joined axis."""
+
+    operand: int
+    start: int
+    size: int
+
+
+def joined(eqn: JaxprEqn) -> tuple[int, Sequence[Joining]]:
+    """Return the axis of a ``concatenate`` or ``stack``, and its operands along it."""
+    is_stack = eqn.primitive.name == "stack"
+    axis = eqn.params["axis" if is_stack else "dimension"]
+    places, start = [], 0
+    for i, atom in enumerate(eqn.invars):
+        size = 1 if is_stack else shape(atom)[axis]
+        places.append(Joining(i, start, size))
+        start += size
+    return axis, places
+
+
+def window(eqn: JaxprEqn, axis: int) -> range:
+    """Return the indices that a ``slice`` takes along an axis."""
+    p = eqn.params
+    steps = p["strides"] or (1,) * len(p["start_indices"])
+    return range(p["start_indices"][axis], p["limit_indices"][axis], steps[axis])
+
+
 def mark(eqn: JaxprEqn) -> str | None:
     """Return the name that ``checkpoint_name`` set; None for other equations."""
     return eqn.params["name"] if eqn.primitive.name == "name" else None

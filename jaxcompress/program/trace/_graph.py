@@ -55,6 +55,7 @@ class Value:
     region: Region | None = None  # with `var`, the place where a hook applies
     var: Var | None = None
     literal: Any = None  # the number, if the program contains it literally
+    outer: Value | None = None  # what enters a loop or branch as this value at first
 
 
 @dataclasses.dataclass(eq=False, slots=True)
