@@ -2,7 +2,7 @@
 """Rewrite weights to be easier to quantize, without changing the function."""
 
 from ._awq import awq
-from ._batch_norm import Fold, fold_batch_norm
+from ._batch_norm import Fold, fold_batch_norm, verify_folds
 from ._compressors import EquivalentState
 from ._equalize import cross_layer_equalization, smooth_quant
 from ._links import Link
@@ -19,5 +19,6 @@ __all__ = [
     "hadamard",
     "hadamard_rotation",
     "smooth_quant",
+    "verify_folds",
     "verify_links",
 ]

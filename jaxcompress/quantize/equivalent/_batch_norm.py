@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from ..._axes import Axis
 from ..._compressor import PyTree
 from ..._select import closest, map_with_path, paths_and_leaves
 from ._links import ByPath, channel_axes, spread
+from ._verify import check_finite, coarsest_unit, largest_difference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +27,8 @@ class Fold:
         are in the parameters (either may be missing), its ``mean`` and ``var`` in the
         batch statistics.
       bias: path of the layer's bias; None if the layer has no bias.
-      axis: output axis of the kernel, or several, as for ``Link``.
+      axis: output axis of the kernel, or several, as for ``Link``. In a transposed
+        convolution with ``transpose_kernel=True`` it is -2.
     """
 
     kernel: str
@@ -35,7 +38,13 @@ class Fold:
 
 
 def fold_batch_norm(
-    params: PyTree, batch_stats: PyTree, folds: Sequence[Fold], *, epsilon: float
+    params: PyTree,
+    batch_stats: PyTree,
+    folds: Sequence[Fold],
+    *,
+    epsilon: float,
+    fn: Callable[..., Any] | None = None,
+    args: Sequence[Any] = (),
 ) -> tuple[PyTree, PyTree]:
     """Fold batch norms into the layers before them, to quantize the kernels as deployed.
 
@@ -46,6 +55,9 @@ def fold_batch_norm(
     In evaluation mode its result is the same. In training mode a norm uses the statistics
     of the batch, and folding changes the function.
 
+    Shapes do not tell which norm follows which layer, or with which epsilon. Pass ``fn`` to
+    check every fold by running it; see ``verify_folds``.
+
     A link across a folded norm rescales the kernel, its bias and the norm's bias; it
     leaves out the norm's scale.
 
@@ -55,6 +67,9 @@ def fold_batch_norm(
         the state of ``nnx.BatchStat``.
       folds: which norms to fold; each norm and each kernel at most once.
       epsilon: epsilon of the norms, in [0, 1); Flax's default is 1e-5.
+      fn: ``(params, batch_stats, *args) -> out`` in evaluation mode, to check the folds
+        outside of ``jit``. None folds without a check.
+      args: further arguments of ``fn``: real data.
 
     Returns:
       The parameters and the statistics, with unchanged structure, shapes and dtypes.
@@ -63,7 +78,7 @@ def fold_batch_norm(
       TypeError: if ``folds`` is a single ``Fold``.
       ValueError: if a path does not exist (the closest is named), sizes do not match, a
         kernel or norm is folded twice, the layer has a bias that ``Fold`` does not name,
-        or neither the norm nor the layer has a bias.
+        neither the norm nor the layer has a bias, or a fold changes ``fn``.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -87,6 +102,8 @@ def fold_batch_norm(
         raise ValueError(
             f"epsilon must be the norms' own, in [0, 1), such as 1e-5; got {epsilon}."
         )
+    if fn is not None:
+        verify_folds(fn, params, batch_stats, folds, *args, epsilon=epsilon)
     leaves, stat_leaves = _by_path(params), _by_path(batch_stats)
     new: ByPath = {}
     new_stats: ByPath = {}
@@ -103,6 +120,77 @@ def fold_batch_norm(
         map_with_path(lambda path, leaf: new.get(path, leaf), params),
         map_with_path(lambda path, leaf: new_stats.get(path, leaf), batch_stats),
     )
+
+
+def verify_folds(
+    fn: Callable[..., Any],
+    params: PyTree,
+    batch_stats: PyTree,
+    folds: Sequence[Fold],
+    *args: Any,
+    epsilon: float,
+    tolerance: float | None = None,
+) -> None:
+    """Check that each fold leaves the function unchanged, up to rounding.
+
+    Norms of equal size that are swapped, another epsilon, and the wrong axis of a square
+    kernel all have shapes that fit. Each norm in turn is folded alone. The function is
+    compiled once and runs once more than there are folds.
+
+    Args:
+      fn: ``(params, batch_stats, *args) -> out``, a tree; in evaluation mode.
+      params: parameters of ``fn``.
+      batch_stats: running statistics, as after training: with means of 0 and variances of
+        1, swapped norms cannot be told apart.
+      folds: the folds to check.
+      *args: further arguments of ``fn``: real data.
+      epsilon: epsilon of the norms.
+      tolerance: largest allowed difference, relative to the largest magnitude of the same
+        output. None uses 1000 times the machine epsilon of the least precise float among
+        parameters, statistics and outputs, at most the square root of that epsilon.
+
+    Raises:
+      ValueError: at the first fold that changes the function (the error names the fold and
+        the change); if folds do not fit; or if the function returns NaN or infinity.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> from jaxcompress.quantize.equivalent import Fold, verify_folds
+      >>> params = {"w": jnp.ones((1, 2)), "norm": {"bias": jnp.ones(2)}}
+      >>> stats = {"norm": {"mean": jnp.ones(2), "var": jnp.array([1.0, 0.01])}}
+      >>> def fn(params, stats, x):
+      ...     mean, var = stats["norm"]["mean"][None], stats["norm"]["var"][None]
+      ...     normed = (x @ params["w"] - mean) / jnp.sqrt(var + 1e-5)
+      ...     return normed + params["norm"]["bias"][None]
+      >>> folds, x = [Fold("w", "norm")], jnp.array([[3.0]])
+      >>> verify_folds(fn, params, stats, folds, x, epsilon=1e-5)
+      >>> verify_folds(  # doctest: +ELLIPSIS
+      ...     fn, params, stats, folds, x, epsilon=1e-2
+      ... )
+      Traceback (most recent call last):
+      ...
+      ValueError: folding 'norm' into 'w' changes the output by ...
+    """
+    run = jax.jit(lambda params, stats: fn(params, stats, *args))
+    # Accelerators multiply float32 with fewer bits by default.
+    with jax.default_matmul_precision("float32"):
+        expected = run(params, batch_stats)
+        check_finite(expected)
+        allowed = tolerance
+        if allowed is None:
+            unit = coarsest_unit((params, batch_stats, expected))
+            allowed = min(1000 * unit, unit**0.5)
+        for fold in folds:
+            new = fold_batch_norm(params, batch_stats, [fold], epsilon=epsilon)
+            difference = largest_difference(expected, run(*new))
+            if not difference <= allowed:
+                raise ValueError(
+                    f"folding {fold.norm!r} into {fold.kernel!r} changes the output by "
+                    f"{difference:.1e} of its largest magnitude; rounding explains "
+                    f"{allowed:.1e}. Either the norm does not read the result of this "
+                    f"layer alone, or its epsilon is not {epsilon:g}, or axis={fold.axis} "
+                    "is not the output axis of the kernel, or fn is in training mode."
+                )
 
 
 def _fold(

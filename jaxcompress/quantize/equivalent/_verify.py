@@ -70,13 +70,14 @@ def verify_links(
     # Accelerators multiply float32 with fewer bits by default.
     with jax.default_matmul_precision("float32"):
         expected = run(params)
-        _check_finite(expected)
-        allowed = (
-            _allowed((params, expected), rotated) if tolerance is None else tolerance
-        )
+        check_finite(expected)
+        allowed = tolerance
+        if allowed is None:
+            unit = coarsest_unit((params, expected))
+            allowed = unit**0.5 if rotated else min(100 * unit, 0.01)
         for i, link in enumerate(bound):
             moved = _moved(params, link, jax.random.fold_in(key, i), rotated)
-            difference = _difference(expected, run(moved))
+            difference = largest_difference(expected, run(moved))
             if not difference <= allowed:
                 raise ValueError(_message(link, difference, allowed, rotated))
 
@@ -100,12 +101,12 @@ def _floats(tree: PyTree) -> list[Any]:
     ]
 
 
-def _allowed(tree: PyTree, rotated: bool) -> float:
-    unit = max(float(jnp.finfo(jnp.result_type(x)).eps) for x in _floats(tree))
-    return unit**0.5 if rotated else min(100 * unit, 0.01)
+def coarsest_unit(tree: PyTree) -> float:
+    """Return the machine epsilon of the least precise float of a tree."""
+    return max(float(jnp.finfo(jnp.result_type(x)).eps) for x in _floats(tree))
 
 
-def _difference(expected: PyTree, actual: PyTree) -> float:
+def largest_difference(expected: PyTree, actual: PyTree) -> float:
     """Return the largest difference, relative to each output's largest magnitude."""
     worst = 0.0
     for a, b in zip(_floats(expected), _floats(actual), strict=True):
@@ -117,7 +118,8 @@ def _difference(expected: PyTree, actual: PyTree) -> float:
     return float(worst)
 
 
-def _check_finite(out: PyTree) -> None:
+def check_finite(out: PyTree) -> None:
+    """Reject outputs that cannot be compared."""
     if not _floats(out):
         raise ValueError(
             "fn must return floating-point outputs: return logits, not classes."

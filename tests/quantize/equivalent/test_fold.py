@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ from flax import nnx
 from linked import close, compress, normal
 
 from jaxcompress.quantize import cross_layer_equalization, fold_batch_norm
-from jaxcompress.quantize.equivalent import Fold, Link, verify_links
+from jaxcompress.quantize.equivalent import Fold, Link, verify_folds, verify_links
 
 
 class Net(nn.Module):
@@ -217,3 +218,70 @@ def test_other_mistakes_are_told():
             [Fold("kernel", "norm")],
             epsilon=1e-5,
         )
+
+
+class Square(nn.Module):
+    """Layers of one size, so that shapes tell nothing apart."""
+
+    @nn.compact
+    def __call__(self, x):
+        norm = functools.partial(nn.BatchNorm, use_running_average=True)
+        x = nn.relu(norm()(nn.Conv(4, (3, 3), use_bias=False)(x)))
+        x = nn.ConvTranspose(4, (3, 3), use_bias=False, transpose_kernel=True)(x)
+        x = nn.relu(norm()(x))
+        return nn.Dense(3)(x.reshape(len(x), -1))
+
+
+SQUARE = [
+    Fold("Conv_0/kernel", "BatchNorm_0"),
+    Fold("ConvTranspose_0/kernel", "BatchNorm_1", axis=-2),
+]
+CARELESS = {
+    "swapped norms": (
+        [
+            Fold("Conv_0/kernel", "BatchNorm_1"),
+            Fold("ConvTranspose_0/kernel", "BatchNorm_0", axis=-2),
+        ],
+        1e-5,
+        "'BatchNorm_1' into 'Conv_0/kernel' changes the output",
+    ),
+    "another epsilon": (SQUARE, 1e-2, "or its epsilon is not 0.01"),
+    "a somewhat larger epsilon": (
+        SQUARE,
+        1e-3,
+        "'Conv_0/kernel' changes .* is not 0.001",
+    ),
+    "the inputs of a transposed kernel": (
+        [SQUARE[0], Fold("ConvTranspose_0/kernel", "BatchNorm_1")],
+        1e-5,
+        "into 'ConvTranspose_0/kernel' changes .* axis=-1 is not the output axis",
+    ),
+}
+
+
+def in_two(params, batch_stats, x):
+    return Square().apply({"params": params, "batch_stats": batch_stats}, x)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_right_folds_are_verified(dtype):
+    x = normal(4, 4, 4, 4)
+    variables = trained(Square(), x, dtype)
+    params, stats = variables["params"], variables["batch_stats"]
+    verify_folds(in_two, params, stats, SQUARE, x, epsilon=1e-5)
+    checked = fold_batch_norm(params, stats, SQUARE, epsilon=1e-5, fn=in_two, args=(x,))
+    alone = fold_batch_norm(params, stats, SQUARE, epsilon=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, checked, alone)
+
+
+@pytest.mark.parametrize("name", CARELESS)
+def test_folds_that_fit_by_shape_alone_are_refused(name):
+    folds, epsilon, message = CARELESS[name]
+    x = normal(4, 4, 4, 4)
+    variables = trained(Square(), x)
+    params, stats = variables["params"], variables["batch_stats"]
+    fold_batch_norm(params, stats, folds, epsilon=epsilon)  # nothing to see here
+    with pytest.raises(ValueError, match=message):
+        fold_batch_norm(params, stats, folds, epsilon=epsilon, fn=in_two, args=[x])
+    with pytest.raises(ValueError, match=message):
+        verify_folds(in_two, params, stats, folds, x, epsilon=epsilon)
