@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 
 from ..trace import _compat
 from ..trace._graph import Node, Program, Value, nodes, readers
-from ..trace._primitives import AFFINE, ELEMENTWISE, MOVES
+from ..trace._primitives import AFFINE, ELEMENTWISE, GATHERING, MOVES, SELECTING
 from ..trace._trail import Trail, follow
 from ._sources import is_statistic
 
 _LOOPS = ("scan", "while", "cond")
-_FOLLOWED = ELEMENTWISE | MOVES | {"slice", "dynamic_slice"}
+_FOLLOWED = ELEMENTWISE | SELECTING | GATHERING | {"gather"}
 
 
 class Arguments:
@@ -100,7 +100,8 @@ class Arguments:
         if node in self.biases and node.ins[self.biases[node]] is value:
             return "bias"
         if node.primitive == "select_n" and _count(node, value) == 1:
-            return "flag" if node.ins[0] is value else "other"
+            fills = value is not node.ins[0]
+            return "other" if fills and not feeds_softmax(node.outs[0]) else "mask"
         return "state" if self.is_state(node, i) else "other"
 
     def is_state(self, node: Node, i: int) -> bool:
@@ -131,16 +132,27 @@ class Arguments:
             ):
                 if not scores.origin.data or scores in self.trails:
                     continue
-                is_constant = (
-                    not value.origin.data
-                    and not value.origin.leaves
-                    and node.primitive != "mul"
-                    and bool(value.aval.shape)
-                )
+                is_constant = node.primitive != "mul" and _has_constant(value)
                 known = is_constant or value in self.trails
                 subtracted = node.primitive == "sub" and operand == 0
                 if known and not subtracted and feeds_softmax(node.outs[0]):
                     yield node, operand
+
+
+def _has_constant(value: Value) -> bool:
+    """True if a value is computed from a constant array, perhaps together with leaves."""
+    pending, seen = [value], set()
+    while pending:
+        v = pending.pop()
+        if v in seen or v.origin.data:
+            continue
+        seen.add(v)
+        if not v.origin.leaves:
+            if v.aval.shape:
+                return True
+        elif v.producer is not None and v.producer.primitive in _FOLLOWED:
+            pending += v.producer.ins
+    return False
 
 
 def feeds_softmax(value: Value) -> bool:

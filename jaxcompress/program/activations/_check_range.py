@@ -32,7 +32,11 @@ def check_range(
     fmt = quantizer.fmt
     scale = state if quantizer.rounding is None else state.scale
     steps = scales_as_floats(quantizer.kept.read(scale, x, fmt)[0], jnp.float32)
-    width = float(jnp.max(steps)) * float(largest_level(fmt))
+    reach = jnp.max(steps) * largest_level(fmt)
+    # Under jit, what is computed from a constant is traced, too.
+    if isinstance(reach, Tracer):
+        return
+    width = float(reach)
     if not width > _LARGE:
         return
     sizes = jnp.abs(x.astype(jnp.float32))

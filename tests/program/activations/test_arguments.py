@@ -39,6 +39,10 @@ MASKS = {
     "two": (lambda s, m: s + (m[0] + m[1]), jnp.stack([BIAS, 0 * BIAS])),
     "multiplied": (lambda s, m: s * m - 1e9 * (1 - m), 1.0 * SEEN),
     "compared": (lambda s, m: jnp.where(m > 0.5, s, -1e9), 1.0 * SEEN),
+    "filled in": (lambda s, m: jnp.where(m < 0, m, s), BIAS),
+    "looked up": (lambda s, m: s + jnp.take(m, jnp.array([0]), 0), BIAS),
+    "padded": (lambda s, m: s + jnp.pad(m, ((0, 0), (0, 0), (0, 1))), BIAS[..., :2]),
+    "with learned places": (lambda s, m: s + (m + PARAMS["q"][None, :3, :3]), BIAS),
     "by hand": (lambda s, m: s - m, -BIAS),
 }
 
@@ -77,6 +81,30 @@ def test_masks_in_layers_keep_ranges_small():
     assert "input/1" not in ranges and within(ranges) and error < 0.05
 
 
+def test_a_mask_that_a_loop_carries():
+    def given(params, x, mask):
+        def step(carry):
+            i, x, mask = carry
+            return i + 1, attention(params, x, lambda s: s + mask), mask
+
+        return jax.lax.while_loop(lambda c: c[0] < 2, step, (0, x, mask))[1]
+
+    ranges, error = ranges_of(given, PARAMS, X, BIAS)
+    assert "input/1" not in ranges and within(ranges) and error < 0.05
+
+
+def test_data_that_a_loop_carries_is_data():
+    def given(params, x, y):
+        def layer(carry, _):
+            x, y = carry
+            return (attention(params, x, lambda s: s + 0 * y[:, :1, :3]), y), None
+
+        x, y = jax.lax.scan(layer, (x, y), None, length=2)[0]
+        return x + y @ params["q"]
+
+    assert "input/1" in jc.quantize_activations(given).points(PARAMS, X, 2 * X)
+
+
 def test_a_mask_that_is_also_data_does_not_widen_the_scores():
     def pooled(params, x, mask):
         keep = (1 - mask[:, None, :]) * -1e9
@@ -89,7 +117,10 @@ def test_a_mask_that_is_also_data_does_not_widen_the_scores():
 
 def test_a_constant_mask_is_added_after_the_scores_are_stored():
     def causal(params, x):
-        return attention(params, x, lambda s: s + BIAS)
+        place = params["o"][None, :3, :3]
+        return attention(params, x, lambda s: s + BIAS) + attention(
+            params, x, lambda s: s + (BIAS + place)
+        )
 
     ranges, error = ranges_of(causal, PARAMS, X)
     assert within(ranges) and error < 0.05
