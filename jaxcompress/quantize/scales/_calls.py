@@ -52,8 +52,8 @@ def largest(observe: Callable[[Any, jax.Array, Format], Any]) -> Call:
 
     def add(seen: Largest, state: Any, x: jax.Array, fmt: Format) -> Largest:
         magnitude = jnp.max(jnp.abs(lax.stop_gradient(x))).astype(jnp.float32)
-        # Negated, so that a NaN counts as larger.
-        is_larger = ~(magnitude <= seen.magnitude)
+        # A NaN replaces everything, and nothing replaces a NaN.
+        is_larger = (magnitude > seen.magnitude) | jnp.isnan(magnitude)
         new = lax.cond(is_larger, lambda: observe(state, x, fmt), lambda: seen.state)
         return Largest(jnp.maximum(seen.magnitude, magnitude), new)
 
