@@ -250,6 +250,19 @@ def test_layers_that_a_function_stacks_for_a_scan_count_each():
     np.testing.assert_allclose(a.bit_ops, b.bit_ops)
 
 
+def test_weights_that_are_computed_in_many_steps_are_quick():
+    def fn(params, x):
+        w = side_by_side(params) * params["mask"]
+        for _ in range(60):  # each step reads the one before twice
+            w = w * (1 - w)
+        return x @ w
+
+    mask = jax.ShapeDtypeStruct((16, 20), jnp.float32)
+    shapes = jax.eval_shape(lambda: jc.dense(PARTS)) | {"mask": mask}
+    (site,) = jc.sites(fn, shapes, X)
+    assert len(site.parts) == 3
+
+
 def test_sites_name_every_leaf_that_is_joined():
     shapes = jax.eval_shape(lambda: jc.dense(PARTS))
     (site,) = jc.sites(lambda p, x: x @ side_by_side(p), shapes, X)

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 from ..trace import _compat
-from ..trace._graph import Program, Value
+from ..trace._graph import Node, Program, Value
 from ..trace._primitives import ELEMENTWISE, GATHERING, MOVES
+
+Window = tuple[int, range] | None
+"""An axis and the only indices along it that count; None counts everything."""
 
 
 def parts(program: Program, value: Value) -> dict[int, float]:
@@ -17,28 +20,48 @@ def parts(program: Program, value: Value) -> dict[int, float]:
       program: the program.
       value: a value that is computed from leaves alone.
     """
-    weights = _parts(program, value, None)
-    total = sum(weights.values())
-    return {leaf: weight / total for leaf, weight in weights.items()}
+    return _Parts(program)(value)
 
 
-def _parts(
-    program: Program, value: Value, window: tuple[int, range] | None
-) -> dict[int, float]:
-    """Return the parts with any positive weights.
+class _Parts:
+    def __init__(self, program: Program):
+        self.program = program
+        self.cache: dict[tuple[Value, Window], dict[int, float]] = {}
 
-    Args:
-      program: the program.
-      value: the value.
-      window: an axis and the only indices along it that count; None counts everything.
-    """
-    leaves, node = value.origin.leaves, value.producer
-    if len(leaves) < 2:
-        return dict.fromkeys(leaves, 1.0)
-    if node is None and value.outer is not None:
-        # A scan takes the layers apart, and every trip multiplies by another part.
-        return _parts(program, value.outer, None)
-    if node is not None and node.primitive in GATHERING:
+    def __call__(self, value: Value, window: Window = None) -> dict[int, float]:
+        """Return the parts, with shares that sum to 1."""
+        key = value, window
+        if key not in self.cache:
+            found = self.find(value, window)
+            total = sum(found.values())
+            self.cache[key] = {leaf: share / total for leaf, share in found.items()}
+        return self.cache[key]
+
+    def find(self, value: Value, window: Window) -> dict[int, float]:
+        """Return the parts, with any positive shares."""
+        leaves, node = value.origin.leaves, value.producer
+        if len(leaves) < 2:
+            return dict.fromkeys(leaves, 1.0)
+        if node is None and value.outer is not None:
+            # A scan takes the layers apart, and every trip multiplies by another part.
+            return self(value.outer)
+        if node is not None and node.primitive in GATHERING:
+            if found := self.joined(node, window):
+                return found
+        if node is not None and node.primitive == "slice":
+            before, after = node.ins[0].aval.shape, value.aval.shape
+            cut = [i for i, n in enumerate(before) if n != after[i]]
+            one = (cut[0], _compat.window(node.eqn, cut[0])) if len(cut) == 1 else None
+            return self(node.ins[0], one)
+        if node is not None and node.primitive in ELEMENTWISE | MOVES:
+            candidates = [self(v) for v in node.ins if v.origin.leaves]
+            several = [found for found in candidates if len(found) > 1]
+            if several or len(candidates) == 1:
+                return max(several or candidates, key=len)
+        return {self.program.main_leaf(leaves): 1.0}
+
+    def joined(self, node: Node, window: Window) -> dict[int, float]:
+        """Return the parts of a concatenation, with the numbers of indices they take."""
         axis, places = _compat.joined(node.eqn)
         found: dict[int, float] = {}
         for place in places:
@@ -47,18 +70,6 @@ def _parts(
                 own = range(place.start, place.start + place.size)
                 taken = sum(i in own for i in window[1])
             if taken:
-                for i, share in parts(program, node.ins[place.operand]).items():
+                for i, share in self(node.ins[place.operand]).items():
                     found[i] = found.get(i, 0) + share * taken
-        if found:
-            return found
-    if node is not None and node.primitive == "slice":
-        (operand,), before = node.ins, node.ins[0].aval.shape
-        cut = [i for i, n in enumerate(before) if n != value.aval.shape[i]]
-        one = (cut[0], _compat.window(node.eqn, cut[0])) if len(cut) == 1 else None
-        return _parts(program, operand, one)
-    if node is not None and node.primitive in ELEMENTWISE | MOVES:
-        candidates = [_parts(program, v, None) for v in node.ins if v.origin.leaves]
-        several = [found for found in candidates if len(found) > 1]
-        if several or len(candidates) == 1:
-            return max(several or candidates, key=len)
-    return {program.main_leaf(leaves): 1.0}
+        return found
