@@ -8,6 +8,7 @@ from ._rewrite import Rule, rewrite, stacked
 from ._taps import Select, tap_names, taps
 from .activations import (
     ActivationQuantizer,
+    ArgumentWarning,
     Boundary,
     Point,
     PointState,
@@ -44,6 +45,7 @@ from .products import (
 
 __all__ = [
     "ActivationQuantizer",
+    "ArgumentWarning",
     "Boundary",
     "ClosedOverWarning",
     "Count",

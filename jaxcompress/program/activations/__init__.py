@@ -3,11 +3,13 @@
 
 from ._boundaries import Boundary, Point
 from ._check_range import RangeWarning
+from ._plan import ArgumentWarning
 from ._quantize import QuantizedFunction, quantize_activations
 from ._quantizer import ActivationQuantizer, PointState, Policy, operands_only
 
 __all__ = [
     "ActivationQuantizer",
+    "ArgumentWarning",
     "Boundary",
     "Point",
     "PointState",

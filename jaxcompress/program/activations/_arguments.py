@@ -8,6 +8,7 @@ batch, in arithmetic that is affine in the data.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 
 from ..trace import _compat
@@ -47,6 +48,23 @@ class Arguments:
 
     def constants(self) -> frozenset[int]:
         """Return the arguments that are not activations, by their indices."""
+        return frozenset(
+            i
+            for i, kinds in self.uses.items()
+            if kinds - {"derived"} and "other" not in kinds
+        )
+
+    def doubtful(self) -> list[str]:
+        """Return the paths of arguments that are used like the state of a norm, and not."""
+        return [
+            self.program.arguments[i]
+            for i, kinds in self.uses.items()
+            if {"state", "other"} <= kinds
+        ]
+
+    @functools.cached_property
+    def uses(self) -> dict[int, set[str]]:
+        """What the readers of each argument do with it, by its index."""
         uses: dict[int, set[str]] = {}
         results = {id(v) for v in self.program.root.outs}
         lost = {id(v) for n in nodes(self.program.root) for v in _leaving(n)}
@@ -56,11 +74,7 @@ class Arguments:
                 kinds.update(self.use(node, value, i) for node in readers(value))
                 kinds.update({"derived"} if id(value) in results else ())
                 kinds.update({"other"} if id(value) in lost else ())
-        return frozenset(
-            i
-            for i, kinds in uses.items()
-            if kinds - {"derived"} and "other" not in kinds
-        )
+        return uses
 
     def derive(self, node: Node) -> None:
         """Continue the trails of the operands in the results, or in the bodies."""

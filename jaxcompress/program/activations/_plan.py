@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,6 +22,10 @@ from ._check_range import check_range
 from ._quantizer import ActivationQuantizer, Policy
 
 
+class ArgumentWarning(UserWarning):
+    """An argument that is quantized as an activation may be the state of a norm."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """The points of a program that are quantized, with their quantizers.
@@ -30,12 +35,27 @@ class Plan:
       index: its sites.
       boundaries: its points and their places.
       points: points and their quantizers, by name.
+      doubtful: paths of quantized arguments that may be the state of a norm.
     """
 
     program: Program
     index: SiteIndex
     boundaries: Boundaries
     points: dict[str, tuple[Point, ActivationQuantizer]]
+    doubtful: tuple[str, ...]
+
+    def warn(self) -> None:
+        """Warn about what is not entered, and about arguments that may not be data."""
+        self.index.warn("quantize_activations")
+        if self.doubtful:
+            names = ", ".join(f"'input/{path}'" for path in self.doubtful)
+            warnings.warn(
+                f"{names}: the function uses these arguments like the state of a norm, one "
+                "vector for the whole batch, but also in other ways. They are quantized as "
+                "data. Pass state in `params`; for data, ignore this warning.",
+                ArgumentWarning,
+                stacklevel=3,
+            )
 
     @functools.cached_property
     def in_loops(self) -> frozenset[str]:
@@ -124,7 +144,8 @@ def make_plan(program: Program, policy: Policy) -> Plan:
     Raises:
       ValueError: if a glob matches nothing, or nothing is quantized.
     """
-    if constants := Arguments(program).constants():
+    arguments = Arguments(program)
+    if constants := arguments.constants():
         program = with_constants(program, constants)
     index = find(program)
     choose = _as_function(policy)
@@ -154,7 +175,8 @@ def make_plan(program: Program, policy: Policy) -> Plan:
             else "it has no floating-point input"
         )
         raise ValueError(f"no activation of the function is quantized: {reason}.")
-    return Plan(program, index, boundaries, points)
+    doubtful = [path for path in arguments.doubtful() if f"input/{path}" in points]
+    return Plan(program, index, boundaries, points, tuple(doubtful))
 
 
 def _as_function(policy: Policy) -> Callable[[Point], ActivationQuantizer | None]:

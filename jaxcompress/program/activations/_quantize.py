@@ -88,6 +88,8 @@ def quantize_activations(
 
     Warns:
       OpaqueWarning: if parts of the function are not entered.
+      ArgumentWarning: in the modes, if an argument that is quantized may be the state of a
+        norm.
       RangeWarning: in the modes outside of ``jit``, if a range is so much wider than the
         typical values that they round to zero.
 
@@ -126,7 +128,7 @@ def quantize_activations(
         ) -> tuple[Any, dict[str, Any]]:
             check_state_is_dict(ranges)
             plan = prepare(params, args)
-            plan.index.warn("quantize_activations")
+            plan.warn()
             check_names(ranges, plan.points, all_of=True)
             nodes, values = plan.hooks(observe=observe, rounds=rounds)
             leaves = jax.tree.leaves((params, args))

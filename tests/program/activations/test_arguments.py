@@ -165,6 +165,20 @@ def test_the_state_of_norms_is_state_wherever_it_is_given(train, batch):
     assert set(given) == {name.removeprefix("params/") for name in together}
 
 
+def test_what_may_be_state_is_told_by_name():
+    def fn(params, x, vector):
+        return (x @ params["q"] + vector[None, None]) + (vector @ params["k"])[
+            None, None
+        ]
+
+    args = X, jnp.arange(4.0)
+    quantized = jc.quantize_activations(fn)
+    assert "input/1" in quantized.points(PARAMS, *args)
+    ranges = quantized.init(PARAMS, *args)
+    with pytest.warns(jc.program.ArgumentWarning, match="'input/1': the function uses"):
+        quantized.calibrate(PARAMS, ranges, *args)
+
+
 def test_vectors_of_an_example_are_data():
     def film(params, x, scale, targets):
         hidden = (x @ params["q"]) * scale[:, None, :]
