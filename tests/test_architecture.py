@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "jaxcompress"
 CORE = {
-    "_axes", "_combine", "_compressor", "_select", "_signatures", "layerwise",
+    "_axes",
+        "_refuse", "_combine", "_compressor", "_select", "_signatures", "layerwise",
     "numerics", "formats", "leaves", "prune", "quantize", "share", "factorize",
     "distill",
 }  # fmt: skip

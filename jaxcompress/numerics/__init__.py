@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared exact numerics: straight-through values, k smallest, tiles, Hessians."""
+"""Shared exact numerics: straight-through values, k smallest, k-means, tiles, Hessians."""
 
+from ._clusters import find_clusters, move_clusters, nearest_cluster
 from ._hessian import (
     EXACT,
     damped,
@@ -18,7 +19,10 @@ __all__ = [
     "EXACT",
     "damped",
     "expand_tiles",
+    "find_clusters",
     "inverse_hessian",
+    "move_clusters",
+    "nearest_cluster",
     "reduce_tiles",
     "smallest",
     "smallest_per_leaf",

@@ -93,6 +93,7 @@ def prune(
         return draw_masks(scores, schedule(count), budget, pattern)
 
     def init(params: PyTree) -> PruneState:
+        refuse_nan(params)
         count = jnp.zeros((), jnp.int32)
         memory = running.init(params)
         if running.immediate:

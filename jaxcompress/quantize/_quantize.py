@@ -6,11 +6,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.core import Tracer
 
 from .._combine import masked
 from .._compressor import Compressor, PyTree
+from .._refuse import refuse_unfit
 from .._select import Where, is_weight, map_with_path
 from .._signatures import name_defaults
 from ..formats import Format, Int, ToInteger, nearest
@@ -76,14 +75,9 @@ def quantize(
     surrogate = stateful.gradient if gradient is None else gradient
 
     def init(params: PyTree) -> PyTree:
-        refuse_not_finite(params)
+        refuse_unfit(params)
 
         def start(path: str, x: jax.Array) -> LeafState:
-            if not x.size:
-                raise ValueError(
-                    f"leaves must not be empty, {path!r} has shape {x.shape}. Leave it "
-                    "out with `where=`."
-                )
             shape = granularity.scale_shape(path, x.shape)
             state = stateful.observe(stateful.init(shape, fmt), x, fmt)
             return LeafState(
@@ -120,7 +114,7 @@ def quantize(
         return params, jax.tree.map(advance, params, state)
 
     def finalize(params: PyTree, state: PyTree) -> PyTree:
-        refuse_not_finite(params)
+        refuse_unfit(params)
         return jax.tree.map(codes, params, state)
 
     return Compressor(
@@ -231,24 +225,3 @@ def _check(fmt: Any, granularity: Any, rounding: Any, gradient: Any) -> None:
         raise TypeError(
             f"rounding must be stochastic(key), learned() or None, got {rounding!r}."
         )
-
-
-def refuse_not_finite(params: PyTree) -> None:
-    """Raise if a concrete leaf has NaN or infinite values, which have no code.
-
-    Raises:
-      ValueError: if so; the error names the leaf.
-    """
-
-    def check_leaf(path: str, x: jax.Array) -> None:
-        if isinstance(x, Tracer) or not jnp.issubdtype(x.dtype, jnp.inexact):
-            return
-        finite = jnp.all(jnp.isfinite(x))
-        # Inside a traced function this is a tracer even for concrete values.
-        if not isinstance(finite, Tracer) and not bool(finite):
-            raise ValueError(
-                f"{path!r} holds NaN or infinite values, which cannot be quantized. Check "
-                "whether the training diverged or a division by zero slipped in."
-            )
-
-    map_with_path(check_leaf, params)

@@ -13,6 +13,7 @@ import optax
 from jax.core import Tracer
 
 from ..._compressor import Compressor, PyTree
+from ..._refuse import refuse_unfit
 from ..._select import paths_and_leaves
 from ...layerwise import Evidence
 from .._prune import check_arguments, make_full_masks
@@ -64,6 +65,7 @@ def prune_once(
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
 
     def init(params: PyTree) -> OneShotState:
+        refuse_unfit(params)
         return OneShotState(jnp.zeros((), jnp.int32), make_full_masks(params))
 
     def apply(params: PyTree, state: OneShotState) -> PyTree:
@@ -76,6 +78,7 @@ def prune_once(
         given = extras.get(evidence.name)
         if given is None:
             return view, state
+        refuse_unfit(view)
         count = state.count + 1
         paths, leaves, treedef = paths_and_leaves(view)
         statistics = evidence.by_path(given, paths, treedef)

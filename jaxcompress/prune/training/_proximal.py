@@ -16,6 +16,7 @@ from ..._compressor import Compressor, PyTree
 from ..._select import Where, is_weight, map_with_path
 from ..._signatures import name_defaults
 from ..patterns._blocks import Blocks, Slices, block_sizes, block_sums, expand_blocks
+from ..scores._immediate import refuse_nan
 
 Prox = Callable[[str, jax.Array, Any], jax.Array]
 """``(path, array, strength) -> array``: the minimizer ``new`` of ``|new - array|^2 / 2 +
@@ -75,6 +76,7 @@ def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Com
         return map_with_path(lambda path, leaf: prox(path, leaf, amount), params)
 
     def init(params: PyTree) -> ProximalState:
+        refuse_nan(params)
         stepped = jax.eval_shape(step, params, jnp.zeros(()))
         map_with_path(_check_unchanged_type, params, stepped)
         return ProximalState(jnp.zeros((), jnp.int32))
@@ -89,6 +91,7 @@ def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Com
         params: PyTree, state: ProximalState, **extras: Any
     ) -> tuple[PyTree, ProximalState]:
         del extras
+        refuse_nan(params)
         params = step(params, jnp.asarray(schedule(state.count), jnp.float32))
         return params, ProximalState(state.count + 1)
 

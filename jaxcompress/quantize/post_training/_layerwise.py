@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from ..._axes import AxesLike
 from ..._compressor import Compressor, PyTree
+from ..._refuse import refuse_unfit
 from ..._select import paths_and_leaves
 from ..._signatures import name_defaults
 from ...formats import Format
@@ -21,7 +22,6 @@ from ...leaves import Leaf
 from ...numerics import expand_tiles
 from .._fake import fake_quant, to_qarray
 from .._granularity import Granularity
-from .._quantize import refuse_not_finite
 from ..scales._fixed import fixed
 from ..scales._following import Scale, absmax
 
@@ -96,7 +96,7 @@ def layerwise_quantization(
         return scales, zero_point
 
     def init(params: PyTree) -> LayerwiseState:
-        refuse_not_finite(params)
+        refuse_unfit(params)
         paths, leaves, treedef = paths_and_leaves(params)
         grids = [choose(path, x) for path, x in zip(paths, leaves, strict=True)]
         return _make_state(jnp.zeros((), jnp.int32), treedef, grids)
@@ -119,6 +119,7 @@ def layerwise_quantization(
         del extras
         if stats is None:
             return params, state
+        refuse_unfit(params)
         paths, leaves, treedef = paths_and_leaves(params)
         stats_by_path = STATS.by_path(stats, paths, treedef)
         grams = {p: s.gram for p, s in stats_by_path.items()}
@@ -133,6 +134,7 @@ def layerwise_quantization(
         return new, _make_state(state.count + 1, treedef, [grids[p] for p in paths])
 
     def finalize(params: PyTree, state: LayerwiseState) -> PyTree:
+        refuse_unfit(params)
         if not isinstance(state.count, Tracer) and int(state.count) == 0:
             warnings.warn(
                 "weights are rounded to nearest: no update was given "
