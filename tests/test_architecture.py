@@ -11,8 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "jaxcompress"
 CORE = {
-    "_axes",
-        "_refuse", "_combine", "_compressor", "_select", "_signatures", "layerwise",
+    "_axes", "_combine", "_compressor", "_refuse", "_select", "_signatures", "layerwise",
     "numerics", "formats", "leaves", "prune", "quantize", "share", "factorize",
     "distill",
 }  # fmt: skip

@@ -94,7 +94,10 @@ def obs_pruning(
             remove = refit
         else:
             counts = budget(scores, sparsity)
-            given = {p: _evenly(counts[p], x.batch) for p, x in layouts.items()}
+            given = {
+                p: _evenly(counts[p], weights[p].size, x.batch)
+                for p, x in layouts.items()
+            }
             remove = operate
         solved = batched(remove, {p: (*problems[p], given[p]) for p in problems})
         return joined(layouts, solved)
@@ -255,10 +258,14 @@ def _mean_diagonal(blocks: ByPath) -> jax.Array:
     return jnp.where(total > 0, total / jnp.maximum(number, 1), 1)
 
 
-def _evenly(count: jax.Array, parts: int) -> jax.Array:
-    """Split a count into parts that differ by at most one, larger parts first."""
+def _evenly(count: jax.Array, size: int, parts: int) -> jax.Array:
+    """Split a count into parts that differ by at most one, larger parts first.
+
+    Each of the ``parts`` matrices keeps a weight, unless all ``size`` weights go.
+    """
     extra = jnp.arange(parts, dtype=jnp.uint32) < count % parts
-    return count // parts + extra
+    most = jnp.where(count < size, size // parts - 1, size // parts)
+    return jnp.minimum(count // parts + extra, most.astype(jnp.uint32))
 
 
 def _is(sparsity: float | Schedule, value: float) -> bool:
