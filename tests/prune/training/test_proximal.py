@@ -235,5 +235,5 @@ def test_what_cannot_work_is_refused_in_init():
 def test_a_leaf_without_weights_is_named():
     params = {"a": {"kernel": jnp.ones((2, 2))}, "b": {"kernel": jnp.full((2, 2), 3.0)}}
     with pytest.warns(UserWarning, match="'a/kernel' has only zeros left") as caught:
-        jc.compress(prune.l1_pruning(2.0), params)
+        jc.compress(l1_pruning(2.0), params)
     assert len(caught) == 1
