@@ -6,6 +6,8 @@ from ._hessian import (
     EXACT,
     damped,
     inverse_hessian,
+    output_error,
+    shrunk,
 )
 from ._smallest import smallest, smallest_per_leaf
 from ._ste import ste
@@ -23,7 +25,9 @@ __all__ = [
     "inverse_hessian",
     "move_clusters",
     "nearest_cluster",
+    "output_error",
     "reduce_tiles",
+    "shrunk",
     "smallest",
     "smallest_per_leaf",
     "ste",

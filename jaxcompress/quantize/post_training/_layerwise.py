@@ -19,7 +19,7 @@ from ..._signatures import name_defaults
 from ...formats import Format
 from ...layerwise import STATS, Matrices, batched, matrix_problems
 from ...leaves import Leaf
-from ...numerics import expand_tiles
+from ...numerics import expand_tiles, output_error
 from .._fake import fake_quant, to_qarray
 from .._granularity import Granularity
 from ..scales._fixed import fixed
@@ -64,6 +64,10 @@ def layerwise_quantization(
     moves the weights onto the grid. Without statistics, weights are rounded to nearest
     and scales are fixed, so training continues from the solution. ``finalize`` gives
     ``QArray`` leaves.
+
+    A matrix whose outputs the solution would change more than rounding to nearest is
+    rounded to nearest. Statistics of fewer than four rows a feature are shrunk toward
+    their diagonal first, since they hold chance correlations.
 
     Args:
       fmt: the number format.
@@ -127,7 +131,13 @@ def layerwise_quantization(
         weights = dict(zip(paths, leaves, strict=True))
         grids = {p: choose(p, w) for p, w in weights.items()}
         solved, grids = _solve_all(
-            solve, weights, stats_by_path, grids, scale, axes, keep_zeros
+            _never_worse(solve, fmt),
+            weights,
+            stats_by_path,
+            grids,
+            scale,
+            axes,
+            keep_zeros,
         )
         _refuse_not_finite("the solved weights", solved)
         new = treedef.unflatten([solved[p].astype(w.dtype) for p, w in weights.items()])
@@ -163,6 +173,24 @@ def _list_grids(treedef: Any, state: LayerwiseState) -> list[Grid]:
         treedef.flatten_up_to(tree) for tree in (state.scales, state.zero_points)
     )
     return list(zip(scales, zero_points, strict=True))
+
+
+def _never_worse(solve: Solve, fmt: Format) -> Solve:
+    """Round a matrix to nearest where the solver changes its outputs more than that."""
+
+    def solve_or_round(
+        w: jax.Array, h: jax.Array, keep: jax.Array, grid: Grid, scale: Scale | None
+    ) -> tuple[jax.Array, Grid]:
+        solved = solve(w, h, keep, grid, scale)
+        nearest = fake_quant(w, fmt, scale_shape=grid[0].shape, scale=fixed(*grid))
+        nearest = jnp.where(keep, nearest, 0)
+        # True of NaN: the caller names the leaf.
+        is_better = ~(output_error(solved[0], w, h) > output_error(nearest, w, h))
+        return jax.tree.map(
+            lambda new, old: jnp.where(is_better, new, old), solved, (nearest, grid)
+        )
+
+    return solve_or_round
 
 
 def _solve_all(
@@ -222,6 +250,6 @@ def _refuse_not_finite(what: str, arrays: dict[str, jax.Array]) -> None:
         if not isinstance(x, Tracer) and not bool(jnp.isfinite(x).all()):
             raise ValueError(
                 f"{what} of {path!r} are not finite. Check the batches and the weights for "
-                "NaN. If they have none, the layer has fewer input rows than features: "
-                "pass more batches or a damping above 0."
+                "NaN. If they have none, some input features determine others: pass a "
+                "damping above 0, or more batches."
             )

@@ -135,13 +135,13 @@ def test_a_leaf_is_pruned_as_its_matrix_is():
 
 def convolution(features, groups):
     model = nn.Conv(features, (3, 3), feature_group_count=groups, use_bias=False)
-    x = normal(2, 5, 5, 4)
+    x = normal(6, 5, 5, 4)
     params = {"kernel": normal(3, 3, 4 // groups, features)}
     return (lambda p, x: model.apply({"params": p}, x)), params, x
 
 
 def layers():
-    x = normal(16, 8)
+    x = normal(32, 8)
     params = {"kernel": normal(3, 8, 8)}
 
     def fn(params, x):
