@@ -17,8 +17,7 @@ from ._fake import fake_quant, to_qarray
 from ._granularity import Granularity, PerChannel, PerTensor
 from .gradients import Gradient
 from .rounding import Rounding
-from .scales._following import absmax
-from .scales._stateful import AnyScale, as_scale, as_stateful
+from .scales._stateful import AnyScale, as_scale, as_stateful, suited
 
 
 class LeafState(NamedTuple):
@@ -33,7 +32,7 @@ def quantize(
     fmt: Format,
     *,
     granularity: Granularity,
-    scale: AnyScale = absmax,
+    scale: AnyScale = suited,
     rounding: Rounding | None = None,
     gradient: Gradient | None = None,
 ) -> Compressor:
@@ -132,7 +131,7 @@ def weight_quantization(
     fmt: Format | None = None,
     symmetric: bool = True,
     granularity: Granularity | None = None,
-    scale: AnyScale = absmax,
+    scale: AnyScale = suited,
     rounding: Rounding | None = None,
     gradient: Gradient | None = None,
     where: Where = is_weight,
@@ -151,7 +150,8 @@ def weight_quantization(
       symmetric: True centers the integers on zero; False adds a zero point.
       granularity: ``PerTensor()``, ``PerChannel()`` (default) or ``PerGroup(n)``. For
         convolutions, whose axes their rank does not tell, ``PerChannel(axis=-1)``.
-      scale: how to choose the scales; ``absmax`` clips nothing.
+      scale: how to choose the scales. ``suited`` follows the format: mostly ``absmax``,
+        which clips nothing.
       rounding: see ``quantize``.
       gradient: see ``quantize``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.

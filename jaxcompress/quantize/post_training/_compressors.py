@@ -14,6 +14,7 @@ from ...formats import Format, Int
 from .._granularity import Granularity, PerChannel, with_axes
 from ..scales._fixed import fixed
 from ..scales._following import Scale, absmax
+from ..scales._stateful import suited
 from ._adaround import adaround
 from ._gptq import gptq
 from ._layerwise import Grid, layerwise_quantization
@@ -26,7 +27,7 @@ def gptq_quantization(
     fmt: Format | None = None,
     symmetric: bool = True,
     granularity: Granularity | None = None,
-    scale: Scale = absmax,
+    scale: Scale = suited,
     act_order: bool = False,
     static_groups: bool = False,
     damping: float = 0.01,

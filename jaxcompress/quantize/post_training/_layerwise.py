@@ -23,7 +23,8 @@ from ...numerics import expand_tiles, output_error
 from .._fake import fake_quant, to_qarray
 from .._granularity import Granularity
 from ..scales._fixed import fixed
-from ..scales._following import Scale, absmax
+from ..scales._following import Scale
+from ..scales._stateful import suited
 
 Grid = tuple[jax.Array, jax.Array | None]
 Solve = Callable[
@@ -52,7 +53,7 @@ def layerwise_quantization(
     *,
     granularity: Granularity,
     solve: Solve,
-    scale: Scale = absmax,
+    scale: Scale = suited,
     axes: AxesLike = None,
     keep_zeros: bool = True,
 ) -> Compressor:

@@ -3,7 +3,7 @@
 
 from ._block import power_of_two, two_level
 from ._fixed import fixed
-from ._following import Scale, absmax, mean_above, of_range, unit
+from ._following import Scale, absmax, mean_above, of_range, rms, unit
 from ._learned import LearnedScaleState, lsq, lsq_plus, pact
 from ._ranges import Range, dynamic, minmax, moving_average, percentile
 from ._searched import SearchedState, entropy, mse
@@ -16,6 +16,7 @@ from ._stateful import (
     as_stateful,
     blocks,
     held,
+    suited,
 )
 
 __all__ = [
@@ -45,6 +46,8 @@ __all__ = [
     "pact",
     "percentile",
     "power_of_two",
+    "rms",
+    "suited",
     "two_level",
     "unit",
 ]
