@@ -149,8 +149,14 @@ def select(tree: Any, where: Where) -> Selection:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """True if a glob matches the whole path. ``*`` also matches ``/``; case counts."""
-    return fnmatch.fnmatchcase(path, pattern)
+    """True if a glob matches the whole path. ``*`` also matches ``/``; case counts.
+
+    A bracket is the start of a class of characters, or itself: ``"blocks[0].*"`` matches
+    ``"blocks0.weight"`` and ``"blocks[0].weight"``. Every path matches itself.
+    """
+    return fnmatch.fnmatchcase(path, pattern) or (
+        "[" in pattern and fnmatch.fnmatchcase(path, pattern.replace("[", "[[]"))
+    )
 
 
 def _dtype(leaf: Any) -> Any:

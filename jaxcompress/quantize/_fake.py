@@ -74,9 +74,10 @@ def fake_quant(
             None if zero_point is None else expand_tiles(zero_point, x.shape),
             fmt,
         )
-    ).astype(x.dtype)
-    # Not x + (value - x): its rounding would turn a grid of 16 values into more.
-    return value + (surrogate - lax.stop_gradient(surrogate))
+    )
+    # Not x + (value - x): its rounding would turn a grid of 16 values into more. The
+    # difference before the cast, since a surrogate may be beyond the range of float16.
+    return value + (surrogate - lax.stop_gradient(surrogate)).astype(x.dtype)
 
 
 @name_defaults

@@ -85,8 +85,8 @@ def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Com
         values = centroids(learned.value, x.dtype)
         value = values[(code + 1).astype(jnp.int32)]
         slope = jnp.where(code == 0, 1, jnp.abs(lax.stop_gradient(value)))
-        through = x * slope.astype(x.dtype)
-        return value + (through - lax.stop_gradient(through))
+        # The difference first: a float16 product with the slope could be infinite.
+        return value + (x - lax.stop_gradient(x)) * slope.astype(x.dtype)
 
     def codes(x: jax.Array, learned: Learned) -> Codebook:
         return Codebook(
