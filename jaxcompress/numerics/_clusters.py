@@ -138,7 +138,8 @@ def move_clusters(leaf: jax.Array, centroids: jax.Array, keep_zero: bool) -> jax
     unused = (counts == 0) & ~pinned
     order = jnp.argsort(-spread, stable=True)
     split = order[jnp.maximum(jnp.cumsum(unused) - 1, 0)]
-    beside = jnp.where(pinned, 0, mean)[split] + spread_each[split]
+    bound = jnp.finfo(centroids.dtype).max.astype(wide.dtype)
+    beside = jnp.minimum(jnp.where(pinned, 0, mean)[split] + spread_each[split], bound)
     moved = jnp.where(unused & (spread[split] > 0), beside, moved)
     return jnp.sort(moved.astype(centroids.dtype))
 

@@ -41,10 +41,10 @@ def gptq_quantization(
     Use it on a trained network, with statistics of a few calibration batches.
     ``update(params, state, stats=...)`` moves the weights onto the grid. Before that
     update, and in training after it, weights are rounded to nearest and scales are fixed.
-    After a pruner in a chain, pruned weights stay zero and the others compensate. A few
-    hundred rows are enough for most layers: below four rows a feature, correlations are
-    trusted less (``X^T X`` is shrunk toward its diagonal), and a layer that GPTQ would
-    leave worse than rounding to nearest is rounded to nearest.
+    After a pruner in a chain, pruned weights stay zero and the others compensate. Below
+    four input rows a feature, correlations are trusted less: ``X^T X`` is shrunk toward
+    its diagonal. A layer that GPTQ would leave worse than rounding to nearest is rounded
+    to nearest.
 
     Args:
       bits: bits per weight: 1 to 8, or 16.
