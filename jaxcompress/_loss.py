@@ -109,7 +109,10 @@ def call(
       ValueError: if a term is not a scalar, a name is used twice, or the model state is
         missing.
     """
-    out = loss_fn(view, batch, *args, **kwargs)
+    # Flattened and built anew, since a mutable container (a variable of NNX) may be changed
+    # only in the trace in which it was built.
+    arguments = jax.tree.map(lambda x: x, (view, batch, *args))
+    out = loss_fn(*arguments, **jax.tree.map(lambda x: x, dict(kwargs)))
     loss, aux = out if isinstance(out, tuple) else (out, Aux())
     if not isinstance(aux, Aux):
         raise TypeError(

@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from ._compressor import PyTree, split_learned
 from ._loss import Aux, Mean, Terms, call
+from ._select import paths_and_leaves
 
 
 class LossAndGrads(NamedTuple):
@@ -45,8 +46,11 @@ def loss_and_grads(
       parts: number of micro-batches.
 
     Raises:
-      ValueError: if the batch does not divide into that many micro-batches.
+      ValueError: if the batch is empty or does not divide into that many micro-batches.
     """
+    for path, leaf in zip(*paths_and_leaves(batch)[:2], strict=True):
+        if jnp.ndim(leaf) and not leaf.shape[0]:
+            raise ValueError(f"the batch is empty: {path!r} has shape {leaf.shape}.")
     kwargs = dict(kwargs)
     model_state, rng = kwargs.pop("model_state", None), kwargs.pop("rng", None)
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "jaxcompress"
 CORE = {
-    "_axes", "_combine", "_compressor", "_mesh", "_select", "_signatures", "layerwise",
+    "_arguments", "_axes", "_combine", "_compressor", "_mesh", "_select", "_signatures", "layerwise",
     "numerics", "formats", "leaves", "prune", "quantize", "share", "factorize",
     "distill",
 }  # fmt: skip
