@@ -89,6 +89,8 @@ def _describe(x: Any) -> str:
         return "an optax optimizer. Are the arguments in another order?"
     if callable(x) and hasattr(x, "__name__"):
         return f"the function {x.__name__}. Call it: {x.__name__}(...)."
+    if isinstance(x, (list, tuple)):
+        return f"a {type(x).__name__}. Pass what it holds as separate arguments."
     if isinstance(x, dict):
         return "a dict. Are the arguments in another order?"
     return f"{x!r}."

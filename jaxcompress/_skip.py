@@ -31,6 +31,4 @@ def keep_unless(finite: jax.Array, new: PyTree, old: PyTree) -> PyTree:
     """
     if jax.tree.structure(new) != jax.tree.structure(old):
         return new
-    return jax.tree.map(
-        lambda a, b: a if a is b else jnp.where(finite, a, b), new, old
-    )
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(finite, a, b), new, old)

@@ -208,7 +208,7 @@ def train_step(
 def _for_learned_values(
     tx: optax.GradientTransformationExtraArgs,
 ) -> optax.GradientTransformationExtraArgs:
-    """Use the optimizer of the parameters, and name ``learned_tx`` where it does not fit."""
+    """Train learned values by ``tx``; where it does not fit, name ``learned_tx``."""
 
     def named(fn: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:

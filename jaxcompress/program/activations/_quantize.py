@@ -308,9 +308,8 @@ def make_plan(program: Program, policy: Policy) -> Plan:
         quantizer = choose(point)
         if quantizer is not None and not isinstance(quantizer, ActivationQuantizer):
             raise TypeError(
-                "a policy must give an ActivationQuantizer, such as "
-                "ActivationQuantizer(Int(8, symmetric=False)), or None, got "
-                f"{quantizer!r} for {point.name!r}."
+                "a policy must give an ActivationQuantizer (ActivationQuantizer(Int(8))) "
+                f"or None, got {quantizer!r} for {point.name!r}."
             )
         if quantizer is not None:
             points[point.name] = (point, quantizer)
