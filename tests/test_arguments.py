@@ -30,33 +30,58 @@ def fn(params, x):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: untyped.compress(PARAMS, PRUNER), "got a dict. Are the arguments in another"),
-        (lambda: untyped.compress(jc.magnitude_pruning, PARAMS), "Call it: magnitude_pruning"),
-        (lambda: untyped.compress(PRUNER, PRUNER), "takes parameters, got a Compressor"),
-        (lambda: untyped.chain(PRUNER, SGD), "takes a compressor, got an optax optimizer"),
-        (lambda: untyped.train_step(loss_fn, PRUNER, SGD), "optimizer as tx, got a Compressor"),
-        (lambda: untyped.train_step(loss_fn, optax.sgd), r"got the function sgd. Call it"),
+        (
+            lambda: untyped.compress(PARAMS, PRUNER),
+            "got a dict. Are the arguments in another",
+        ),
+        (
+            lambda: untyped.compress(jc.magnitude_pruning, PARAMS),
+            "Call it: magnitude_pruning",
+        ),
+        (
+            lambda: untyped.compress(PRUNER, PRUNER),
+            "takes parameters, got a Compressor",
+        ),
+        (
+            lambda: untyped.chain(PRUNER, SGD),
+            "takes a compressor, got an optax optimizer",
+        ),
+        (
+            lambda: untyped.train_step(loss_fn, PRUNER, SGD),
+            "optimizer as tx, got a Compressor",
+        ),
+        (
+            lambda: untyped.train_step(loss_fn, optax.sgd),
+            r"got the function sgd. Call it",
+        ),
         (
             lambda: untyped.train_step(loss_fn, SGD, jc.magnitude_pruning),
             "got the function magnitude_pruning",
         ),
         (lambda: untyped.train_step(loss_fn, SGD, 3), "takes a compressor, got 3"),
         (lambda: untyped.wrap_optimizer(PRUNER, SGD), "as tx, got a Compressor"),
-        (lambda: untyped.wrap_optimizer(SGD, SGD), "a compressor, got an optax optimizer"),
+        (
+            lambda: untyped.wrap_optimizer(SGD, SGD),
+            "a compressor, got an optax optimizer",
+        ),
         (
             lambda: untyped.train_step(loss_fn, SGD)[0](jax.eval_shape(lambda: PARAMS)),
             "'kernel' is only the shape",
         ),
         (
-            lambda: untyped.train_step(loss_fn, SGD)[0]({**PARAMS, "count": jnp.arange(3)}),
+            lambda: untyped.train_step(loss_fn, SGD)[0](
+                {**PARAMS, "count": jnp.arange(3)}
+            ),
             "'count' is int32, which has no gradient",
         ),
         (
-            lambda: untyped.quantize_activations(fn, {"*": 8}).init(PARAMS, jnp.ones((2, 4))),
+            lambda: untyped.quantize_activations(fn, {"*": 8}).init(
+                PARAMS, jnp.ones((2, 4))
+            ),
             "must give an ActivationQuantizer.* got 8 for 'input/0'",
         ),
     ],
-)  # fmt: skip
+)
 def test_the_mistake_is_named(call, message):
     with pytest.raises(TypeError, match=message):
         call()
