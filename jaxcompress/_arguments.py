@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ._select import paths_and_leaves
-
-PyTree = Any
+from ._types import PyTree
 
 
 def check_compressor(x: Any, call: str) -> None:

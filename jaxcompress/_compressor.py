@@ -11,8 +11,8 @@ import jax
 
 from ._arguments import check_compressor, check_params
 from ._mesh import on_any_mesh
+from ._types import PyTree
 
-PyTree = Any
 _Mark = TypeVar("_Mark")
 
 

@@ -13,7 +13,7 @@ import jax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-PyTree = Any
+from ._types import PyTree
 
 
 class _Source(NamedTuple):

@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
-PyTree = Any
+from ._types import PyTree
 
 
 def all_finite(tree: PyTree) -> jax.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,13 @@ from ._arguments import (
     check_optimizer,
     check_params,
 )
-from ._compressor import Compressor, PyTree, Teacher, identity, marks, split_learned
+from ._compressor import Compressor, Teacher, identity, marks, split_learned
 from ._fresh import fresh
-from ._loss import call, total_of
+from ._loss import LossFn, call, total_of
 from ._mesh import on_any_mesh
 from ._micro_batches import loss_and_grads
 from ._skip import all_finite, keep_unless
+from ._types import PyTree
 
 __all__ = [
     "TrainState",
@@ -44,13 +45,39 @@ class TrainState(NamedTuple):
     step: jax.Array  # int32 []: number of completed steps
 
 
+class Init(Protocol):
+    """Starts a training run: the first function of ``train_step``."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        *,
+        model_state: PyTree = None,
+        rng: jax.Array | None = None,
+    ) -> TrainState:
+        """Return the state before the first step."""
+        ...
+
+
+class Step(Protocol):
+    """Takes one training step, jitted: the second function of ``train_step``."""
+
+    def __call__(
+        self, state: TrainState, batch: PyTree, *args: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Return the new state, and the metrics by name."""
+        ...
+
+    def lower(self, state: TrainState, batch: PyTree, *args: Any) -> Any:
+        """Lower the step for these shapes, to look at the program or compile it ahead."""
+        ...
+
+
 _CALL = "train_step(loss_fn, tx, compressor)"
-Init = Callable[..., TrainState]
-Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
 
 
 def train_step(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     tx: optax.GradientTransformation,
     compressor: Compressor | None = None,
     *,
