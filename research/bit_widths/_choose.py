@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 from ..data import Split
 from ._config import Config
 from ._network import ConvNet

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 from ._rows import LONGER
 from ._table import (
     AFTER,

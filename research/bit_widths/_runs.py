@@ -15,7 +15,7 @@ import jaxcompress as jc
 from jaxcompress.formats import Int
 from jaxcompress.program import ActivationQuantizer, Point, operands_only
 
-from .. import common
+from .. import old_common as common
 from ..data import Split
 from ._config import Config
 from ._qwix import forward_of

@@ -7,7 +7,7 @@ import dataclasses
 import importlib.util
 from collections.abc import Iterable, Sequence
 
-from .. import common
+from .. import old_common as common
 from ..data import Dataset
 from ._choose import choose, trials
 from ._config import Config, config_of

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 from ._rows import FLOAT, FOUR, LONGER, PAIRS, QWIX, SCALES, TIMES
 
 

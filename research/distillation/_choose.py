@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 from ..data import Split
 from ._config import Config, Setting
 from ._rows import ALONE, KL, SMOOTH, TEMPERATURES, Row, rows, temperature_row

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 
 CHOICES = Path(__file__).with_name("choices.json")  # from `--choose`
 

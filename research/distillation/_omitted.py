@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from .. import common
+from .. import old_common as common
 from ..data import Dataset, Split
 from . import _losses as losses
 from ._config import Config

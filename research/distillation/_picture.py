@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 from ._omitted import Without
 from ._rows import ALONE
 from ._table import TEACHER, Record, accuracies, grouped, students

@@ -15,7 +15,7 @@ import optax
 import jaxcompress as jc
 from jaxcompress import distill
 
-from .. import common
+from .. import old_common as common
 from ..data import Split
 from . import _losses as losses
 from ._config import Config, Setting

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxcompress import distill
 
-from .. import common
+from .. import old_common as common
 from ..data import Dataset
 from . import _omitted as omitted
 from ._choose import choose, trials

@@ -13,7 +13,7 @@ import jax
 
 import jaxcompress as jc
 
-from .. import common
+from .. import old_common as common
 from ..data import Dataset, Split
 from ._config import Config, Setting, key_of
 from ._rows import (

@@ -10,7 +10,7 @@ import numpy as np
 
 import jaxcompress as jc
 
-from .. import common
+from .. import old_common as common
 from ..data import Dataset
 from ._config import Config
 from ._rows import METHODS, NARROW, NARROW_BITS, Row

@@ -12,7 +12,7 @@ import numpy as np
 
 import jaxcompress as jc
 
-from .. import common
+from .. import old_common as common
 from ..data import Split
 from ._config import SIX, Config, Setting
 from ._rows import LABELS, Stage, Teaching

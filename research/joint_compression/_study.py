@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .. import common
+from .. import old_common as common
 from ..data import Dataset
 from ._choose import choose, trials
 from ._config import Choices, Config, choices, config_of, key_of

@@ -8,7 +8,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from jax import lax
 import jaxcompress as jc
 from jaxcompress import quantize
 
-from .. import common
+from .. import old_common as common
 from ._config import Config
 
 Params = Any

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 from ..data import Split
 from ._config import Config
 from ._judge import Compared, compare

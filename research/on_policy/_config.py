@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from .. import common
+from .. import old_common as common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

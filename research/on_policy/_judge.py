@@ -15,7 +15,7 @@ import numpy as np
 
 import jaxcompress as jc
 
-from .. import common
+from .. import old_common as common
 from . import _network as network
 from ._config import Config
 from ._rows import LOSSES

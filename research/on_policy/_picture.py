@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import common
+from .. import old_common as common
 from ._table import TEACHER, WARM, Record, cells, values
 
 STYLES = {"cross-entropy": "s", "kl": "o", "reverse_kl": "^", "jensen_shannon": "D"}

@@ -15,7 +15,7 @@ from jax import lax
 
 import jaxcompress as jc
 
-from .. import common
+from .. import old_common as common
 from ..data import Split
 from . import _network as network
 from ._config import Config

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from .. import common
+from .. import old_common as common
 from ..data import Dataset
 from ._choose import choose, trials
 from ._config import Config, config_of

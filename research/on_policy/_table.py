@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from .. import common
+from .. import old_common as common
 
 TEACHER, WARM = "teacher", "warm student"
 

@@ -8,7 +8,7 @@ import pytest
 
 import jaxcompress as jc
 import research.joint_compression
-from research import common
+from research import old_common as common
 from research.data import Split, load
 from research.joint_compression import _choose
 from research.joint_compression._config import CHOICES, choices, config_of

@@ -15,27 +15,17 @@ import jaxcompress as jc
 
 from .. import common
 from ..data import Split
+from ._compressors import held, watched
 from ._config import Config
-from ._watch import held, watched
 
 
-class Runs:
+class Runs(common.Trainer):
     """Trains on one split; compiles once a way to rewind."""
 
     def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
-        self.config, self.model, self._train = config, model, train
-        per_epoch = len(train) // config.batch_size
-        if not per_epoch:
-            raise common.RunError(f"no batch of {config.batch_size} in the data.")
-        self.steps = config.epochs * per_epoch
-        self.early = round(config.early * per_epoch)
-        self._x, self._y = jnp.asarray(train.x), jnp.asarray(train.y)
-        self._iterative: dict[int | None, Callable[..., Any]] = {}
-        self._fixed = common.compiled(self._train_fixed, quick=config.quick)
-        self._once: dict[jc.prune.budgets.Budget, Callable[..., Any]] = {
-            budget: common.compiled(_pruned_once(budget), quick=config.quick)
-            for budget in (jc.prune.budgets.global_, jc.prune.budgets.erk)
-        }
+        super().__init__(model, train, batch_size=config.batch_size, quick=config.quick)
+        self.config, self.steps = config, config.epochs * self.per_epoch
+        self.early = round(config.early * self.per_epoch)
 
     def iterative(self, seed: int, rewind_to: int | None) -> Any:
         """Prune in rounds.
@@ -47,36 +37,23 @@ class Runs:
         Returns:
           What every round was trained to, the dense first: parameters with one more axis.
         """
-        if rewind_to not in self._iterative:
-            program = self._program(rewind_to)
-            self._iterative[rewind_to] = common.compiled(
-                program, quick=self.config.quick
-            )
+        program = self.compiled(("iterative", rewind_to), self._program(rewind_to))
         rounds, start = self.config.rounds + 1, rewind_to or 0
-        rows = self._order(seed, start + rounds * self.steps)
-        later = rows[start:].reshape(rounds, self.steps, -1)
-        params = self.initial(seed)
-        return self._iterative[rewind_to](params, rows[:start], later, self._x, self._y)
-
-    def initial(self, seed: int) -> Any:
-        """Random parameters."""
-        return common.initial(self.model, self._train, seed, quick=self.config.quick)
+        order = self.order(seed, start + rounds * self.steps)
+        later = order[start:].reshape(rounds, self.steps, -1)
+        return program(self.initial(seed), order[:start], later, self.x, self.y)
 
     def fixed(self, ticket: Any, params: Any, seed: int) -> Any:
         """Train parameters for one round with the zeros of a ticket."""
-        rows = self._order(seed, self.steps)
-        return self._fixed(ticket, params, rows, self._x, self._y)
+        program = self.compiled("fixed", self._train_fixed)
+        return program(ticket, params, self.order(seed, self.steps), self.x, self.y)
 
     def pruned_once(
         self, params: Any, sparsity: float, budget: jc.prune.budgets.Budget
     ) -> Any:
         """Zero the smallest weights, of all or as many of each leaf as ERK says."""
-        return self._once[budget](params, jnp.float32(sparsity))
-
-    def _order(self, seed: int, steps: int) -> Any:
-        return common.order(
-            self._train, batch_size=self.config.batch_size, seed=seed, steps=steps
-        )
+        program = self.compiled(("once", budget), _pruned_once(budget))
+        return program(params, jnp.float32(sparsity))
 
     def _program(self, rewind_to: int | None) -> Callable[..., Any]:
         config = self.config

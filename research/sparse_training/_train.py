@@ -15,19 +15,15 @@ import jaxcompress as jc
 from .. import common
 from ..data import Split
 from ._config import Config, Exchange
-from ._methods import METHODS, Method, Traced, dense
+from ._rows import METHODS, Method, Traced, dense
 
 
-class Runs:
+class Runs(common.Trainer):
     """Trains on one split; compiles once a method, not once a sparsity or seed."""
 
     def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
-        self.config, self.model, self._train = config, model, train
-        self.steps = config.epochs * (len(train) // config.batch_size)
-        if not self.steps:
-            raise common.RunError(f"no batch of {config.batch_size} in the data.")
-        self._x, self._y = jnp.asarray(train.x), jnp.asarray(train.y)
-        self._programs: dict[tuple[str, int], Callable[..., Any]] = {}
+        super().__init__(model, train, batch_size=config.batch_size, quick=config.quick)
+        self.config, self.steps = config, config.epochs * self.per_epoch
 
     def dense(self, seed: int, *, rate: float | None = None) -> Any:
         """Train without pruning; returns parameters, and None for masks."""
@@ -78,8 +74,7 @@ class Runs:
         erk: bool,
         drop: float,
     ) -> Any:
-        if (name, every) not in self._programs:
-            self._programs[name, every] = self._program(method, every)
+        program = self.compiled((name, every), self._program(method, every))
         traced = Traced(
             rate=jnp.float32(self.config.rate if rate is None else rate),
             sparsity=jnp.float32(sparsity),
@@ -87,11 +82,8 @@ class Runs:
             drop=jnp.float32(drop),
             key=jax.random.fold_in(jax.random.key(seed), 1),
         )
-        rows = common.order(
-            self._train, batch_size=self.config.batch_size, seed=seed, steps=self.steps
-        )
-        params = common.initial(self.model, self._train, seed, quick=self.config.quick)
-        return self._programs[name, every](traced, params, rows, self._x, self._y)
+        order = self.order(seed, self.steps)
+        return program(traced, self.initial(seed), order, self.x, self.y)
 
     def _program(self, method: Method, every: int) -> Callable[..., Any]:
         def program(
@@ -106,4 +98,4 @@ class Runs:
             masks = getattr(state.compression, "masks", None)  # None: dense
             return compressor.finalize(state.params, state.compression), masks
 
-        return common.compiled(program, quick=self.config.quick)
+        return program

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
 import jaxcompress as jc
@@ -15,7 +14,7 @@ import jaxcompress as jc
 from .. import common
 from ..data import Split
 from ._config import Config, Setting
-from ._methods import METHODS
+from ._rows import METHODS
 
 Params = Any
 
@@ -25,30 +24,24 @@ class Network:
 
     def __init__(self, params: Params, look: Callable[[str, int, Params], Any]) -> None:
         self.params, self._look = params, look
-        self._known: dict[tuple[str, int], Any] = {}
+        self._once = common.Once()
 
     def known(self, what: str, block: int) -> Any:
         """Statistics or Fisher blocks: a dict with the argument of ``update``."""
         key = what, block if what == "fisher" else 0
-        if key not in self._known:
-            self._known[key] = self._look(*key, self.params)
-        return self._known[key]
+        return self._once(key, lambda: self._look(*key, self.params))
 
 
-class Runs:
+class Runs(common.Trainer):
     """Trains and prunes with one split; compiles once a method, not once a seed."""
 
     def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
-        self.config, self.model, self._train = config, model, train
-        self._x, self._y = jnp.asarray(train.x), jnp.asarray(train.y)
-        self._programs: dict[Any, Callable[..., Any]] = {}
+        super().__init__(model, train, batch_size=config.batch_size, quick=config.quick)
+        self.config = config
 
     def trained(self, seed: int) -> Network:
         """A dense network of a seed."""
-        steps = self.config.epochs * (len(self._train) // self.config.batch_size)
-        rows = common.order(
-            self._train, batch_size=self.config.batch_size, seed=seed, steps=steps
-        )
+        steps = self.config.epochs * self.per_epoch
 
         def train(
             params: Params, rows: jax.Array, x: jax.Array, y: jax.Array
@@ -59,9 +52,13 @@ class Runs:
             )
             return common.scan(step, init(params), rows, x, y).params
 
-        params = common.initial(self.model, self._train, seed, quick=self.config.quick)
-        program = self._program("train", train)
-        return Network(program(params, rows, self._x, self._y), self._look)
+        def network() -> Network:
+            program = self.compiled("train", train)
+            order = self.order(seed, steps)
+            params = program(self.initial(seed), order, self.x, self.y)
+            return Network(params, self._look)
+
+        return self.once(("trained", seed), network)
 
     def pruned(
         self, network: Network, name: str, sparsity: float, setting: Setting
@@ -74,7 +71,7 @@ class Runs:
             return jc.compress(compressor, params, **known)
 
         known = network.known(method.knows, setting.block) if method.knows else {}
-        program = self._program((name, setting.block), prune)
+        program = self.compiled((name, setting.block), prune)
         return program(network.params, known, sparsity, setting.damping)
 
     def _look(self, what: str, block: int, params: Params) -> Any:
@@ -98,11 +95,5 @@ class Runs:
 
         # The data are in no order, but for text.
         shown = slice(self.config.examples)
-        program = self._program(("look", what, block), look)
-        return program(params, self._x[shown], self._y[shown])
-
-    def _program(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
-        """Compiled once a key; later functions of the same key are the same function."""
-        if key not in self._programs:
-            self._programs[key] = common.compiled(fn, quick=self.config.quick)
-        return self._programs[key]
+        program = self.compiled(("look", what, block), look)
+        return program(params, self.x[shown], self.y[shown])
