@@ -49,22 +49,28 @@ class Search:
             when it is first called: of a recorded candidate it is not.
           score: of what was measured.
         """
-        values: dict[Candidate, Any] = {}
-        for candidate in candidates:
-            self.trials += 1
-            values[candidate] = 0.0
-            if self._ledger is not None:
-                trial = f"{name}, {text_of_candidate(candidate)}"
-                if self._progress is not None:
-                    self._progress.start(trial)
-                values[candidate] = self._ledger.result(
-                    trial, lambda candidate=candidate: measure(candidate)
-                )
-                if self._progress is not None:
-                    self._progress.done()
+        values = {
+            candidate: self.measured(
+                f"{name}, {text_of_candidate(candidate)}",
+                lambda candidate=candidate: measure(candidate),
+            )
+            for candidate in candidates
+        }
         if self._ledger is None:
             return Best(next(iter(values)), values)
         return Best(max(values, key=lambda key: score(values[key])), values)
+
+    def measured(self, name: str, measure: Callable[[], Any]) -> Any:
+        """One measurement, recorded under a name; 0 if trials are only counted."""
+        self.trials += 1
+        if self._ledger is None:
+            return 0.0
+        if self._progress is not None:
+            self._progress.start(name)
+        value = self._ledger.result(name, measure)
+        if self._progress is not None:
+            self._progress.done()
+        return value
 
 
 def text_of_candidate(candidate: Any) -> str:

@@ -37,10 +37,9 @@ class Once:
 
 
 class Trainer:
-    """A network and the split it is trained on; studies add how.
+    """The split that networks are trained on; studies add which and how.
 
     Attributes:
-      model: the network.
       train: the training split.
       x: its examples, on the device.
       y: its labels, on the device.
@@ -49,22 +48,19 @@ class Trainer:
       once: programs and networks, by key.
     """
 
-    def __init__(
-        self, model: nn.Module, train: Split, *, batch_size: int, quick: bool
-    ) -> None:
-        self.model, self.train, self.quick = model, train, quick
+    def __init__(self, train: Split, *, batch_size: int, quick: bool) -> None:
+        self.train, self.quick, self.once = train, quick, Once()
         self.x, self.y = jnp.asarray(train.x), jnp.asarray(train.y)
-        self.per_epoch, self.once = len(train) // batch_size, Once()
-        self._batch_size = batch_size
+        self.per_epoch, self._batch_size = len(train) // batch_size, batch_size
         if not self.per_epoch:
             raise RunError(
                 f"there is no batch of {batch_size} in the {len(train)} training examples."
             )
 
-    def initial(self, seed: int) -> Params:
+    def initial(self, model: nn.Module, seed: int) -> Params:
         """Random parameters."""
         # A third of a trial would go into compiling the normal distribution well.
-        init = self.compiled("init", self.model.init) if self.quick else self.model.init
+        init = self.compiled(("init", model), model.init) if self.quick else model.init
         return init(jax.random.key(seed), self.train.x[:1])["params"]
 
     def order(self, seed: int, steps: int) -> np.ndarray:

@@ -91,14 +91,14 @@ def jobs(
         return [record(DENSE, 0, seed, dense), *rows]
 
     def again(seed: int, rounds: int) -> list[Record]:
-        other = runs.initial(1000 + seed)
+        other = runs.initial(runs.model, 1000 + seed)
         network = runs.fixed(tickets(seed)[rounds], other, seed)
         return [record(AGAIN, rounds, seed, network)]
 
     def once(seed: int, rounds: int, name: str) -> list[Record]:
         dense, sparsity = tickets(seed)[0], config.sparsity(rounds)
         ticket = runs.pruned_once(dense, sparsity, BUDGETS[name])
-        network = runs.fixed(ticket, runs.initial(seed), seed)
+        network = runs.fixed(ticket, runs.initial(runs.model, seed), seed)
         return [record(name, rounds, seed, network)]
 
     for seed in range(config.seeds):

@@ -23,8 +23,9 @@ class Runs(common.Trainer):
     """Trains on one split; compiles once a way to rewind."""
 
     def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
-        super().__init__(model, train, batch_size=config.batch_size, quick=config.quick)
-        self.config, self.steps = config, config.epochs * self.per_epoch
+        super().__init__(train, batch_size=config.batch_size, quick=config.quick)
+        self.config, self.model = config, model
+        self.steps = config.epochs * self.per_epoch
         self.early = round(config.early * self.per_epoch)
 
     def iterative(self, seed: int, rewind_to: int | None) -> Any:
@@ -41,7 +42,9 @@ class Runs(common.Trainer):
         rounds, start = self.config.rounds + 1, rewind_to or 0
         order = self.order(seed, start + rounds * self.steps)
         later = order[start:].reshape(rounds, self.steps, -1)
-        return program(self.initial(seed), order[:start], later, self.x, self.y)
+        return program(
+            self.initial(self.model, seed), order[:start], later, self.x, self.y
+        )
 
     def fixed(self, ticket: Any, params: Any, seed: int) -> Any:
         """Train parameters for one round with the zeros of a ticket."""

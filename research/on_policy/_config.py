@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from .. import old_common as common
+from .. import common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -36,8 +36,8 @@ class Runs(common.Trainer):
     """Trains and prunes with one split; compiles once a method, not once a seed."""
 
     def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
-        super().__init__(model, train, batch_size=config.batch_size, quick=config.quick)
-        self.config = config
+        super().__init__(train, batch_size=config.batch_size, quick=config.quick)
+        self.config, self.model = config, model
 
     def trained(self, seed: int) -> Network:
         """A dense network of a seed."""
@@ -55,7 +55,7 @@ class Runs(common.Trainer):
         def network() -> Network:
             program = self.compiled("train", train)
             order = self.order(seed, steps)
-            params = program(self.initial(seed), order, self.x, self.y)
+            params = program(self.initial(self.model, seed), order, self.x, self.y)
             return Network(params, self._look)
 
         return self.once(("trained", seed), network)

@@ -22,8 +22,9 @@ class Runs(common.Trainer):
     """Trains on one split; compiles once a method, not once a sparsity or seed."""
 
     def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
-        super().__init__(model, train, batch_size=config.batch_size, quick=config.quick)
-        self.config, self.steps = config, config.epochs * self.per_epoch
+        super().__init__(train, batch_size=config.batch_size, quick=config.quick)
+        self.config, self.model = config, model
+        self.steps = config.epochs * self.per_epoch
 
     def dense(self, seed: int, *, rate: float | None = None) -> Any:
         """Train without pruning; returns parameters, and None for masks."""
@@ -83,7 +84,7 @@ class Runs(common.Trainer):
             key=jax.random.fold_in(jax.random.key(seed), 1),
         )
         order = self.order(seed, self.steps)
-        return program(traced, self.initial(seed), order, self.x, self.y)
+        return program(traced, self.initial(self.model, seed), order, self.x, self.y)
 
     def _program(self, method: Method, every: int) -> Callable[..., Any]:
         def program(

@@ -11,12 +11,12 @@ import pytest
 
 import research.on_policy
 from jaxcompress import distill
-from research.on_policy import _choose, _network as network
+from research.on_policy import _network as network
+from research.on_policy.__main__ import choose, main
 from research.on_policy._config import RATES, config_of
 from research.on_policy._rows import ALONE, Row, rows
-from research.on_policy._runs import behind, loss_of, written
-from research.on_policy._study import main
-from research.on_policy._table import TEACHER, WARM, Record, markdown, summary
+from research.on_policy._tables import TEACHER, WARM, Record, markdown, summary
+from research.on_policy._train import behind, loss_of, written
 
 pytestmark = pytest.mark.slow
 
@@ -98,7 +98,7 @@ def test_rows_differ_only_in_what_they_say():
 
 
 def test_rates_are_chosen_without_the_test_set():
-    assert "test" not in inspect.signature(_choose.choose).parameters
+    assert "test" not in inspect.signature(choose).parameters
     made = json.loads((FOLDER / "choices.json").read_text())
     assert made["split"] == "validation" and made["seed"] not in range(3)
     assert RATES == {name: rate["chosen"] for name, rate in made["rates"].items()}

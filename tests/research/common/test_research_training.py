@@ -8,8 +8,7 @@ from research.data import Split, load
 
 def trainer(examples=10, batch_size=4):
     split = Split(np.zeros((examples, 2), np.float32), np.arange(examples) % 3)
-    model = common.Perceptron(3)
-    return common.Trainer(model, split, batch_size=batch_size, quick=True)
+    return common.Trainer(split, batch_size=batch_size, quick=True)
 
 
 def test_an_epoch_has_as_many_steps_as_whole_batches():

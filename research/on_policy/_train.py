@@ -15,17 +15,15 @@ from jax import lax
 
 import jaxcompress as jc
 
-from .. import old_common as common
+from .. import common
 from ..data import Split
 from . import _network as network
 from ._config import Config
 from ._rows import ALONE, LOSSES, Row
 
 Params = network.Params
-TEACHER, ORDER = (
-    10_000,
-    1000,
-)  # a seed of its own; another order of the text than before
+TEACHER = 10_000  # a seed of its own
+ORDER = 1000  # rows read the text in another order than warm students
 
 
 class Trained(NamedTuple):
@@ -35,50 +33,52 @@ class Trained(NamedTuple):
     seconds: float  # of the steps of all of them, without compiling
 
 
-class Runs:
+class Runs(common.Trainer):
     """Trains with one split."""
 
     def __init__(self, config: Config, classes: int, train: Split) -> None:
-        self.config, self._classes, self._train = config, classes, train
-        if len(train) < config.batch_size:
-            raise common.RunError(f"no batch of {config.batch_size} in the data.")
-        self._text = jnp.asarray(train.x)
+        super().__init__(train, batch_size=config.batch_size, quick=config.quick)
+        self.config, self._classes = config, classes
 
     def teacher(self) -> Params:
         """The teacher of all students, trained on the text."""
         c = self.config
-        params = network.initial(TEACHER, self._classes, c.teacher)
-        (trained,), _ = self._fit(
-            ALONE, [params], params, c.rate, c.teaching, [TEACHER]
-        )
-        return trained
+
+        def teacher() -> Params:
+            params = network.initial(TEACHER, self._classes, c.teacher)
+            fitted = self._fit(ALONE, [params], params, c.rate, c.teaching, [TEACHER])
+            return fitted.params[0]
+
+        return self.once("teacher", teacher)
 
     def warm(self, seeds: Sequence[int]) -> list[Params]:
         """Students that have read the text for a while."""
         c = self.config
-        made = [network.initial(seed, self._classes, c.student) for seed in seeds]
-        return self._fit(ALONE, made, made[0], c.rate, c.warming, seeds).params
+
+        def students() -> list[Params]:
+            each = [network.initial(seed, self._classes, c.student) for seed in seeds]
+            return self._fit(ALONE, each, each[0], c.rate, c.warming, seeds).params
+
+        return self.once(("warm", *seeds), students)
 
     def trained(
-        self,
-        row: Row,
-        warm: Sequence[Params],
-        teacher: Params,
-        seeds: Sequence[int],
-        rate: float | None = None,
+        self, row: Row, seeds: Sequence[int], rate: float | None = None
     ) -> Trained:
         """Warm students, trained on.
 
         Args:
           row: how.
-          warm: parameters of the students.
-          teacher: those of the teacher.
-          seeds: of the order of the text, and of everything that is drawn.
+          seeds: of the students, and of everything that is drawn.
           rate: learning rate, if not the chosen one.
         """
-        rate = rate or self.config.rates[row.loss]
-        seeds = [seed + ORDER for seed in seeds]
-        return self._fit(row, warm, teacher, rate, self.config.steps, seeds)
+        return self._fit(
+            row,
+            self.warm(seeds),
+            self.teacher(),
+            rate or self.config.rates[row.loss],
+            self.config.steps,
+            [seed + ORDER for seed in seeds],
+        )
 
     def _fit(
         self,
@@ -89,24 +89,19 @@ class Runs:
         steps: int,
         seeds: Sequence[int],
     ) -> Trained:
-        rows = [
-            common.order(
-                self._train, batch_size=self.config.batch_size, seed=seed, steps=steps
-            )
-            for seed in seeds
-        ]
-        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        orders = jnp.stack([self.order(seed, steps) for seed in seeds])
         keys = jnp.stack([jax.random.key(seed) for seed in seeds])
-        given = (stacked, teacher, self._text, jnp.stack(rows), keys)
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
+        given = (stacked, teacher, self.x, orders, keys)
         program = functools.partial(_train, self.config, row, rate, steps)
         # Students are so small that three of them take hardly longer than one.
         side_by_side = jax.vmap(program, in_axes=(0, None, None, 0, 0))
-        compiled = common.compiled(side_by_side, quick=self.config.quick)
+        compiled = common.compiled(side_by_side, quick=self.quick)
         ready = compiled.lower(*given).compile()
         before = time.perf_counter()
-        made = jax.block_until_ready(ready(*given))
+        fitted = jax.block_until_ready(ready(*given))
         seconds = time.perf_counter() - before
-        each = [jax.tree.map(lambda x, i=i: x[i], made) for i in range(len(seeds))]
+        each = [jax.tree.map(lambda x, i=i: x[i], fitted) for i in range(len(seeds))]
         return Trained(each, seconds)
 
 
@@ -142,8 +137,8 @@ def loss_of(row: Row, prompt: int) -> Callable[..., jax.Array]:
         if row.writer != "text":
             writing, choosing = jax.random.split(rng)
             writer = teacher if row.writer == "teacher" else params
-            made, _ = written(writer, tokens, prompt, writing)
-            tokens = jc.distill.own_or_data(choosing, made, tokens, row.fraction)
+            own, _ = written(writer, tokens, prompt, writing)
+            tokens = jc.distill.own_or_data(choosing, own, tokens, row.fraction)
         return loss(*behind(params, teacher, tokens, prompt)).mean()
 
     return of
