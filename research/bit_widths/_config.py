@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from .. import old_common as common
+from .. import common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

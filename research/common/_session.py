@@ -64,7 +64,7 @@ class Session:
         *,
         free: Collection[str] = (),
     ) -> None:
-        """Load the data and open the folder.
+        """Load the data. Nothing is written before the first job.
 
         Args:
           options: of the command line.
@@ -72,7 +72,7 @@ class Session:
           free: names of settings that may change when a run is continued.
 
         Raises:
-          RunError: if the folder holds something else than this run.
+          RunError: if a new run would meet files, or there is no run to continue.
         """
         self.console, self._start = console(), time.monotonic()
         self._earlier_seconds = 0.0
@@ -80,14 +80,13 @@ class Session:
         self.data = load(
             options.data, data_dir=options.data_dir, download=options.download
         )
-        settings = {
+        self._config, self._free = dataclasses.asdict(config), free
+        self._settings = {
             "study": options.study,
             "choose": options.choose,
             "training_data": _checksum(self.data.train),
-            **dataclasses.asdict(config),
+            **self._config,
         }
-        self.folder.claim(settings, free=free)
-        self._config = dataclasses.asdict(config)
 
     def run(
         self,
@@ -104,9 +103,14 @@ class Session:
           jobs: lists the jobs, given the records, which are filled in as jobs end.
           codec: how records become JSON; None for dataclasses.
           file: where they are recorded.
+
+        Raises:
+          RunError: if the folder holds a run with other settings.
         """
         records: list[Record] = []
-        listed, ledger = list(jobs(records)), Ledger(self.folder, file)
+        listed = list(jobs(records))
+        self.folder.claim(self._settings, free=self._free)
+        ledger = Ledger(self.folder, file)
         with Progress(self.console, len(listed)) as progress:
             run_jobs(listed, records, codec or fields_of(kind), ledger, progress)
         self._earlier_seconds += ledger.earlier_seconds
@@ -125,9 +129,13 @@ class Session:
           choose: content of the file. It is called twice; the first time to count.
           setting: the one that is being chosen, left out of the settings of the run.
           shown: what is printed of the content, if not all of it.
+
+        Raises:
+          RunError: if the folder holds a run with other settings.
         """
         counted = Search()
         choose(counted)
+        self.folder.claim(self._settings, free=self._free)
         ledger = Ledger(self.folder, "trials.json")
         with Progress(self.console, counted.trials) as progress:
             content = choose(Search(ledger, progress))
