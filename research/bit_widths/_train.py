@@ -115,11 +115,11 @@ class Runs(common.Trainer):
         order, ranges = self.order(seed, steps), {}
         if row.activations is not None:
             quantized = self._quantized(row.activations)
-            ranges = quantized.init(params, self.train.x[order[0]])
+            ranges = quantized.init(params, self.split.x[order[0]])
         # Copies, since the step takes over the memory of what it is given.
         params, ranges = jax.tree.map(jnp.copy, (params, ranges))
         state = init(params, model_state=ranges)
-        state = common.loop(step, state, order, self.train)
+        state = common.loop(step, state, order, self.split)
         return Network(finalize(state.params, state.compression), state.model_state)
 
     def _program(self, row: Row, rate: float, steps: int) -> Any:

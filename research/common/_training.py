@@ -37,10 +37,10 @@ class Once:
 
 
 class Trainer:
-    """The split that networks are trained on; studies add which and how.
+    """The data that networks are trained on; studies add which and how.
 
     Attributes:
-      train: the training split.
+      split: the training split.
       x: its examples, on the device.
       y: its labels, on the device.
       per_epoch: steps an epoch.
@@ -49,7 +49,7 @@ class Trainer:
     """
 
     def __init__(self, train: Split, *, batch_size: int, quick: bool) -> None:
-        self.train, self.quick, self.once = train, quick, Once()
+        self.split, self.quick, self.once = train, quick, Once()
         self.x, self.y = jnp.asarray(train.x), jnp.asarray(train.y)
         self.per_epoch, self._batch_size = len(train) // batch_size, batch_size
         if not self.per_epoch:
@@ -61,11 +61,11 @@ class Trainer:
         """Random parameters."""
         # A third of a trial would go into compiling the normal distribution well.
         init = self.compiled(("init", model), model.init) if self.quick else model.init
-        return init(jax.random.key(seed), self.train.x[:1])["params"]
+        return init(jax.random.key(seed), self.split.x[:1])["params"]
 
     def order(self, seed: int, steps: int) -> np.ndarray:
         """Which examples are in which batch: int32 ``(steps, batch_size)``."""
-        return order(self.train, batch_size=self._batch_size, seed=seed, steps=steps)
+        return order(self.split, batch_size=self._batch_size, seed=seed, steps=steps)
 
     def compiled(self, key: Any, fn: Callable[..., Any]) -> Callable[..., Any]:
         """Compiled once a key; later functions of the same key are the same function."""

@@ -68,7 +68,7 @@ class Judge:
 
         The fastest of five, since others may use the machine too.
         """
-        prompts = jnp.asarray(self._runs.train.x[: self._config.batch_size])
+        prompts = jnp.asarray(self._runs.split.x[: self._config.batch_size])
         rollouts = {
             "steps": self._write,
             "passes": self._runs.compiled("passes", self._written_by_passes),
