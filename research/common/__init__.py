@@ -37,7 +37,11 @@ from ._records import (
     text_of as text_of,
     values as values,
 )
-from ._search import Best as Best, Search as Search
+from ._search import (
+    Best as Best,
+    Search as Search,
+    text_of_candidate as text_of_candidate,
+)
 from ._session import Session as Session, adjusted as adjusted
 from ._tables import (
     accuracy_lines as accuracy_lines,

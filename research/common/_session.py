@@ -63,6 +63,7 @@ class Session:
         config: DataclassInstance,
         *,
         free: Collection[str] = (),
+        **given: Any,
     ) -> None:
         """Load the data. Nothing is written before the first job.
 
@@ -70,6 +71,7 @@ class Session:
           options: of the command line.
           config: settings of the run.
           free: names of settings that may change when a run is continued.
+          **given: what else decides the results, as JSON can hold it.
 
         Raises:
           RunError: if a new run would meet files, or there is no run to continue.
@@ -86,6 +88,7 @@ class Session:
             "choose": options.choose,
             "training_data": _checksum(self.data.train),
             **self._config,
+            **given,
         }
 
     def run(

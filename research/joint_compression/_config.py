@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .. import old_common as common
+from .. import common
 
 CHOICES = Path(__file__).with_name("choices.json")
 SIX = 6  # all stages together; halves and thirds of a training are whole sixths

@@ -8,9 +8,10 @@ import pytest
 
 import jaxcompress as jc
 import research.joint_compression
-from research import old_common as common
+from research import common
 from research.data import Split, load
 from research.joint_compression import _choose
+from research.joint_compression.__main__ import jobs, main
 from research.joint_compression._config import CHOICES, choices, config_of
 from research.joint_compression._counted import counted
 from research.joint_compression._rows import (
@@ -24,10 +25,11 @@ from research.joint_compression._rows import (
     SMALL,
     Row,
     Teaching,
-    rows,
+    of_methods,
+    of_temperatures,
+    of_weights,
 )
-from research.joint_compression._study import main, total
-from research.joint_compression._table import Record, markdown, pairs, summary
+from research.joint_compression._tables import Record, markdown, pairs, summary
 
 pytestmark = pytest.mark.slow
 
@@ -46,6 +48,14 @@ def records(folder):
     return [Record(**record) for record in content["records"]]
 
 
+def rows(config, chosen):
+    return [
+        *of_methods(config, chosen),
+        *of_temperatures(config),
+        *of_weights(config, chosen),
+    ]
+
+
 def keys(networks):
     return {(n.part, n.method, n.bits, n.taught) for n in networks}
 
@@ -54,7 +64,7 @@ def test_every_row_is_there_and_drawn(finished):
     config, made = config_of("digits", seeds=None, quick=True), records(finished)
     chosen = choices(quick=True)
     assert keys(rows(config, chosen)) <= keys(made)
-    assert len(made) == total(config, chosen)
+    assert len(made) == len(list(jobs(config, chosen, load("digits"), [])))
     assert (finished / "results.png").stat().st_size > 10_000
 
 
@@ -103,14 +113,16 @@ def test_teachers_have_names():
 def test_settings_are_chosen_without_the_test_set():
     data = load("digits")
     blind = dataclasses.replace(data, test=Split(data.test.x[:0], data.test.y[:0]))
-    chooser = _choose.Chooser(config_of("digits", seeds=None, quick=True), data, None)
+    search = common.Search()
+    chooser = _choose.Chooser(config_of("digits", seeds=None, quick=True), data, search)
     assert len(chooser._data.test) == 0
     made = json.loads(CHOICES.read_text())
     assert made["split"] == "validation"
     config = config_of("fashion_mnist", seeds=None, quick=False)
     tried = [len(t["accuracy"]) for p in ("settings", "teaching", "weights")
              for t in made[p].values()]  # fmt: skip
-    assert _choose.trials(config, blind) == sum(tried)
+    _choose.choose(config, blind, search)
+    assert search.trials == sum(tried)
 
 
 def test_the_readme_says_what_the_results_say():
