@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .. import old_common as common
+from .. import common
 
 CHOICES = Path(__file__).with_name("choices.json")  # from `--choose`
 
@@ -86,12 +86,6 @@ class Config:
     omitted_epochs: int
     chosen: Mapping[str, Setting]
     quick: bool = False
-
-    def as_json(self) -> dict[str, Any]:
-        """As plain data."""
-        shallow = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        chosen = {name: dataclasses.asdict(s) for name, s in self.chosen.items()}
-        return {**shallow, "chosen": chosen}
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {

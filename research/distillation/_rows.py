@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from jaxcompress import distill
 
@@ -58,6 +59,13 @@ class Row:
     def of(self) -> str:
         """Whose setting it has."""
         return self.setting or self.name
+
+    @property
+    def traced(self) -> tuple[Any, ...]:
+        """What of it makes another program."""
+        return (
+            self.loss, self.projector, self.memory, self.kl, self.average, self.schedule
+        )  # fmt: skip
 
     def given(self, chosen: Mapping[str, Setting]) -> Setting:
         """Its setting, out of all that were chosen."""
@@ -146,6 +154,11 @@ FREE = Row(
     labels=False,
 )  # fmt: skip
 INVENTED = dataclasses.replace(FREE, name="kl, invented", views="invented")
+# Of the schemes, and of what lacks a class.
+LABELS_ALONE = Row(ALONE, None, "schemes", setting=ALONE)
+KL_ALONE = Row(KL, losses.kl, "schemes", setting=KL)
+LABELS_OF_CLASSES = Row("labels", None, setting=ALONE)
+KL_OF_CLASSES = Row("kl", losses.kl, setting=KL, labels=False)
 _QUICK = {ALONE, SMOOTH, temperature_row(4.0), "kl, all teachers", "hint and kl", CRD}
 
 

@@ -13,14 +13,19 @@ import pytest
 import research.distillation
 from research.data import Split
 from research.distillation import _choose, _losses
+from research.distillation.__main__ import main, raised, rates
 from research.distillation._config import chosen
-from research.distillation._invented import inventor
+from research.distillation._images import inventor, subset, views_of
 from research.distillation._network import Answers, ByPatches
-from research.distillation._omitted import Without, raised, rates
 from research.distillation._rows import rows
-from research.distillation._study import main
-from research.distillation._table import Record, gain, grouped, markdown, summary
-from research.distillation._views import subset, views_of
+from research.distillation._tables import (
+    Record,
+    Without,
+    gain,
+    grouped,
+    markdown,
+    summary,
+)
 
 pytestmark = pytest.mark.slow
 

@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How images are made into inputs, the same for the teacher and for every student."""
+"""What students see: a share of the images, views of them, and images made up."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxcompress import distill
 
 from ..data import Split
+
+SMOOTH = 0.01  # weight of the total variation, beside the cross-entropy of the label
+RATE = 0.05  # of Adam; pixels are from 0 to 1
 
 
 def subset(train: Split, share: float, seed: int) -> np.ndarray:
@@ -55,8 +62,31 @@ def _shifted(x: np.ndarray, seed: int) -> np.ndarray:
     reach = max(1, x.shape[1] // 14)
     by = np.random.RandomState(seed).randint(0, 2 * reach + 1, (len(x), 2))
     margin = ((0, 0), (reach, reach), (reach, reach), (0, 0))
-    padded, made = np.pad(x, margin), np.empty_like(x)
+    padded, shifted = np.pad(x, margin), np.empty_like(x)
     height, width = x.shape[1:3]
     for i, (down, right) in enumerate(by):
-        made[i] = padded[i, down : down + height, right : right + width]
-    return made
+        shifted[i] = padded[i, down : down + height, right : right + width]
+    return shifted
+
+
+def inventor(
+    logits_of: Callable[[Any, jax.Array], jax.Array], steps: int
+) -> Callable[..., jax.Array]:
+    """A function ``(params, start, labels) -> images``, to be compiled.
+
+    Args:
+      logits_of: ``(params, images) -> logits`` of the teacher.
+      steps: of gradient descent.
+    """
+
+    def loss(x: jax.Array, params: Any, labels: jax.Array) -> jax.Array:
+        cross = optax.losses.softmax_cross_entropy_with_integer_labels(
+            logits_of(params, x), labels
+        )
+        return cross + SMOOTH * distill.total_variation(x)
+
+    def invent(params: Any, start: jax.Array, labels: jax.Array) -> jax.Array:
+        tx, box = optax.adam(RATE), lambda x: jnp.clip(x, 0, 1)
+        return distill.invert(loss, start, tx, steps, params, labels, project=box)[0]
+
+    return invent
