@@ -12,40 +12,28 @@ from functools import partial
 from typing import Any
 
 from .. import common
-from ..data import Dataset, Split
+from ..data import Dataset
 from ._config import Config, config_of
 from ._network import ConvNet
 from ._rows import FOUR, Row, rows
 from ._tables import Record, draw, markdown, summary
 from ._train import Runs
 
-ABOUT = (
-    "Round the weights of a small convolutional network to 16 to 1 bits, after training "
-    "and in training; compare scales, binary and ternary networks, and qwix."
-)
 RATES = (1e-3, 2e-3, 4e-3)  # candidates
 CHOSEN_WITH = 100  # another seed than those that are reported
 TUNING = 1  # epochs in a choice; fewer than in the study, for time
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments, run, and print the tables; returns the exit status."""
-    return common.main("bit_widths", ABOUT, study, argv, chooses=True)
-
-
-def study(options: common.Options) -> None:
-    """Run what was asked for and write it to the folder."""
+def config_with_qwix(data: str, **options: Any) -> Config:
+    """Settings of a run, which needs qwix."""
     if importlib.util.find_spec("qwix") is None:
         raise common.RunError('qwix is missing: pip install -e ".[research,qwix]"')
-    config = config_of(options.data, seeds=options.seeds, quick=options.quick)
-    session = common.Session(options, config)
-    data = session.data
-    if options.choose:
-        return session.choose(
-            partial(choose, config, data.train, data.validation, data.num_classes),
-            setting="rates",
-        )
-    records = session.run(Record, partial(jobs, config, data))
+    return config_of(data, **options)
+
+
+def run(config: Config, session: common.Session) -> None:
+    """Run the jobs and write the results."""
+    records = session.run(Record, partial(jobs, config, session.data))
     caption = f"{config.seeds} seeds, test accuracy %; all of it simulated"
     session.finish(
         summary(records),
@@ -94,21 +82,17 @@ def families(config: Config) -> dict[str, Row]:
     }
 
 
-def choose(
-    config: Config, train: Split, validation: Split, classes: int, search: common.Search
-) -> dict[str, Any]:
+def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, Any]:
     """The learning rate of each setting with the best accuracy.
-
-    Nothing here is given the test set.
 
     Returns:
       What was chosen, and the validation accuracy of every candidate.
     """
     config = dataclasses.replace(config, tuning=TUNING)
-    runs = Runs(config, ConvNet(classes, config.widths), train)
+    runs = Runs(config, ConvNet(data.num_classes, config.widths), data.train)
 
     def measure(row: Row, rate: float) -> float:
-        return runs.accuracy(row, runs.of_row(row, CHOSEN_WITH, rate), validation)
+        return runs.accuracy(row, runs.of_row(row, CHOSEN_WITH, rate), data.validation)
 
     rates: dict[str, Any] = {}
     for name, row in families(config).items():
@@ -119,14 +103,23 @@ def choose(
             "accuracy": {f"{rate:g}": value for rate, value in best.values.items()},
         }
     return {
-        "data": config.data,
-        "split": "validation",
-        "examples": len(validation),
         "seed": CHOSEN_WITH,
         "tuning": TUNING,
         "rates": rates,
     }
 
+
+STUDY = common.Study(
+    name="bit_widths",
+    about="Round the weights of a small convolutional network to 16 to 1 bits, after "
+    "training and in training; compare scales, binary and ternary networks, and "
+    "qwix.",
+    config=config_with_qwix,
+    run=run,
+    choose=choose,
+    setting="rates",
+)
+main = STUDY.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -43,6 +43,7 @@ from ._search import (
     text_of_candidate as text_of_candidate,
 )
 from ._session import Session as Session, adjusted as adjusted
+from ._study import Study as Study
 from ._tables import (
     accuracy_lines as accuracy_lines,
     for_terminal as for_terminal,

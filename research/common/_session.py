@@ -63,7 +63,6 @@ class Session:
         config: DataclassInstance,
         *,
         free: Collection[str] = (),
-        **given: Any,
     ) -> None:
         """Load the data. Nothing is written before the first job.
 
@@ -71,7 +70,6 @@ class Session:
           options: of the command line.
           config: settings of the run.
           free: names of settings that may change when a run is continued.
-          **given: what else decides the results, as JSON can hold it.
 
         Raises:
           RunError: if a new run would meet files, or there is no run to continue.
@@ -88,7 +86,6 @@ class Session:
             "choose": options.choose,
             "training_data": _checksum(self.data.train),
             **self._config,
-            **given,
         }
 
     def run(
@@ -144,6 +141,8 @@ class Session:
             content = choose(Search(ledger, progress))
         about = self._about()
         about["config"].pop(setting, None)
+        split = {"split": "validation", "examples": len(self.data.validation)}
+        about |= {"data": self.data.name, **split}
         self.folder.write("choices.json", {**content, **about})
         self.console.print(content if shown is None else shown(content))
 

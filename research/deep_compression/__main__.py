@@ -25,26 +25,10 @@ from ._stages import MODELS, Stage, compressors, stages
 from ._tables import CONTROL, PACKED, draw, summary, table
 from ._train import Evaluator, StageTrainer
 
-ABOUT = (
-    "Train a network, prune, quantize and distill it, write it to one small file, and "
-    "evaluate what the file holds."
-)
 CODEC = common.Codec[report.Record](
     lambda record: json.loads(record.to_json()),
     lambda fields: report.Record.from_json(json.dumps(fields)),
 )
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments, run, and print the table; returns the exit status."""
-    return common.main(
-        "deep_compression",
-        ABOUT,
-        study,
-        argv,
-        data=list(DEFAULTS),
-        add_options=_options,
-    )
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
@@ -64,27 +48,27 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--learning-rate", type=float, metavar="R", help="of Adam (0.001)")
 
 
-def study(options: common.Options) -> None:
-    """Run what was asked for and write it to the folder."""
-    config = config_of(
-        options.data, options.settings, seeds=options.seeds, quick=options.quick
-    )
-    try:  # what no technique takes is refused before any data is read
+def checked_config(data: str, **options: Any) -> Config:
+    """Settings of a run, which techniques take."""
+    config = config_of(data, **options)
+    try:
         compressors(config, steps=100)
         jc.magnitude_pruning(config.sparsity)  # the ramp to it is a schedule, unchecked
     except ValueError as error:
         raise common.RunError(str(error)) from error
-    session = common.Session(options, config, free=("seeds",))
-    data, path = session.data, session.folder.path
+    return config
+
+
+def run(config: Config, session: common.Session) -> None:
+    """Run the jobs and write the results."""
+    listed = partial(jobs, config, session.data, session.folder.path)
     try:
-        records = session.run(
-            report.Record, partial(jobs, config, data, path), codec=CODEC
-        )
+        records = session.run(report.Record, listed, codec=CODEC)
     except jc.CheckpointError as error:
         raise common.RunError(str(error)) from error
     session.finish(
-        summary(data, records),
-        table(config, len(data.test), records),
+        summary(session.data, records),
+        table(config, len(session.data.test), records),
         partial(draw, records),
     )
 
@@ -199,6 +183,18 @@ def _slug(seed: int, row: str) -> str:
     name = "".join(c if c.isalnum() else "-" for c in row).strip("-")
     return f"seed{seed}-{name}"
 
+
+STUDY = common.Study(
+    name="deep_compression",
+    about="Train a network, prune, quantize and distill it, write it to one small file, "
+    "and evaluate what the file holds.",
+    config=checked_config,
+    run=run,
+    data=list(DEFAULTS),
+    options=_options,
+    free=("seeds",),
+)
+main = STUDY.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from .. import common
@@ -57,9 +56,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 TRIAL = {"dense_epochs": 3, "epochs": 12, "batch_size": 100}
 
 
-def config_of(
-    data: str, given: Mapping[str, Any], *, seeds: int | None, quick: bool
-) -> Config:
+def config_of(data: str, *, seeds: int | None, quick: bool, **given: Any) -> Config:
     """The defaults of a data set, and what was asked for.
 
     Raises:

@@ -18,39 +18,20 @@ from jaxcompress import distill
 from .. import common
 from ..data import Dataset, Split
 from ._choose import choose
-from ._config import config_of
+from ._config import Config, config_of
 from ._network import Network
 from ._rows import KL_ALONE, KL_OF_CLASSES, LABELS_ALONE, LABELS_OF_CLASSES, Row, rows
 from ._tables import TEACHER, TEACHERS, Record, Without, draw, markdown, summary
 from ._train import Params, Runs, said
 
-ABOUT = (
-    "Train a small student on a few labels, alone and with each distillation loss; let "
-    "students teach each other; leave a class out of what the student is shown."
-)
 LATER = 1000  # a later generation has another start and another order of the data
 BIASES = np.arange(0, 20.25, 0.25)  # what may be added to the logit of an omitted class
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments, run, and print the tables; returns the exit status."""
-    return common.main("distillation", ABOUT, study, argv, chooses=True)
-
-
-def study(options: common.Options) -> None:
-    """Run what was asked for and write it to the folder."""
-    config = config_of(
-        options.data, seeds=options.seeds, quick=options.quick, choose=options.choose
-    )
-    session = common.Session(options, config)
+def run(config: Config, session: common.Session) -> None:
+    """Run the jobs and write the results."""
     data = session.data
     runs = Runs(config, data.train, data.num_classes)
-    if options.choose:
-        return session.choose(
-            partial(choose, runs, data.validation),
-            setting="chosen",
-            shown=lambda made: {n: row["chosen"] for n, row in made["rows"].items()},
-        )
     records = session.run(Record, partial(jobs, runs, data))
     without = session.run(
         Without, partial(omitted_jobs, runs, data), file="without.json"
@@ -233,6 +214,19 @@ def raised(logits: np.ndarray, validation: Split, omitted: int) -> float:
     accuracies = [rates(logits, validation, omitted, bias)[1] for bias in BIASES]
     return float(BIASES[int(np.argmax(accuracies))])
 
+
+STUDY = common.Study(
+    name="distillation",
+    about="Train a small student on a few labels, alone and with each distillation "
+    "loss; let students teach each other; leave a class out of what the student "
+    "is shown.",
+    config=config_of,
+    run=run,
+    choose=choose,
+    setting="chosen",
+    shown=lambda made: {n: row["chosen"] for n, row in made["rows"].items()},
+)
+main = STUDY.main
 
 if __name__ == "__main__":
     sys.exit(main())

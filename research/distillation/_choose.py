@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing settings on the validation split; nothing here is given the test set."""
+"""Choosing settings on the validation split."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from .. import common
-from ..data import Split
-from ._config import Setting
+from ..data import Dataset
+from ._config import Config, Setting
 from ._rows import ALONE, KL, SMOOTH, TEMPERATURES, Row, rows, temperature_row
 from ._train import Runs
 
@@ -19,7 +19,7 @@ RATES = (1e-3, 3e-3, 1e-2)
 SMOOTHING = (0.05, 0.1, 0.2)
 
 
-def choose(runs: Runs, validation: Split, search: common.Search) -> dict[str, Any]:
+def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, Any]:
     """The setting of each row with the best accuracy.
 
     First the rates of the student alone and of ``kl`` at T = 4; all rows with a teacher
@@ -28,11 +28,11 @@ def choose(runs: Runs, validation: Split, search: common.Search) -> dict[str, An
     Returns:
       What was chosen, and the validation accuracy of every candidate.
     """
-    choices: dict[str, Any] = {}
+    runs, choices = Runs(config, data.train, data.num_classes), {}
 
     def measure(row: Row, setting: Setting) -> float:
         params = runs.fit(row, setting, runs.transfer(SEED, [SEED]), SEED)
-        return runs.accuracy(params, validation, runs.student)
+        return runs.accuracy(params, data.validation, runs.student)
 
     def best(name: str, row: Row, settings: Sequence[Setting]) -> Setting:
         best = search.best(name, settings, partial(measure, row))
@@ -46,7 +46,7 @@ def choose(runs: Runs, validation: Split, search: common.Search) -> dict[str, An
         return best.chosen
 
     # Rows with settings of their own, in an order in which they can be chosen.
-    own = {r.name: r for r in rows(quick=runs.config.quick) if r.of == r.name}
+    own = {r.name: r for r in rows(quick=config.quick) if r.of == r.name}
     first = [Setting(rate=rate, weight=1.0, temperature=4.0) for rate in RATES[1:]]
     rate = best(f"{KL}, rate", own[temperature_row(4.0)], first).rate
     softened = [name for t in TEMPERATURES if (name := temperature_row(t)) in own]
@@ -59,12 +59,9 @@ def choose(runs: Runs, validation: Split, search: common.Search) -> dict[str, An
             most.pop("accuracy")
             choices[KL], kl = {"chosen": most, "tried": tried}, Setting(**most)
     return {
-        "data": runs.config.data,
-        "split": "validation",
-        "examples": len(validation),
         "seed": SEED,
         "teacher": search.measured(
-            "teacher", lambda: runs.accuracy(runs.teacher(SEED), validation)
+            "teacher", lambda: runs.accuracy(runs.teacher(SEED), data.validation)
         ),
         "rows": choices,
     }

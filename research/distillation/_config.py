@@ -115,12 +115,10 @@ def chosen() -> dict[str, Setting]:
     return {name: Setting(**made["chosen"]) for name, made in content.items()}
 
 
-def config_of(
-    data: str, *, seeds: int | None, quick: bool, choose: bool = False
-) -> Config:
+def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults of a data set, and what was asked for."""
     return common.adjusted(
-        Config(data=data, chosen={} if choose else chosen(), **DEFAULTS[data]),
+        Config(data=data, chosen=chosen(), **DEFAULTS[data]),
         seeds=seeds,
         quick=quick,
         epochs=3,

@@ -13,7 +13,7 @@ from typing import Any
 from .. import common
 from ..data import Dataset
 from ._choose import choose
-from ._config import Choices, Config, choices, config_of
+from ._config import Config, config_of
 from ._counted import counted, narrow
 from ._rows import (
     FLOAT,
@@ -34,26 +34,10 @@ from ._rows import (
 from ._tables import Record, draw, markdown, summary
 from ._train import Params, Runs
 
-ABOUT = (
-    "Prune, quantize and distill a small network in one step, and compare it with each "
-    "alone, with one after another, and with small networks; then compare temperatures."
-)
 
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments, run, and print the tables; returns the exit status."""
-    return common.main("joint_compression", ABOUT, study, argv, chooses=True)
-
-
-def study(options: common.Options) -> None:
-    """Run what was asked for and write it to the folder."""
-    config = config_of(options.data, seeds=options.seeds, quick=options.quick)
-    chosen = choices(quick=config.quick)
-    given = {} if options.choose else {"chosen": dataclasses.asdict(chosen)}
-    session = common.Session(options, config, **given)
-    if options.choose:
-        return session.choose(partial(choose, config, session.data))
-    records = session.run(Record, partial(jobs, config, chosen, session.data))
+def run(config: Config, session: common.Session) -> None:
+    """Run the jobs and write the results."""
+    records = session.run(Record, partial(jobs, config, session.data))
     caption = f"{config.seeds} seeds, test accuracy %; all of it simulated"
     session.finish(
         summary(records),
@@ -63,9 +47,10 @@ def study(options: common.Options) -> None:
 
 
 def jobs(
-    config: Config, chosen: Choices, data: Dataset, records: Sequence[Record]
+    config: Config, data: Dataset, records: Sequence[Record]
 ) -> Iterator[common.Job[Record]]:
     """Make every network with every seed; the test set is looked at once a network."""
+    chosen = config.chosen
     runs = Runs(config, common.Perceptron(data.num_classes, config.widths), data.train)
 
     def record(row: Row, seed: int, runs: Runs, shipped: Params) -> list[Record]:
@@ -128,7 +113,7 @@ def jobs(
             yield common.Job(title, partial(make, row, seed))
 
     yield from each(float_network, [Row("methods", FLOAT, None, LABELS)])
-    yield from each(of_row, of_methods(config, chosen))
+    yield from each(of_row, of_methods(config))
     teachers = taught(chosen, SMALL, None), taught(chosen, QUANTIZE, NARROW_BITS)
     for teachings in ((LABELS, LABELS), teachers):
         rows = [
@@ -140,8 +125,20 @@ def jobs(
                 title = f"{row.name}, {seed}"
                 yield common.Job(title, partial(control, row, seed))
     yield from each(of_row, of_temperatures(config))
-    yield from each(of_row, of_weights(config, chosen))
+    yield from each(of_row, of_weights(config))
 
+
+STUDY = common.Study(
+    name="joint_compression",
+    about="Prune, quantize and distill a small network in one step, and compare it with "
+    "each alone, with one after another, and with small networks; then compare "
+    "temperatures.",
+    config=config_of,
+    run=run,
+    choose=choose,
+    setting="chosen",
+)
+main = STUDY.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing settings on the validation split; nothing here is given the test set."""
+"""Choosing settings on the validation split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import jaxcompress as jc
 
 from .. import common
-from ..data import Dataset, Split
+from ..data import Dataset
 from ._config import Config, Setting, key_of
 from ._rows import (
     JOINTLY,
@@ -47,10 +47,7 @@ def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, An
     best = chooser.settings()
     settings = {name: Setting(*trial["chosen"]) for name, trial in best.items()}
     return {
-        "data": config.data,
-        "split": "validation",
         "seed": SEED,
-        "examples": len(data.validation),
         "settings": best,
         "teaching": chooser.teaching(settings),
         "weights": chooser.weights(settings),
@@ -61,11 +58,7 @@ class Chooser:
     """Tries settings on one seed."""
 
     def __init__(self, config: Config, data: Dataset, search: common.Search) -> None:
-        self.config, self._search = config, search
-        # All but the test set.
-        self._data = dataclasses.replace(
-            data, test=Split(data.test.x[:0], data.test.y[:0])
-        )
+        self.config, self._data, self._search = config, data, search
         model = common.Perceptron(data.num_classes, config.widths)
         self._runs = Runs(config, model, data.train)
 

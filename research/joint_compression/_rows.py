@@ -123,13 +123,13 @@ def setting_of(
     return settings[key_of(SAME_AS.get(method, method), bits)]
 
 
-def of_methods(config: Config, chosen: Choices) -> Iterator[Row]:
+def of_methods(config: Config) -> Iterator[Row]:
     """The first question: every method with labels, and with a teacher."""
     for method in METHODS:
         for bits in config.bits if quantizes(method) else (None,):
             if method != THREE:  # which has a teacher in its last stage only
                 yield Row("methods", method, bits, LABELS)
-            yield Row("methods", method, bits, taught(chosen, method, bits))
+            yield Row("methods", method, bits, taught(config.chosen, method, bits))
 
 
 def quantizes(method: str) -> bool:
@@ -171,9 +171,9 @@ def of_temperatures(config: Config) -> Iterator[Row]:
             yield Row("temperatures", method, bits, teaching)
 
 
-def of_weights(config: Config, chosen: Choices) -> Iterator[Row]:
+def of_weights(config: Config) -> Iterator[Row]:
     """The second question, with the weight that was chosen for every temperature."""
     few = min(config.bits)
     for kind in kinds(config):
-        weight = chosen.weights[f"{key_of(JOINTLY, few)}, {kind.name}"]
+        weight = config.chosen.weights[f"{key_of(JOINTLY, few)}, {kind.name}"]
         yield Row("weights", JOINTLY, few, dataclasses.replace(kind, weight=weight))

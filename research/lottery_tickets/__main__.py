@@ -31,22 +31,11 @@ from ._tables import (
 )
 from ._train import Runs
 
-ABOUT = (
-    "Find lottery tickets by iterative pruning with rewinding, and compare them with "
-    "re-initialized ones, pruning without rewinding, and pruning at once."
-)
 BUDGETS = {ONCE: jc.prune.budgets.global_, ONCE_ERK: jc.prune.budgets.erk}
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments, run, and print the table; returns the exit status."""
-    return common.main("lottery_tickets", ABOUT, study, argv)
-
-
-def study(options: common.Options) -> None:
-    """Run what was asked for and write it to the folder."""
-    config = config_of(options.data, seeds=options.seeds, quick=options.quick)
-    session = common.Session(options, config)
+def run(config: Config, session: common.Session) -> None:
+    """Run the jobs and write the results."""
     records = session.run(Record, partial(jobs, config, session.data))
     session.finish(
         summary(records),
@@ -112,6 +101,15 @@ def jobs(
             title = f"seed {seed}: {name}, as round {rounds}"
             yield common.Job(title, partial(once, seed, rounds, name))
 
+
+STUDY = common.Study(
+    name="lottery_tickets",
+    about="Find lottery tickets by iterative pruning with rewinding, and compare them "
+    "with re-initialized ones, pruning without rewinding, and pruning at once.",
+    config=config_of,
+    run=run,
+)
+main = STUDY.main
 
 if __name__ == "__main__":
     sys.exit(main())

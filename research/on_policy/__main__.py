@@ -9,38 +9,21 @@ from functools import partial
 from typing import Any
 
 from .. import common
-from ..data import Dataset, Split
+from ..data import Dataset
 from ._config import Config, config_of
 from ._judge import Judge
 from ._rows import LOSSES, Row, rows
 from ._tables import TEACHER, WARM, Record, draw, markdown, summary
 from ._train import Params, Runs
 
-ABOUT = (
-    "Distill a small language model of characters on the text, on what its teacher "
-    "writes, and on what it writes itself."
-)
 RATES = (2e-3, 4e-3, 8e-3)  # candidates
 CHOSEN_WITH = 100  # another seed than those that are reported
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments, run, and print the table; returns the exit status."""
-    return common.main(
-        "on_policy", ABOUT, study, argv, data=("shakespeare",), chooses=True
-    )
-
-
-def study(options: common.Options) -> None:
-    """Run what was asked for and write it to the folder."""
-    config = config_of(seeds=options.seeds, quick=options.quick)
-    session = common.Session(options, config)
-    data = session.data
-    runs = Runs(config, data.num_classes, data.train)
-    if options.choose:
-        chosen = partial(choose, config, runs, data.validation)
-        return session.choose(chosen, setting="rates")
-    records = session.run(Record, partial(jobs, config, runs, data))
+def run(config: Config, session: common.Session) -> None:
+    """Run the jobs and write the results."""
+    runs = Runs(config, session.data.num_classes, session.data.train)
+    records = session.run(Record, partial(jobs, config, runs, session.data))
     cost = Judge(config, runs).cost(runs.warm(range(config.seeds))[0])
     text = (
         f"A batch of rollouts: {cost['steps']:.0f} ms by steps, "
@@ -95,22 +78,20 @@ def jobs(
         yield common.Job(row.name, partial(trained, row))
 
 
-def choose(
-    config: Config, runs: Runs, validation: Split, search: common.Search
-) -> dict[str, Any]:
+def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, Any]:
     """The learning rate of each loss, on the text, by bits a character of the text.
 
     By one measure for all, so that no loss is chosen for by what it reports of itself.
-    Nothing here is given the test set.
 
     Returns:
       What was chosen, and the validation results of every candidate.
     """
-    judge = Judge(config, runs)
+    runs = Runs(config, data.num_classes, data.train)
+    judge, text = Judge(config, runs), data.validation.x
 
     def measure(loss: str, rate: float) -> dict[str, float]:
         (params,), _ = runs.trained(Row("text", loss), [CHOSEN_WITH], rate)
-        return judge.compare(params, validation.x)._asdict()
+        return judge.compare(params, text)._asdict()
 
     rates: dict[str, Any] = {}
     for loss in LOSSES:
@@ -119,15 +100,25 @@ def choose(
         )
         each = {f"{rate:g}": bits for rate, bits in best.values.items()}
         rates[loss] = {"chosen": best.chosen, "all": each}
-    bits = search.measured("teacher", lambda: judge.of_teacher(validation.x))
+    bits = search.measured("teacher", lambda: judge.of_teacher(text))
     return {
-        "split": "validation",
-        "examples": len(validation),
         "seed": CHOSEN_WITH,
         "teacher": bits,
         "rates": rates,
     }
 
+
+STUDY = common.Study(
+    name="on_policy",
+    about="Distill a small language model of characters on the text, on what its "
+    "teacher writes, and on what it writes itself.",
+    config=config_of,
+    run=run,
+    choose=choose,
+    setting="rates",
+    data=("shakespeare",),
+)
+main = STUDY.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -53,8 +53,9 @@ RATES: dict[str, float] = {
 }
 
 
-def config_of(*, seeds: int | None, quick: bool) -> Config:
+def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults, and what was asked for."""
+    del data  # there is one
     return common.adjusted(
         Config(rates=RATES),
         seeds=seeds,

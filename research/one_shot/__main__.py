@@ -11,36 +11,20 @@ from functools import partial
 from typing import Any
 
 from .. import common
-from ..data import Dataset, Split
+from ..data import Dataset
 from ._config import Config, Setting, config_of
 from ._rows import GREEDY, METHODS, Method
 from ._tables import CONTROL, DENSE, Record, draw, largest, summary, table
 from ._train import Runs
 
-ABOUT = (
-    "Prune trained networks in one shot, without training them afterwards: magnitudes, "
-    "Fisher information, SparseGPT and Optimal Brain Surgeon, and a small dense network."
-)
 # Settings are chosen by the mean over these; the seeds are others than the reported.
 CHOSEN_AT = (0.8, 0.9)
 CHOSEN_WITH = (100, 101, 102)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments, run, and print the table; returns the exit status."""
-    return common.main("one_shot", ABOUT, study, argv, chooses=True)
-
-
-def study(options: common.Options) -> None:
-    """Run what was asked for and write it to the folder."""
-    config = config_of(options.data, seeds=options.seeds, quick=options.quick)
-    session = common.Session(options, config)
+def run(config: Config, session: common.Session) -> None:
+    """Run the jobs and write the results."""
     data = session.data
-    if options.choose:
-        return session.choose(
-            partial(choose, config, data.train, data.validation, data.num_classes),
-            setting="chosen",
-        )
     records = session.run(Record, partial(jobs, config, data))
     session.finish(
         summary(records),
@@ -102,17 +86,13 @@ def open_methods() -> dict[str, Method]:
     return {name: m for name, m in METHODS.items() if len(m.candidates) > 1}
 
 
-def choose(
-    config: Config, train: Split, validation: Split, classes: int, search: common.Search
-) -> dict[str, Any]:
+def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, Any]:
     """The setting of each method with the best mean over sparsities and seeds.
-
-    Nothing here is given the test set.
 
     Returns:
       What was chosen, and the validation accuracy of every candidate.
     """
-    runs = Runs(config, common.Perceptron(classes, config.widths), train)
+    runs = Runs(config, common.Perceptron(data.num_classes, config.widths), data.train)
 
     def measure(name: str, setting: Setting) -> dict[str, float]:
         accuracies: dict[str, float] = {}
@@ -120,7 +100,7 @@ def choose(
             right = []
             for seed in CHOSEN_WITH:
                 pruned = runs.pruned(runs.trained(seed), name, sparsity, setting)
-                right.append(common.accuracy(runs.model, pruned, validation))
+                right.append(common.accuracy(runs.model, pruned, data.validation))
             accuracies[f"{sparsity:g}"] = statistics.fmean(right)
         return accuracies
 
@@ -138,13 +118,23 @@ def choose(
         }
         choices[name] = {"chosen": rows[best.chosen], "all": list(rows.values())}
     return {
-        "split": "validation",
-        "examples": len(validation),
         "seeds": CHOSEN_WITH,
         "sparsities": CHOSEN_AT,
         "methods": choices,
     }
 
+
+STUDY = common.Study(
+    name="one_shot",
+    about="Prune trained networks in one shot, without training them afterwards: "
+    "magnitudes, Fisher information, SparseGPT and Optimal Brain Surgeon, and a "
+    "small dense network.",
+    config=config_of,
+    run=run,
+    choose=choose,
+    setting="chosen",
+)
+main = STUDY.main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -13,16 +13,12 @@ from typing import Any
 import jax
 
 from .. import common
-from ..data import Dataset, Split
+from ..data import Dataset
 from ._config import Config, Exchange, config_of
 from ._rows import METHODS
 from ._tables import CONTROL, DENSE, Record, draw, largest, summary, table
 from ._train import Runs
 
-ABOUT = (
-    "Train sparse networks from scratch (RigL, SET, static masks) and compare them with "
-    "gradual pruning, the dense network and a small dense one of as many bytes."
-)
 # What is tried in a choice; the seeds are others than those that are reported.
 RATES = (1e-3, 3e-3, 1e-2)
 DROPS = (0.1, 0.3, 0.5)
@@ -32,20 +28,9 @@ SEEDS = (100, 101)
 DYNAMIC = ("RigL", "SET")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Parse arguments, run, and print the table; returns the exit status."""
-    return common.main("sparse_training", ABOUT, study, argv, chooses=True)
-
-
-def study(options: common.Options) -> None:
-    """Run what was asked for and write it to the folder."""
-    config = config_of(options.data, seeds=options.seeds, quick=options.quick)
-    session = common.Session(options, config)
+def run(config: Config, session: common.Session) -> None:
+    """Run the jobs and write the results."""
     data = session.data
-    if options.choose:
-        return session.choose(
-            partial(choose, config, data.train, data.validation, data.num_classes)
-        )
     records = session.run(Record, partial(jobs, config, data))
     session.finish(
         summary(records),
@@ -99,22 +84,20 @@ def jobs(
         yield common.Job(title, partial(control, sparsity, seed))
 
 
-def choose(
-    config: Config, train: Split, validation: Split, classes: int, search: common.Search
-) -> dict[str, Any]:
+def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, Any]:
     """One learning rate for all rows, then exchanges for the two that have them.
 
     The rate is the one with the best mean over the dense network and all methods, so
-    that it favors none; all with ERK budgets. Nothing here is given the test set.
+    that it favors none; all with ERK budgets.
 
     Returns:
       What was chosen, and the validation accuracy of every candidate.
     """
     seeds, sparsities, rates, drops, periods = _grids(config)
-    runs = Runs(config, common.Perceptron(classes, config.widths), train)
+    runs = Runs(config, common.Perceptron(data.num_classes, config.widths), data.train)
 
     def score(trained: tuple[Any, Any]) -> float:
-        return common.accuracy(runs.model, trained[0], validation)
+        return common.accuracy(runs.model, trained[0], data.validation)
 
     def sparse(name: str, rate: float, exchange: Exchange | None = None) -> float:
         return statistics.fmean(
@@ -150,9 +133,6 @@ def choose(
         }
         exchanges[name] = {"chosen": rows[best.chosen], "all": list(rows.values())}
     return {
-        "data": config.data,
-        "split": "validation",
-        "examples": len(validation),
         "sparsities": sparsities,
         "seeds": seeds,
         "rate": {
@@ -175,6 +155,17 @@ def _sparsity(masks: Any) -> float:
     kept = sum(int(m.sum()) for m in leaves)
     return 1 - kept / sum(m.size for m in leaves)
 
+
+STUDY = common.Study(
+    name="sparse_training",
+    about="Train sparse networks from scratch (RigL, SET, static masks) and compare "
+    "them with gradual pruning, the dense network and a small dense one of as "
+    "many bytes.",
+    config=config_of,
+    run=run,
+    choose=choose,
+)
+main = STUDY.main
 
 if __name__ == "__main__":
     sys.exit(main())

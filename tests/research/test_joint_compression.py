@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
 import json
 from pathlib import Path
 
@@ -9,10 +8,10 @@ import pytest
 import jaxcompress as jc
 import research.joint_compression
 from research import common
-from research.data import Split, load
-from research.joint_compression import _choose
+from research.data import load
 from research.joint_compression.__main__ import jobs, main
-from research.joint_compression._config import CHOICES, choices, config_of
+from research.joint_compression._choose import choose
+from research.joint_compression._config import CHOICES, config_of
 from research.joint_compression._counted import counted
 from research.joint_compression._rows import (
     FLOAT,
@@ -48,12 +47,8 @@ def records(folder):
     return [Record(**record) for record in content["records"]]
 
 
-def rows(config, chosen):
-    return [
-        *of_methods(config, chosen),
-        *of_temperatures(config),
-        *of_weights(config, chosen),
-    ]
+def rows(config):
+    return [*of_methods(config), *of_temperatures(config), *of_weights(config)]
 
 
 def keys(networks):
@@ -62,9 +57,8 @@ def keys(networks):
 
 def test_every_row_is_there_and_drawn(finished):
     config, made = config_of("digits", seeds=None, quick=True), records(finished)
-    chosen = choices(quick=True)
-    assert keys(rows(config, chosen)) <= keys(made)
-    assert len(made) == len(list(jobs(config, chosen, load("digits"), [])))
+    assert keys(rows(config)) <= keys(made)
+    assert len(made) == len(list(jobs(config, load("digits"), [])))
     assert (finished / "results.png").stat().st_size > 10_000
 
 
@@ -111,17 +105,13 @@ def test_teachers_have_names():
 
 
 def test_settings_are_chosen_without_the_test_set():
-    data = load("digits")
-    blind = dataclasses.replace(data, test=Split(data.test.x[:0], data.test.y[:0]))
-    search = common.Search()
-    chooser = _choose.Chooser(config_of("digits", seeds=None, quick=True), data, search)
-    assert len(chooser._data.test) == 0
     made = json.loads(CHOICES.read_text())
     assert made["split"] == "validation"
     config = config_of("fashion_mnist", seeds=None, quick=False)
     tried = [len(t["accuracy"]) for p in ("settings", "teaching", "weights")
              for t in made[p].values()]  # fmt: skip
-    _choose.choose(config, blind, search)
+    search = common.Search()
+    choose(config, load("digits"), search)
     assert search.trials == sum(tried)
 
 
@@ -131,7 +121,7 @@ def test_the_readme_says_what_the_results_say():
     assert content["rows"] == summary(made)["rows"]
     config = config_of("fashion_mnist", seeds=None, quick=False)
     small = {k for k in keys(made) if k[1] in (FLOAT, SMALL, NARROW)}
-    assert keys(made) - small <= keys(rows(config, choices(quick=False)))
+    assert keys(made) - small <= keys(rows(config))
     assert {r.seed for r in made} == {0, 1, 2}
     readme = (FOLDER / "README.md").read_text()
     assert [t for t in markdown(made).split("\n\n") if t not in readme] == []

@@ -95,7 +95,7 @@ def test_settings_that_no_technique_takes_are_refused(options, status, message, 
 
 
 def test_other_settings_are_not_continued(call, tmp_path):
-    config = config_of("digits", {}, seeds=None, quick=True)
+    config = config_of("digits", seeds=None, quick=True)
     (tmp_path / "out").mkdir()
     stored = {
         "study": "deep_compression",

@@ -63,6 +63,24 @@ class Config:
     quick: bool = False
 
 
+def test_a_study_chooses_without_the_test_set(tmp_path):
+    def choose(config, data, search):
+        assert len(data.test) == 0 and len(data.validation) == 180
+        return {"rate": search.best("rate", [1.0, 2.0], float).chosen}
+
+    study = common.Study(
+        name="a_study",
+        about="",
+        config=lambda data, seeds, quick: Config(),
+        run=lambda config, session: None,
+        choose=choose,
+    )
+    assert study.main(["--choose", "--out", str(tmp_path / "out")]) == 0
+    content = json.loads((tmp_path / "out" / "choices.json").read_text())
+    assert content["split"] == "validation" and content["examples"] == 180
+    assert content["data"] == "digits" and content["rate"] == 2.0
+
+
 def test_a_choice_is_written_with_the_settings_it_was_made_with(tmp_path, capsys):
     def study(options):
         session = common.Session(options, Config())

@@ -156,4 +156,4 @@ def test_evaluation_pads_and_forgets_the_padding():
 
 def test_defaults_are_complete():
     for name in DEFAULTS:
-        assert config_of(name, {}, seeds=None, quick=False).seeds == 3
+        assert config_of(name, seeds=None, quick=False).seeds == 3
