@@ -14,10 +14,9 @@ from typing import Any
 from .. import common
 from ..data import Dataset
 from ._config import Config, config_of
-from ._network import ConvNet
 from ._rows import FOUR, Row, rows
 from ._tables import Record, draw, markdown, summary
-from ._train import Runs
+from ._train import ConvNet, Runs
 
 RATES = (1e-3, 2e-3, 4e-3)  # candidates
 CHOSEN_WITH = 100  # another seed than those that are reported

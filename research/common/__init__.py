@@ -3,7 +3,7 @@
 
 from ._cli import Options as Options, main as main
 from ._errors import RunError as RunError, UsageError as UsageError
-from ._folder import Folder as Folder
+from ._folder import Folder as Folder, chosen_by as chosen_by
 from ._jobs import Codec as Codec, Job as Job
 from ._measure import (
     accuracy as accuracy,

@@ -125,8 +125,8 @@ def _parser(
 
 
 def _own_options(args: argparse.Namespace, shared: set[str]) -> dict[str, Any]:
-    given = {name: value for name, value in vars(args).items() if value is not None}
-    return {name: value for name, value in given.items() if name not in shared}
+    present = {name: value for name, value in vars(args).items() if value is not None}
+    return {name: value for name, value in present.items() if name not in shared}
 
 
 def _stopped(out: Path) -> str:

@@ -102,6 +102,11 @@ def write(file: Path, content: Mapping[str, Any]) -> Path:
     return file
 
 
+def chosen_by(module: str) -> dict[str, Any]:
+    """The ``choices.json`` beside a module: what ``--choose`` of its study wrote."""
+    return json.loads(Path(module).with_name("choices.json").read_text())
+
+
 def default_folder(study: str, data: str, *, resume: bool) -> Path:
     """The next free folder for a data set; to resume, the last one that is there."""
     root = Path("results") / study

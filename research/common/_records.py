@@ -25,14 +25,14 @@ def grouped(records: Iterable[Record], *fields: str) -> dict[Any, list[Record]]:
 
 def values(group: Iterable[Any], field: str = "accuracy") -> list[Any]:
     """A field of every record that has one: None is left out."""
-    found = (getattr(record, field) for record in group)
-    return [value for value in found if value is not None]
+    every = (getattr(record, field) for record in group)
+    return [value for value in every if value is not None]
 
 
 def mean(group: Iterable[Any], field: str = "accuracy") -> float | None:
     """Mean of a field; None if no record has one."""
-    found = values(group, field)
-    return statistics.fmean(found) if found else None
+    present = values(group, field)
+    return statistics.fmean(present) if present else None
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:

@@ -56,13 +56,13 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 TRIAL = {"dense_epochs": 3, "epochs": 12, "batch_size": 100}
 
 
-def config_of(data: str, *, seeds: int | None, quick: bool, **given: Any) -> Config:
+def config_of(data: str, *, seeds: int | None, quick: bool, **options: Any) -> Config:
     """The defaults of a data set, and what was asked for.
 
     Raises:
       UsageError: if an option makes no sense.
     """
-    settings = {**DEFAULTS[data], **(TRIAL if quick else {}), **given}
+    settings = {**DEFAULTS[data], **(TRIAL if quick else {}), **options}
     config = Config(data=data, seeds=seeds or (1 if quick else 3), **settings)
     if (config.model == "characters") != (data == "shakespeare"):
         raise common.UsageError(f"--model {config.model} does not fit --data {data}.")

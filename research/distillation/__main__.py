@@ -22,7 +22,7 @@ from ._config import Config, config_of
 from ._network import Network
 from ._rows import KL_ALONE, KL_OF_CLASSES, LABELS_ALONE, LABELS_OF_CLASSES, Row, rows
 from ._tables import TEACHER, TEACHERS, Record, Without, draw, markdown, summary
-from ._train import Params, Runs, said
+from ._train import Params, Runs, only_logits
 
 LATER = 1000  # a later generation has another start and another order of the data
 BIASES = np.arange(0, 20.25, 0.25)  # what may be added to the logit of an omitted class
@@ -73,7 +73,7 @@ def jobs(
         return Record(part=part, name=name, seed=seed, accuracy=accuracy)
 
     def student(row: Row, seed: int) -> list[Record]:
-        setting = row.given(config.chosen)
+        setting = row.setting_in(config.chosen)
         by = range(config.teachers) if row.ensemble else [seed % config.teachers]
         transfer = runs.transfer(seed, by, row.views, setting.temperature)
         params = runs.fit(row, setting, transfer, seed)
@@ -104,7 +104,7 @@ def jobs(
 def born_again(runs: Runs, seed: int) -> Sequence[Params]:
     """Students, each taught by the one before, and the first by one that was alone."""
     share = runs.transfer(seed, [seed % runs.config.teachers])
-    setting = LABELS_ALONE.given(runs.config.chosen)
+    setting = LABELS_ALONE.setting_in(runs.config.chosen)
     alone = runs.fit(LABELS_ALONE, setting, share, seed)
     starts = (seed + LATER * n for n in range(1, runs.config.generations + 1))
     taught = [
@@ -136,9 +136,11 @@ def _taught(
     """A network trained on the share of a seed, by a teacher with ``params``."""
     share = runs.transfer(seed, [seed % runs.config.teachers])
     if teacher is not None:
-        share = share._replace(teacher=said(runs.logits(params, share.x, teacher)))
+        share = share._replace(
+            teacher=only_logits(runs.logits(params, share.x, teacher))
+        )
     return runs.fit(
-        KL_ALONE, KL_ALONE.given(runs.config.chosen), share, start, model=model
+        KL_ALONE, KL_ALONE.setting_in(runs.config.chosen), share, start, model=model
     )
 
 
@@ -149,9 +151,11 @@ def omitted_jobs(
     del records
     config = runs.config
 
-    def student(seed: int, omitted: int | None, temperature: float | None) -> Any:
+    def student(
+        seed: int, omitted: int | None, temperature: float | None
+    ) -> list[Without]:
         row = LABELS_OF_CLASSES if temperature is None else KL_OF_CLASSES
-        setting = row.given(config.chosen)
+        setting = row.setting_in(config.chosen)
         if temperature is not None:
             setting = dataclasses.replace(setting, temperature=temperature)
         kept = np.flatnonzero(data.train.y != (-1 if omitted is None else omitted))
@@ -168,11 +172,11 @@ def omitted_jobs(
             runs.logits(params, split.x, runs.student)
             for split in (data.validation, data.test)
         )
-        made = []
+        records = []
         for of in config.omitted if omitted is None else (omitted,):
             bias = raised(validation, data.validation, of)
             before, after = (rates(test, data.test, of, b) for b in (0, bias))
-            made.append(
+            records.append(
                 Without(
                     method=row.name,
                     temperature=temperature,
@@ -186,7 +190,7 @@ def omitted_jobs(
                     raised_accuracy=after[1],
                 )
             )
-        return made
+        return records
 
     each = itertools.product(
         range(config.seeds),
@@ -224,7 +228,7 @@ STUDY = common.Study(
     run=run,
     choose=choose,
     setting="chosen",
-    shown=lambda made: {n: row["chosen"] for n, row in made["rows"].items()},
+    shown=lambda choice: {name: row["chosen"] for name, row in choice["rows"].items()},
 )
 main = STUDY.main
 

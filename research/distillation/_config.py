@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from .. import common
-
-CHOICES = Path(__file__).with_name("choices.json")  # from `--choose`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,8 +107,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def chosen() -> dict[str, Setting]:
     """What ``--choose`` wrote."""
-    content = json.loads(CHOICES.read_text())["rows"]
-    return {name: Setting(**made["chosen"]) for name, made in content.items()}
+    content = common.chosen_by(__file__)["rows"]
+    return {name: Setting(**row["chosen"]) for name, row in content.items()}
 
 
 def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:

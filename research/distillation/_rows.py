@@ -67,7 +67,7 @@ class Row:
             self.loss, self.projector, self.memory, self.kl, self.average, self.schedule
         )  # fmt: skip
 
-    def given(self, chosen: Mapping[str, Setting]) -> Setting:
+    def setting_in(self, chosen: Mapping[str, Setting]) -> Setting:
         """Its setting, out of all that were chosen."""
         setting = chosen[self.of]
         return setting if self.labels else dataclasses.replace(setting, labels=0.0)
@@ -164,7 +164,7 @@ _QUICK = {ALONE, SMOOTH, temperature_row(4.0), "kl, all teachers", "hint and kl"
 
 def rows(*, quick: bool) -> list[Row]:
     """All rows that are one training, or a few for a trial."""
-    made = [*LOGITS, *FEATURES, *VIEWS, AVERAGE, FREE, INVENTED]
+    every = [*LOGITS, *FEATURES, *VIEWS, AVERAGE, FREE, INVENTED]
     if not quick:
-        return made
-    return [r for r in made if r.name in _QUICK or r in (VIEWS[3], FREE)]
+        return every
+    return [r for r in every if r.name in _QUICK or r in (VIEWS[3], FREE)]

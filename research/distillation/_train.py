@@ -36,7 +36,7 @@ class Transfer(NamedTuple):
     ids: Any = None  # int (n,): their own numbers, where a loss remembers examples
 
 
-def said(logits: Any) -> Answers:
+def only_logits(logits: Any) -> Answers:
     """Answers of a teacher that does not show its maps."""
     nothing: Any = None
     return Answers(logits, nothing, nothing)
@@ -103,7 +103,7 @@ class Runs(common.Trainer):
             if views == "invented":
                 x = self._invented(asked[0], x)
             if views:  # the maps of all would be large, and no row asks for them
-                answers = [said(self.logits(params, x)) for params in asked]
+                answers = [only_logits(self.logits(params, x)) for params in asked]
             else:
                 answers = [self._asked(params, x, None, maps=True) for params in asked]
             if len(answers) == 1:
@@ -121,7 +121,7 @@ class Runs(common.Trainer):
         def make() -> Transfer:
             logits = self.logits(self.teacher(teacher), self.split.x)
             y = np.eye(self.classes, dtype=np.float32)[self.split.y]
-            return Transfer(self.x, y, said(jnp.asarray(logits)))
+            return Transfer(self.x, y, only_logits(jnp.asarray(logits)))
 
         return self.once(("whole", teacher), make)
 
@@ -152,7 +152,7 @@ class Runs(common.Trainer):
             steps = config.epochs * (n // config.batch_size)
             order = self.order_of(len(transfer.x), config.batch_size, seed, steps)
         if row.part != "features":  # one program for all that need no maps
-            transfer = transfer._replace(teacher=said(transfer.teacher.logits))
+            transfer = transfer._replace(teacher=only_logits(transfer.teacher.logits))
         params = {"net": self._initial(model, seed)}
         bank = key = None
         if row.projector:
@@ -235,7 +235,7 @@ def training(row: Row, model: Network, decay: float) -> Callable[..., Params]:
         key: jax.Array | None,
     ) -> Params:
         def loss_fn(
-            params: Params, batch: Transfer, *, teacher: Any = None, **known: Any
+            params: Params, batch: Transfer, *, teacher: Any = None, **traced: Any
         ) -> Any:
             student: Any = model.apply({"params": params["net"]}, batch.x)
             answers: Any = batch.teacher
@@ -249,7 +249,7 @@ def training(row: Row, model: Network, decay: float) -> Callable[..., Params]:
                 student,
                 answers,
                 batch.y.argmax(-1),
-                known.get("temperature", setting["temperature"]),
+                traced.get("temperature", setting["temperature"]),
                 params.get("projector"),
             )
             if row.loss is not None:
@@ -259,9 +259,9 @@ def training(row: Row, model: Network, decay: float) -> Callable[..., Params]:
                 total += setting["kl"] * losses.kl(asked)
             if row.memory:
                 remembered = losses.Remembered(
-                    known["model_state"],
+                    traced["model_state"],
                     batch.ids,
-                    known["rng"],
+                    traced["rng"],
                     params["teacher_projector"],
                 )
                 value, seen = losses.crd(asked, remembered)

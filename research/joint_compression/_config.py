@@ -4,13 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 from typing import Any
 
 from .. import common
 
-CHOICES = Path(__file__).with_name("choices.json")
 SIX = 6  # all stages together; halves and thirds of a training are whole sixths
 
 
@@ -49,10 +46,10 @@ def key_of(method: str, bits: int | None) -> str:
 
 def choices(*, quick: bool) -> Choices:
     """Those of the file beside this one; of a trial, with one kind of scale to compile."""
-    made = json.loads(CHOICES.read_text())
+    content = common.chosen_by(__file__)
 
     def chosen(part: str) -> dict[str, Any]:
-        return {name: trial["chosen"] for name, trial in made[part].items()}
+        return {name: trial["chosen"] for name, trial in content[part].items()}
 
     settings = {
         # One kind of scale is compiled faster than three.

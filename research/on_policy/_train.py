@@ -92,14 +92,14 @@ class Runs(common.Trainer):
         orders = jnp.stack([self.order(seed, steps) for seed in seeds])
         keys = jnp.stack([jax.random.key(seed) for seed in seeds])
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-        given = (stacked, teacher, self.x, orders, keys)
+        arguments = (stacked, teacher, self.x, orders, keys)
         program = functools.partial(_train, self.config, row, rate, steps)
         # Students are so small that three of them take hardly longer than one.
         side_by_side = jax.vmap(program, in_axes=(0, None, None, 0, 0))
         compiled = common.compiled(side_by_side, quick=self.quick)
-        ready = compiled.lower(*given).compile()
+        ready = compiled.lower(*arguments).compile()
         before = time.perf_counter()
-        fitted = jax.block_until_ready(ready(*given))
+        fitted = jax.block_until_ready(ready(*arguments))
         seconds = time.perf_counter() - before
         each = [jax.tree.map(lambda x, i=i: x[i], fitted) for i in range(len(seeds))]
         return Trained(each, seconds)

@@ -21,12 +21,12 @@ class Method:
     """A row of the study.
 
     Attributes:
-      knows: ``""``, ``"moments"``, ``"gram"`` or ``"fisher"``: what ``update`` is given.
+      needs: ``""``, ``"moments"``, ``"gram"`` or ``"fisher"``: what ``update`` is given.
       compressor: ``(sparsity, damping, block) -> compressor``; all but block may be traced.
       candidates: settings to choose from.
     """
 
-    knows: str
+    needs: str
     compressor: Callable[[Sparsity, Any, int], jc.Compressor]
     candidates: tuple[Setting, ...] = (Setting(),)
 

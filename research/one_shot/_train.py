@@ -26,7 +26,7 @@ class Network:
         self.params, self._look = params, look
         self._once = common.Once()
 
-    def known(self, what: str, block: int) -> Any:
+    def statistics(self, what: str, block: int) -> Any:
         """Statistics or Fisher blocks: a dict with the argument of ``update``."""
         key = what, block if what == "fisher" else 0
         return self._once(key, lambda: self._look(*key, self.params))
@@ -66,13 +66,17 @@ class Runs(common.Trainer):
         """The network after one method, with zeros."""
         method = METHODS[name]
 
-        def prune(params: Params, known: Any, sparsity: Any, damping: Any) -> Params:
+        def prune(
+            params: Params, statistics: Any, sparsity: Any, damping: Any
+        ) -> Params:
             compressor = method.compressor(sparsity, damping, setting.block)
-            return jc.compress(compressor, params, **known)
+            return jc.compress(compressor, params, **statistics)
 
-        known = network.known(method.knows, setting.block) if method.knows else {}
+        statistics = (
+            network.statistics(method.needs, setting.block) if method.needs else {}
+        )
         program = self.compiled((name, setting.block), prune)
-        return program(network.params, known, sparsity, setting.damping)
+        return program(network.params, statistics, sparsity, setting.damping)
 
     def _look(self, what: str, block: int, params: Params) -> Any:
         """What a pruner is given beside the parameters."""

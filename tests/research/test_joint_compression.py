@@ -11,7 +11,7 @@ from research import common
 from research.data import load
 from research.joint_compression.__main__ import jobs, main
 from research.joint_compression._choose import choose
-from research.joint_compression._config import CHOICES, config_of
+from research.joint_compression._config import config_of
 from research.joint_compression._counted import counted
 from research.joint_compression._rows import (
     FLOAT,
@@ -105,7 +105,7 @@ def test_teachers_have_names():
 
 
 def test_settings_are_chosen_without_the_test_set():
-    made = json.loads(CHOICES.read_text())
+    made = json.loads((FOLDER / "choices.json").read_text())
     assert made["split"] == "validation"
     config = config_of("fashion_mnist", seeds=None, quick=False)
     tried = [len(t["accuracy"]) for p in ("settings", "teaching", "weights")
