@@ -38,7 +38,6 @@ from ._records import (
     values as values,
 )
 from ._search import (
-    Best as Best,
     Search as Search,
     text_of_candidate as text_of_candidate,
 )

@@ -75,9 +75,18 @@ class Folder:
             ) from error
 
     def read(self, name: str) -> Any:
-        """Content of a JSON file of the folder; None if there is no such file."""
+        """Content of a JSON file of the folder; None if there is no such file.
+
+        Raises:
+          RunError: if it is damaged.
+        """
         file = self.path / name
-        return json.loads(file.read_text()) if file.exists() else None
+        try:
+            return json.loads(file.read_text()) if file.exists() else None
+        except ValueError as error:
+            raise RunError(
+                f"{file} is damaged ({error}). Move it away; --resume then starts over."
+            ) from error
 
     def write(self, name: str, content: Mapping[str, Any]) -> Path:
         """Write a JSON file of the folder; returns its path."""

@@ -29,6 +29,13 @@ def test_files_are_read_back_and_may_be_absent(tmp_path):
     assert folder.read("x.json") == {"a": [1, 2.5]} and folder.read("y.json") is None
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    folder = claimed(tmp_path)
+    (tmp_path / "records.json").write_text("{")
+    with pytest.raises(RunError, match="records.json is damaged .* Move it away"):
+        folder.read("records.json")
+
+
 def test_a_file_stays_as_it_was_if_the_next_cannot_be_written(tmp_path):
     folder = claimed(tmp_path)
     folder.write("x.json", {"a": 1})
