@@ -2,19 +2,23 @@
 """Settings of the whole test run, doctests included."""
 
 import atexit
+import importlib.metadata
 import os
 import shutil
 import tempfile
 
 # Before JAX starts: four virtual devices, so that sharding is tested everywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-)
+_flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]
 
 # Compilation takes most of the time, and careful machine code pays for no small array. Set
 # it to 0 for the programs that users get: continuous integration does so for the laws.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+_jaxlib = tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2]))
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1" and _jaxlib < (0, 11):
+    # A third of the time again. Newer versions do not know the flag, and stop at it.
+    _flags.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join(_flags)
 
 # An eager `lax.cond` is compiled anew in every call, and modules and subprocesses compile
 # what others have: equal programs are compiled once a run.
@@ -43,8 +47,45 @@ for _profile, _examples in (("long", 25), ("thorough", 250)):
 hypothesis.settings.load_profile("jax")
 
 
+# Drawn shapes compile thousands of programs, which fill the memory.
+_programs_in_memory = 0
+_MOST_PROGRAMS = 1500
+
+
+def _count_programs(event: str, seconds: float, **kwargs: object) -> None:
+    del seconds, kwargs
+    global _programs_in_memory
+    _programs_in_memory += event == "/jax/core/compile/backend_compile_duration"
+
+
+jax.monitoring.register_event_duration_secs_listener(_count_programs)
+
+
+class _Programs:
+    """Counts the programs that JAX holds in memory."""
+
+    MOST = 1500  # about two gigabytes
+
+    def __init__(self) -> None:
+        self._number = 0
+        jax.monitoring.register_event_duration_secs_listener(self._count)
+
+    def _count(self, event: str, seconds: float, **kwargs: object) -> None:
+        del seconds, kwargs
+        self._number += event == "/jax/core/compile/backend_compile_duration"
+
+    def forget_many(self) -> None:
+        """Drop all of them if they are many."""
+        if self._number > self.MOST:
+            jax.clear_caches()
+            self._number = 0
+
+
+_counted = _Programs()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def forget_compiled_programs():
-    """Drawn shapes compile thousands of programs; a module does not need another's."""
+    """Modules share small programs, until those of drawn shapes fill the memory."""
     yield
-    jax.clear_caches()
+    _counted.forget_many()

@@ -57,13 +57,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     _harness.show(rows, settings)
 
 
+def _mean(losses: jax.Array) -> jc.Mean:
+    return jc.Mean.of(losses, None)  # all count
+
+
 def _variants(
     task: _models.Task, steps: int, folder: str
 ) -> dict[str, _harness.Variant]:
     teacher = jax.tree.map(lambda x: x + 0.01, task.params)
 
     def distilled(
-        answers: Callable[..., jax.Array], mean: Any = jc.Mean.of, **settings: Any
+        answers: Callable[..., jax.Array], mean: Any = _mean, **settings: Any
     ) -> Any:
         return _block(task, steps, _distilled(task, answers, mean), **settings)
 
@@ -108,7 +112,7 @@ def _labels(task: _models.Task) -> LossFn:
 
 
 def _distilled(
-    task: _models.Task, answers: Callable[..., jax.Array], mean: Any = jc.Mean.of
+    task: _models.Task, answers: Callable[..., jax.Array], mean: Any = _mean
 ) -> LossFn:
     def loss_fn(params: Any, batch: Any, *args: Any, **known: Any) -> dict[str, Any]:
         logits, hard = _cross_entropy(task, params, batch)

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from ._arguments import check_compressor
 from ._compressor import Compressor, PyTree, keep
 from ._select import Where, matches, paths_and_leaves, select
 from .leaves import is_leaf
@@ -38,10 +39,7 @@ def chain(*compressors: Compressor) -> Compressor:
       102
     """
     for c in compressors:
-        if not isinstance(c, Compressor):
-            raise TypeError(
-                f"chain takes compressors as separate arguments, chain(a, b), got {c!r}."
-            )
+        check_compressor(c, "chain(a, b)")
 
     def init(params: PyTree) -> tuple[PyTree, ...]:
         view, states = params, []

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from ._compressor import PyTree
+from ._types import PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -22,7 +22,8 @@ class Mean:
 
     Return it from a loss function when micro-batches hold unequal numbers of tokens,
     labels or real examples. The plain average of their means would be wrong.
-    ``train_step`` adds the sums, adds the weights, and then divides.
+    ``train_step`` adds the sums, adds the weights, and then divides. Give the mask twice,
+    to the loss and to the mean: ``Mean.of(distill.kl(s, t, where=real), real)``.
 
     Attributes:
       total: the weighted sum, a float scalar.
@@ -33,13 +34,18 @@ class Mean:
     weight: ArrayLike
 
     @classmethod
-    def of(cls, values: jax.Array, where: jax.Array | None = None) -> Mean:
+    def of(cls, values: jax.Array, where: jax.Array | None) -> Mean:
         """Average values, such as the losses of examples or tokens, over real entries.
+
+        ``where`` has no default: a loss that was given one returns zeros where nothing
+        counts, and a mean that does not know of them would average them in. If all
+        values count, ``values.mean()`` is exact for micro-batches too.
 
         Args:
           values: float array of any shape.
-          where: bools, or non-negative weights, of the same shape. None weights all
-            values equally. Values with weight zero may be anything, including NaN.
+          where: bools, or non-negative weights, of the same shape: the ``where`` of the
+            loss. None weights all values equally. Values with weight zero may be
+            anything, including NaN.
 
         Raises:
           ValueError: if the shapes differ.
@@ -81,8 +87,25 @@ class Aux(NamedTuple):
 Terms = dict[str, Any]  # terms of the loss by name: scalars and Means
 
 
+Term = jax.Array | float | Mean
+Loss = Term | Mapping[str, Term]
+
+
+class LossFn(Protocol):
+    """A loss, as ``train_step`` takes it: of the view, a batch, and what else it names.
+
+    See ``train_step`` for the keyword arguments.
+    """
+
+    def __call__(
+        self, view: PyTree, batch: PyTree, /, *args: Any, **kwargs: Any
+    ) -> Loss | tuple[Loss, Aux]:
+        """Return a scalar, a ``Mean`` or named terms, and perhaps an ``Aux``."""
+        ...
+
+
 def call(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     view: PyTree,
     batch: PyTree,
     args: tuple[Any, ...],
@@ -103,7 +126,10 @@ def call(
       ValueError: if a term is not a scalar, a name is used twice, or the model state is
         missing.
     """
-    out = loss_fn(view, batch, *args, **kwargs)
+    # Flattened and built anew, since a mutable container (a variable of NNX) may be changed
+    # only in the trace in which it was built.
+    arguments = jax.tree.map(lambda x: x, (view, batch, *args))
+    out = loss_fn(*arguments, **jax.tree.map(lambda x: x, dict(kwargs)))
     loss, aux = out if isinstance(out, tuple) else (out, Aux())
     if not isinstance(aux, Aux):
         raise TypeError(

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
-from ._compressor import PyTree, split_learned
-from ._loss import Aux, Mean, Terms, call
+from ._compressor import split_learned
+from ._loss import Aux, LossFn, Mean, Terms, call
+from ._select import paths_and_leaves
+from ._types import PyTree
 
 
 class LossAndGrads(NamedTuple):
@@ -24,7 +27,7 @@ class LossAndGrads(NamedTuple):
 
 
 def loss_and_grads(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     view: PyTree,
     batch: PyTree,
     args: tuple[Any, ...],
@@ -44,8 +47,11 @@ def loss_and_grads(
       parts: number of micro-batches.
 
     Raises:
-      ValueError: if the batch does not divide into that many micro-batches.
+      ValueError: if the batch is empty or does not divide into that many micro-batches.
     """
+    for path, leaf in zip(*paths_and_leaves(batch)[:2], strict=True):
+        if jnp.ndim(leaf) and not leaf.shape[0]:
+            raise ValueError(f"the batch is empty: {path!r} has shape {leaf.shape}.")
     kwargs = dict(kwargs)
     model_state, rng = kwargs.pop("model_state", None), kwargs.pop("rng", None)
 
@@ -123,7 +129,9 @@ def _scan_sum(body: Any, carry: PyTree, parts: PyTree) -> tuple[PyTree, PyTree]:
         return (carry, jax.tree.map(jnp.add, total, out)), None
 
     # Sum in the carry: stacked gradients would take `parts` times the memory.
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), out)
+    zeros = jax.tree.map(
+        lambda s: lax.full(s.shape, 0, s.dtype, sharding=s.sharding), out
+    )
     return lax.scan(add, (carry, zeros), parts)[0]
 
 
@@ -133,4 +141,12 @@ def _split(x: jax.Array, parts: int) -> jax.Array:
             "the leading axis of every batch leaf must be divisible by "
             f"micro_batches={parts}, got a leaf of shape {tuple(x.shape)}."
         )
-    return x.reshape(parts, x.shape[0] // parts, *x.shape[1:])
+    shape = (parts, x.shape[0] // parts, *x.shape[1:])
+    sharding = jax.typeof(x).sharding
+    if all(
+        axis is None for axis in sharding.spec
+    ):  # also on a mesh without explicit axes
+        return x.reshape(shape)
+    # Every part is spread over the devices as the batch was.
+    spec = PartitionSpec(None, *sharding.spec)
+    return x.reshape(shape, out_sharding=NamedSharding(sharding.mesh, spec))

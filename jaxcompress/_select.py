@@ -23,14 +23,12 @@ _WEIGHT_NAMES = ("kernel", "w", "weight", "left", "right")
 def path_text(path: KeyPath) -> str:
     """Convert a key path to text, such as ``"Conv_0/kernel"``, in every framework.
 
-    An ``nnx.State`` wraps each array in a variable. Its ``value`` key is left out.
+    An ``nnx.State`` wraps each array in a variable. Its ``value`` key, the last, is left
+    out.
     """
-    keys = [
-        key
-        for before, key in zip((None, *path), path, strict=False)
-        if not (key == GetAttrKey("value") and isinstance(before, DictKey))
-    ]
-    return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")
+    wrapped = path[-1:] == (GetAttrKey("value"),) and isinstance(path[-2:][0], DictKey)
+    keys = path[:-1] if wrapped else path
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
 def paths_and_leaves(tree: Any) -> tuple[list[str], list[Any], Any]:

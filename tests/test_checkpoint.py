@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-import os
-import signal
+import errno
+import shutil
 import subprocess
 import sys
 import textwrap
-import time
 
 import jax
 import jax.numpy as jnp
@@ -69,8 +68,14 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path):
         jnp.ones(()),
         jc.compress(jc.weight_quantization(bits=4), PARAMS),
         {"key": jax.random.key(3), "keys": jax.random.split(jax.random.key(1), 3)},
+        {"a": np.float32(3), "b": np.int8(2), "c": np.bool_(True), "d": np.ones(2)},
+        {},
+        {"nothing": jnp.zeros((0, 2)), "none": None},
     ],
-    ids=["dtypes", "tuples", "one array", "compressed", "keys"],
+    ids=[
+        *("dtypes", "tuples", "one array", "compressed", "keys", "scalars of numpy"),
+        *("empty", "only empty arrays"),
+    ],
 )
 def test_trees_come_back_as_they_were(tree, tmp_path):
     jc.save_checkpoint(tmp_path, 1, tree)
@@ -162,38 +167,136 @@ def test_two_leaves_of_one_name_are_refused(tmp_path):
         jc.save_checkpoint(tmp_path, 0, {"a.b": jnp.ones(1), "a": {"b": jnp.ones(1)}})
 
 
-KILLED = """
-    import jax.numpy as jnp, jaxcompress as jc, sys
-    for step in range(int(sys.argv[2]), 10_000):
-        jc.save_checkpoint(sys.argv[1], step, {"x": jnp.full(50_000, float(step))})
-        print(step, flush=True)
-"""
+def test_numbers_come_back_as_numbers_of_their_kind(tmp_path):
+    state = {"a": 2, "b": 0.1, "c": True, "d": 1j, "e": np.float32(0.1), "f": 2**40}
+    jc.save_checkpoint(tmp_path, 1, state)
+    like = {name: type(value)(0) for name, value in state.items()}
+    again = jc.restore_checkpoint(tmp_path, like)
+    assert again == state
+    assert [type(x) for x in again.values()] == [type(x) for x in state.values()]
 
 
-def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path):
-    env = {**os.environ, "XLA_FLAGS": ""}
-    like, start = {"x": jnp.zeros(50_000)}, 0
-    for delay in (0.013, 0.057):
-        child = subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path), str(start)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=env,
-            text=True,
-        )
-        with child:
-            assert child.stdout is not None
-            child.stdout.readline()
-            reported = int(child.stdout.readline())
-            time.sleep(delay)  # somewhere inside one of the next writes
-            child.send_signal(signal.SIGKILL)
-            rest = child.stdout.read().split()
-        last = int(rest[-1]) if rest else reported
-        newest = jc.checkpoint_steps(tmp_path)[-1]
-        assert newest >= last
-        restored = jc.restore_checkpoint(tmp_path, like)["x"]
-        np.testing.assert_array_equal(restored, jnp.full(50_000, float(newest)))
-        for step in jc.checkpoint_steps(tmp_path):
-            jc.restore_checkpoint(tmp_path, like, step=step)
-        jc.save_checkpoint(tmp_path, newest + 1, like)  # and the next run goes on
-        start = newest + 2
+def test_a_leaf_that_is_no_array_is_named(tmp_path):
+    for leaf in ("text", np.array(["a"]), object()):
+        with pytest.raises(jc.CheckpointError, match="'a.b' is a .* convert it to an"):
+            jc.save_checkpoint(tmp_path, 0, {"a": {"b": leaf}})
+    assert not jc.checkpoint_steps(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"step": -1}, ValueError, "step must be at least 0, got -1"),
+        ({"step": 1.5}, TypeError, "step must be a whole number, got 1.5"),
+        ({"step": True}, TypeError, "step must be a whole number, got True"),
+        ({"step": "3"}, TypeError, "step must be a whole number, got '3'"),
+        ({"step": 9, "keep": 0}, ValueError, "keep must be at least 1, got 0"),
+        ({"step": 9, "keep": True}, TypeError, "keep must be a whole number"),
+    ],
+)
+def test_steps_that_would_be_lost_are_refused(tmp_path, options, error, message):
+    jc.save_checkpoint(tmp_path, 4, PARAMS)
+    with pytest.raises(error, match=message):
+        jc.save_checkpoint(tmp_path, options.pop("step"), PARAMS, **options)
+    assert jc.checkpoint_steps(tmp_path) == [4]
+
+
+def test_a_step_may_be_a_whole_number_of_any_library(tmp_path):
+    for step in (np.int32(1), jnp.int32(2)):
+        jc.save_checkpoint(tmp_path, step, PARAMS)
+    assert jc.checkpoint_steps(tmp_path) == [1, 2]
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(tmp_path):
+    ours = ["7.orbax-checkpoint-tmp", "7.orbax-checkpoint-tmp-123", "1.deleted"]
+    others = ["notes", "x.orbax-checkpoint-tmp", "7.orbax-checkpoint-tmp.bak", "kept"]
+    for name in [*ours, *others]:
+        (tmp_path / name / "inside").mkdir(parents=True)
+    (tmp_path / "8.deleted").symlink_to(tmp_path / "kept")
+    jc.save_checkpoint(tmp_path, 7, PARAMS)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {*others, "7", ".lock", "8.deleted"}
+    assert (tmp_path / "kept" / "inside").exists()
+
+
+def fail_to_save(monkeypatch, error):
+    import orbax.checkpoint as ocp
+
+    def save(self, step, **options):
+        (self.directory / f"{step}.orbax-checkpoint-tmp").mkdir()
+        raise error
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", save)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("RESOURCE_EXHAUSTED: Error writing ... No space left on device"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+    ],
+    ids=str,
+)
+def test_a_full_disk_is_said_and_leaves_nothing_behind(tmp_path, monkeypatch, error):
+    jc.save_checkpoint(tmp_path, 1, PARAMS)
+    fail_to_save(monkeypatch, error)
+    with pytest.raises(
+        jc.CheckpointError, match="step 2 was not saved to .*: the disk is full.* keep="
+    ):
+        jc.save_checkpoint(tmp_path, 2, PARAMS)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "1"}
+    assert raw(jc.restore_checkpoint(tmp_path, PARAMS)) == raw(PARAMS)
+
+
+def test_two_that_save_at_the_same_time_are_told_so(tmp_path):
+    holder = """
+        import sys, time
+        from jaxcompress._lock import FolderLock
+        lock = FolderLock(sys.argv[1])
+        print(lock.take(), flush=True)
+        time.sleep(60)
+    """
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(holder), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with child:
+        assert child.stdout is not None and child.stdout.readline() == "True\n"
+        with pytest.raises(jc.CheckpointError, match="another process is saving .* 3"):
+            jc.save_checkpoint(tmp_path, 3, PARAMS)
+        child.kill()
+    jc.save_checkpoint(tmp_path, 3, PARAMS)  # a lock ends with its process
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read_is_not_called_damaged(
+    tmp_path, monkeypatch
+):
+    import orbax.checkpoint as ocp
+
+    def restore(self, step, **options):
+        shutil.rmtree(tmp_path / str(step))
+        raise FileNotFoundError(step)
+
+    jc.save_checkpoint(tmp_path, 3, PARAMS)
+    monkeypatch.setattr(ocp.CheckpointManager, "restore", restore)
+    with pytest.raises(jc.CheckpointError, match="step 3 .* was deleted while it was"):
+        jc.restore_checkpoint(tmp_path, PARAMS)
+
+
+def test_values_that_do_not_match_their_checksum_are_refused(tmp_path):
+    import orbax.checkpoint as ocp
+
+    from jaxcompress.checkpoint._leaves import CHECKSUMS, checksums, named
+
+    good, bad = {"a": jnp.zeros(3), "b": jnp.ones(3)}, {"a": jnp.zeros(3)}
+    bad["b"] = jnp.array([1.0, 1.0, -1.0])
+    for step, sums in ((1, checksums(named(good))), (2, None)):
+        leaves = named(bad) | ({} if sums is None else {CHECKSUMS: sums})
+        with ocp.CheckpointManager(tmp_path) as manager:
+            manager.save(step, args=ocp.args.StandardSave(leaves))
+    with pytest.raises(jc.CheckpointError, match=r"step 1 .*checksums of \['b'\]"):
+        jc.restore_checkpoint(tmp_path, good, step=1)
+    with pytest.raises(jc.CheckpointError, match="step 2 .*it has no checksums"):
+        jc.restore_checkpoint(tmp_path, good, step=2)

@@ -90,10 +90,19 @@ def test_a_mean_of_nothing_is_zero_and_counts_are_not_rounded():
     assert none.value == 0
     grads = jax.grad(lambda x: jc.Mean.of(x, jnp.zeros(3)).value)(jnp.ones(3))
     assert not grads.any()
-    half = jc.Mean.of(jnp.ones(1001, jnp.bfloat16))
+    half = jc.Mean.of(jnp.ones(1001, jnp.bfloat16), None)
     assert half.weight == 1001 and half.value == 1
     with pytest.raises(ValueError, match="one weight per value"):
         jc.Mean.of(jnp.ones((2, 3)), jnp.ones(2, bool))
+
+
+def test_a_masked_loss_is_not_averaged_over_its_padding():
+    s, t = (jax.random.normal(jax.random.key(i), (12, 4)) for i in range(2))
+    losses = distill.kl(s, t, where=REAL)
+    with pytest.raises(TypeError, match="'where'"):
+        jc.Mean.of(losses)  # pyright: ignore[reportCallIssue]
+    want = distill.kl(s[REAL], t[REAL]).mean()
+    np.testing.assert_allclose(jc.Mean.of(losses, REAL).value, want, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +179,8 @@ def test_no_gradient_reaches_a_teacher_that_is_an_argument_of_the_step():
         ours, theirs = forward(params, batch["x"]), forward(teacher, batch["x"])
         return jc.Mean.of(
             distill.kl(ours, theirs) + distill.hint(ours, theirs)
-            + distill.similarity_preserving(ours, theirs)
+            + distill.similarity_preserving(ours, theirs),
+            None,
         )  # fmt: skip
 
     init, step = jc.train_step(loss, optax.sgd(0.1), small())

@@ -121,7 +121,7 @@ with write({str(tmp_path)!r}, KEY, shard=4) as cache:
     assert done.returncode == 9
     assert len(read(tmp_path, KEY)) == 8
     filled(tmp_path, list(range(10)))
-    assert len(read(tmp_path, KEY)) == 10 and not list(tmp_path.glob(".*"))
+    assert len(read(tmp_path, KEY)) == 10 and not list(tmp_path.glob(".*.tmp"))
 
 
 @pytest.mark.parametrize(
@@ -204,3 +204,55 @@ def test_bad_keys():
         dataclasses.replace(KEY, temperature=0)
     with pytest.raises(ValueError, match="shard must be at least 1 .*, got 0"):
         teacher_cache.write("anywhere", KEY, shard=0).__enter__()
+
+
+def test_a_damaged_shard_is_named_and_only_its_answers_are_computed_again(tmp_path):
+    filled(tmp_path, list(range(20)))
+    before = set(tmp_path.glob("*.safetensors"))
+    damaged = sorted(before)[2]
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1  # a bit of an answer: no other number looks wrong
+    damaged.write_bytes(content)
+    for use in (read, lambda *args: write(*args).__enter__()):
+        with pytest.raises(CacheError, match=f"{damaged.name} is damaged. Delete it"):
+            use(tmp_path, KEY)
+    damaged.unlink()
+    for count in (4, 0):  # no resumed run overwrites another shard
+        with write(tmp_path, KEY, shard=4) as cache:
+            missing = [i for i in range(20) if (i, 0) not in cache]
+            assert len(missing) == count
+            if missing:
+                cache.add(missing, logits(missing))
+    assert set(tmp_path.glob("*.safetensors")) == before
+    answers = read(tmp_path, KEY)
+    want = distill.top_k(logits(range(20)), 3, temperature=2.0)
+    for got, expected in zip(answers(range(20)), want, strict=True):
+        np.testing.assert_array_equal(got, expected)
+
+
+def test_writers_at_the_same_time_lose_nothing(tmp_path):
+    with write(tmp_path, KEY, shard=2) as one, write(tmp_path, KEY, shard=2) as two:
+        one.add([0, 1, 2, 3], logits([0, 1, 2, 3]))
+        (tmp_path / ".unfinished.safetensors.0.tmp").write_bytes(b"half")
+        with write(tmp_path, KEY, shard=2) as three:  # removes nothing of theirs
+            three.add([8], logits([8]))
+        assert (tmp_path / ".unfinished.safetensors.0.tmp").exists()
+        two.add([3, 4, 5, 6], logits([3, 4, 5, 6]))
+        one.add([7], logits([7]))
+    answers = read(tmp_path, KEY)
+    assert len(answers) == 9
+    want = distill.top_k(logits(range(9)), 3, temperature=2.0)
+    np.testing.assert_array_equal(answers(range(9)).log_probs, want.log_probs)
+    filled(tmp_path)  # the last one cleans up
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_shard_of_another_key_is_refused_even_without_the_manifest(tmp_path):
+    filled(tmp_path, [0, 1])
+    (tmp_path / "manifest.json").unlink()
+    other = dataclasses.replace(KEY, temperature=1.0)
+    with pytest.raises(CacheError, match="not the checksum .* the cache's key"):
+        write(tmp_path, other).__enter__()
+    (tmp_path / "manifest.json").unlink()
+    filled(tmp_path, [2])
+    assert len(read(tmp_path, KEY)) == 3

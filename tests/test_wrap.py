@@ -105,6 +105,38 @@ def test_wrapped_draws_the_masks_of_train_step(name):
     assert cache_size(theirs) == 1
 
 
+def test_an_average_of_raw_parameters_is_compressed_like_them():
+    c = small()
+    tx = jc.wrap_optimizer(optax.adam(0.1), c)
+
+    @jax.jit
+    def step(params, opt_state):
+        updates, opt_state = tx.update(
+            jax.grad(loss_fn)(params, BATCH), opt_state, params
+        )
+        return optax.apply_updates(params, updates), opt_state
+
+    params, opt_state = PARAMS, tx.init(PARAMS)
+    of_raw = of_views = PARAMS
+    for _ in range(14):
+        params, opt_state = step(params, opt_state)
+        raw, state = jc.unwrap(opt_state)
+        of_raw, of_views = (
+            jax.tree.map(lambda new, old: 0.1 * new + 0.9 * old, *pair)
+            for pair in ((raw, of_raw), (params, of_views))
+        )
+    masks = state[0].masks["a"]["kernel"]
+    assert (of_views["a"]["kernel"] != 0).sum() > masks.sum()  # the trap
+    view = c.apply(of_raw, state)["a"]["kernel"]
+    assert not view[~masks].any()
+    # The grid of 4 bits: at most 15 levels in each column.
+    assert max(len(np.unique(column)) for column in view.T) <= 15
+    largest = jnp.max(jnp.abs(of_raw["a"]["kernel"] * masks), axis=0)
+    gap = jnp.abs(view - of_raw["a"]["kernel"] * masks)
+    assert (gap <= largest[None] / 14 + 1e-6).all()  # half a step of 7
+    equal(jc.dense(c.finalize(of_raw, state)), c.apply(of_raw, state))
+
+
 def test_the_loss_reaches_a_trigger_inside():
     rounds = jc.prune.schedules.geometric(0.5, rounds=2)
     c = jc.magnitude_pruning(rounds, every=jc.prune.schedules.converged(patience=2))
@@ -137,3 +169,44 @@ def test_wrapped_optimizers_say_what_they_need():
         jc.wrap_optimizer(optax.sgd(0.1), learned_gain()).init(PARAMS)
     with pytest.raises(ValueError, match="exactly one state of wrap_optimizer, got 0"):
         jc.unwrap(optax.sgd(0.1).init(PARAMS))
+
+
+@pytest.mark.parametrize("name", ["pruned", "quantized"])
+def test_a_loop_that_sets_its_parameters(name):
+    c = {
+        "pruned": jc.magnitude_pruning(0.5),
+        "quantized": jc.weight_quantization(bits=8),
+    }[name]
+    tx = jc.wrap_optimizer(optax.sgd(0.01), c)
+
+    @jax.jit
+    def theirs(params, opt_state):
+        grads = jax.tree.map(jnp.zeros_like, params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params, opt_state = theirs(*theirs(PARAMS, tx.init(PARAMS)))
+    untouched = jc.unwrap(opt_state)[0]
+    moved = jax.tree.map(lambda p: 3 * p, params)  # pretrained ones, say
+    raw = jax.tree.map(lambda r, m, p: r + (m - p), untouched, moved, params)
+    params, opt_state = theirs(moved, opt_state)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        (params, jc.unwrap(opt_state)[0]),
+        (c.apply(raw, jc.unwrap(opt_state)[1]), raw),
+    )
+    assert np.abs(params["a"]["kernel"] - moved["a"]["kernel"]).max() < 0.1
+
+
+def test_a_loop_that_clips_its_parameters():
+    tx = jc.wrap_optimizer(optax.sgd(0.01), jc.magnitude_pruning(0.5))
+    params, opt_state = PARAMS, tx.init(PARAMS)
+    for _ in range(3):
+        updates, opt_state = tx.update(
+            jax.tree.map(jnp.zeros_like, params), opt_state, params
+        )
+        params = optax.apply_updates(params, updates)
+        params = jax.tree.map(lambda p: jnp.clip(p, -0.5, 0.5), params)
+    raw, state = jc.unwrap(opt_state)
+    view = jc.magnitude_pruning(0.5).apply(raw, state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), view, params)

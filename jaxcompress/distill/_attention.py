@@ -6,7 +6,14 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ._features import inner_products, normalize, prepare, rescale
+from ._features import (
+    inner_products,
+    magnitude,
+    normalize,
+    prepare,
+    rescale,
+)
+from ._prepare import bound_gradient
 
 
 def attention_transfer(
@@ -152,7 +159,8 @@ def attention_relations(
 
 
 def _activity_map(x: jax.Array, power: float) -> jax.Array:
-    x = rescale(x, tuple(range(1, x.ndim)))
+    axes = tuple(range(1, x.ndim))
+    x = rescale(bound_gradient(x, magnitude(x, axes)), axes)
     activity = jnp.mean(jnp.abs(x) ** power, axis=-1)
     return normalize(activity.reshape(len(x), -1))
 

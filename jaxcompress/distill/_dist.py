@@ -6,7 +6,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ._prepare import log_probs, mask_loss
+from ._prepare import LEAST_DEVIATION, bound_gradient, log_probs, mask_loss
 
 
 def dist_inter(
@@ -81,12 +81,15 @@ def _correlate(a: jax.Array, b: jax.Array, weights: jax.Array, axis: int) -> jax
     count = jnp.sum(jnp.broadcast_to(weights, a.shape), axis, keepdims=True)
     count = jnp.maximum(count, 1)
 
-    def centered(x: jax.Array) -> jax.Array:
-        mean = jnp.sum(weights * x, axis, keepdims=True) / count
-        return weights * (x - mean)
+    def direction(x: jax.Array) -> jax.Array:
+        x = weights * x
+        centered = weights * (x - jnp.sum(x, axis, keepdims=True) / count)
+        whole = jnp.sum(x**2, axis, keepdims=True)
+        # Of a constant, what remains is rounding, which must not be scaled to norm 1.
+        square = jnp.maximum(jnp.sum(centered**2, axis, keepdims=True), 1e-10 * whole)
+        is_zero = whole == 0  # not `whole > 0`, which would hide NaN
+        size = jnp.sqrt(jnp.where(is_zero, 1, square))
+        deviation = size / jnp.sqrt(jnp.where(is_zero, 1, whole))
+        return bound_gradient(centered / size, deviation, LEAST_DEVIATION)
 
-    a, b = centered(a), centered(b)
-    product = jnp.sum(a * b, axis)
-    square = jnp.sum(a**2, axis) * jnp.sum(b**2, axis)
-    varies = square > 0
-    return jnp.where(varies, product / jnp.sqrt(jnp.where(varies, square, 1)), 0)
+    return jnp.sum(direction(a) * direction(b), axis)

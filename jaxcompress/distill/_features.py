@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._prepare import mask_loss
+from ._prepare import bound_gradient, mask_loss
 
 
 def hint(
@@ -61,8 +61,10 @@ def cosine(
     """One minus the cosine between student and teacher features, to match directions only.
 
     The loss goes from 0 (same direction) to 2 (opposite directions) and ignores
-    lengths. A zero vector has no direction: its loss is 1 and its gradient 0. No
-    gradient reaches the teacher.
+    lengths. A zero vector has no direction: its loss is 1 and its gradient 0, so do not
+    start a projector from zeros. Gradients grow with the inverse of the student's
+    length, but no further once all its magnitudes are below 0.001. No gradient reaches
+    the teacher.
 
     Args:
       student: ``(..., student features)``, such as ``(batch, positions, width)``.
@@ -89,6 +91,7 @@ def cosine(
       Sanh et al., DistilBERT, 2019, https://arxiv.org/abs/1910.01108
     """
     student, teacher = _project(student, teacher, projector, where)
+    student = bound_gradient(student, magnitude(student, -1))
     return mask_loss(
         1 - jnp.sum(normalize(student) * normalize(teacher), axis=-1), where
     )
@@ -123,18 +126,22 @@ def rescale(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Arra
     differentiation, which is exact because the function does not depend on it. Zeros
     stay zero, with gradient 0.
     """
-    largest = lax.stop_gradient(
-        jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
-    )
-    is_nonzero = largest > 0
-    return jnp.where(is_nonzero, x / jnp.where(is_nonzero, largest, 1), 0)
+    largest = magnitude(x, axis)
+    is_zero = largest == 0  # not `largest > 0`, which would hide NaN
+    return jnp.where(is_zero, 0, x / jnp.where(is_zero, 1, largest))
 
 
 def normalize(x: jax.Array) -> jax.Array:
     """Scale vectors along the last axis to norm 1. Zeros stay, with gradient 0."""
     x = rescale(x, -1)
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x / jnp.sqrt(jnp.where(squares > 0, squares, 1))
+    return x / jnp.sqrt(jnp.where(squares == 0, 1, squares))
+
+
+def magnitude(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """The largest magnitude along axes, which are kept. No gradient reaches ``x``."""
+    largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
+    return lax.stop_gradient(largest)
 
 
 def inner_products(x: jax.Array, y: jax.Array) -> jax.Array:

@@ -7,7 +7,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._prepare import divergence, log_probs, mask_logits, mask_loss
+from ._prepare import (
+    LEAST_DEVIATION,
+    bound_gradient,
+    check_where,
+    divergence,
+    log_probs,
+    mask_array,
+    mask_logits,
+    mask_loss,
+)
 
 
 def kl(
@@ -168,8 +177,9 @@ def hard_labels(
     """
     student, teacher = mask_logits(student, teacher, where)
     labels = jnp.argmax(teacher, -1)
+    is_bad = jnp.isnan(teacher).any(-1)  # argmax would take NaN for the largest
     loss = optax.losses.softmax_cross_entropy_with_integer_labels(student, labels)
-    return mask_loss(loss, where)
+    return mask_loss(jnp.where(is_bad, jnp.nan, loss), where)
 
 
 def squared_logits(
@@ -193,18 +203,27 @@ def squared_logits(
     return jnp.mean((student - teacher) ** 2, -1)
 
 
-def standardized(logits: jax.Array, *, epsilon: float = 1e-7) -> jax.Array:
+def standardized(
+    logits: jax.Array, *, epsilon: float = 1e-7, where: jax.Array | None = None
+) -> jax.Array:
     """Scale logits to mean 0 and standard deviation 1 over the classes, before a loss.
 
     Apply it to student and teacher before ``kl``: the student then learns the relations
-    between classes, not the scale of the teacher's logits.
+    between classes, not the scale of the teacher's logits. Gradients grow with the
+    inverse of the standard deviation, but no further once it is below 0.03, so that a
+    student may start from zeros.
 
     Args:
       logits: ``(..., classes)``.
       epsilon: added to the standard deviation; logits that are all equal become zeros.
+      where: bool ``(...)``: positions that count. The others become zeros, with gradient
+        0 whatever they hold. Pass it here and to the loss.
 
     Returns:
       Array like ``logits``, float32 or wider.
+
+    Raises:
+      ValueError: if ``where`` has the wrong shape.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -214,9 +233,14 @@ def standardized(logits: jax.Array, *, epsilon: float = 1e-7) -> jax.Array:
     References:
       Sun et al., 2024, https://arxiv.org/abs/2403.01427
     """
+    check_where(where, logits)
     wide = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+    wide = mask_array(wide, where)
     centered = wide - jnp.mean(wide, -1, keepdims=True)
     variance = jnp.mean(centered**2, -1, keepdims=True)
-    # The derivative of the square root is infinite at zero.
-    deviation = jnp.sqrt(jnp.where(variance > 0, variance, 1))
-    return centered / (jnp.where(variance > 0, deviation, 0) + epsilon)
+    # The derivative of the square root is infinite at zero. Not `variance > 0`, which
+    # would hide NaN.
+    is_constant = variance == 0
+    deviation = jnp.sqrt(jnp.where(is_constant, 1, variance))
+    deviation = jnp.where(is_constant, 0, deviation) + epsilon
+    return bound_gradient(centered / deviation, deviation, LEAST_DEVIATION)

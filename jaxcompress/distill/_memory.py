@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from .._signatures import name_defaults
-from ._features import normalize
-from ._prepare import check_temperature, mask_loss
+from ._features import magnitude, normalize
+from ._prepare import bound_gradient, check_temperature, mask_loss
 
 
 @jax.tree_util.register_dataclass
@@ -166,7 +166,8 @@ def crd(
       sides, not reduced; and the new memory. All examples are compared with the old
       memory. If an id occurs twice, its last counted embedding is kept. An id outside
       the training set, negative ones included, gives a loss of NaN and a gradient of 0
-      for its example, and leaves the memory unchanged.
+      for its example, and leaves the memory unchanged. So does an embedding that is not
+      finite, with a gradient of NaN.
 
     Raises:
       ValueError: if the shapes do not match, or temperature or momentum is out of
@@ -199,8 +200,13 @@ def crd(
     wide = jnp.promote_types(student.dtype, jnp.float32)
     # Before any arithmetic: NaN in padding would come back through the gradient.
     student, teacher = (
-        normalize(jnp.where(usable[:, None], x, 0).astype(wide))
-        for x in (student, teacher)
+        jnp.where(usable[:, None], x, 0).astype(wide) for x in (student, teacher)
+    )
+    # A NaN shows in the loss of its example; it must not stay in the memory.
+    is_finite = jnp.isfinite(student) & jnp.isfinite(teacher)
+    remembered = usable & is_finite.all(-1)
+    student, teacher = (
+        normalize(bound_gradient(x, magnitude(x, -1))) for x in (student, teacher)
     )
 
     def contrast_side(
@@ -209,10 +215,10 @@ def crd(
         """Contrast one network with the memory of the other; return losses and log Z."""
         stored = lax.stop_gradient(bank)[rows].astype(wide)
         scores = jnp.einsum("nkw,nw->nk", stored, x, precision="highest") / temperature
-        initial_log_z = _log_mean(lax.stop_gradient(scores), usable) + jnp.log(examples)
-        initial_log_z = jnp.where(usable.any(), initial_log_z, jnp.nan).astype(
-            log_z.dtype
-        )
+        mean = _log_mean(lax.stop_gradient(scores), remembered)
+        initial_log_z = jnp.where(
+            remembered.any(), mean + jnp.log(examples), jnp.nan
+        ).astype(log_z.dtype)
         log_z = lax.stop_gradient(jnp.where(jnp.isnan(log_z), initial_log_z, log_z))
         noise = jnp.log(negatives.shape[1] / examples)
         # If no example counts, the constant is still NaN.
@@ -227,8 +233,8 @@ def crd(
     )
     losses = jnp.where(valid, student_loss + teacher_loss, jnp.nan)
 
-    is_last = usable & ~jnp.any(
-        jnp.triu((ids[:, None] == ids[None, :]) & usable[None, :], 1), axis=1
+    is_last = remembered & ~jnp.any(
+        jnp.triu((ids[:, None] == ids[None, :]) & remembered[None, :], 1), axis=1
     )
     write_ids = jnp.where(
         is_last, ids, examples

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+LEAST_DEVIATION = 0.03  # of logits: gradients do not grow below it
+
 
 class LogProbs(NamedTuple):
     """Softened log-probabilities, float32 or wider, ``(..., classes)``."""
@@ -55,11 +57,7 @@ def mask_logits(
             "student and teacher logits must have the same shape, got "
             f"{student.shape} and {teacher.shape}."
         )
-    if where is not None and where.shape != student.shape[:-1]:
-        raise ValueError(
-            f"where must have shape {student.shape[:-1]}, one bool per position of logits "
-            f"{student.shape}, got {where.shape}."
-        )
+    check_where(where, student)
     wide = jnp.promote_types(student.dtype, jnp.float32)
     student, teacher = student.astype(wide), lax.stop_gradient(teacher).astype(wide)
     # Before the softmax: NaN in padding would come back through its gradient.
@@ -76,6 +74,19 @@ def mask_loss(loss: jax.Array, where: jax.Array | None) -> jax.Array:
     return loss if where is None else jnp.where(where, loss, 0)
 
 
+def check_where(where: jax.Array | None, logits: jax.Array) -> None:
+    """Refuse a mask that does not have one bool per position of the logits.
+
+    Raises:
+      ValueError: naming both shapes.
+    """
+    if where is not None and where.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"where must have shape {logits.shape[:-1]}, one bool per position of logits "
+            f"{logits.shape}, got {where.shape}."
+        )
+
+
 def check_temperature(temperature: float | jax.Array) -> None:
     """Refuse a concrete temperature that is not positive.
 
@@ -89,7 +100,20 @@ def check_temperature(temperature: float | jax.Array) -> None:
 def divergence(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
     """``p * (log p - log q)`` per class; zero where p is zero, whatever q is."""
     p = jnp.exp(log_p)
-    is_positive = p > 0
+    is_positive = p != 0  # NaN too, so that it is not hidden
     # The difference of two infinities is NaN, and so is its gradient.
     gap = jnp.where(is_positive, log_p, 0) - jnp.where(is_positive, log_q, 0)
     return p * gap
+
+
+def bound_gradient(x: jax.Array, size: jax.Array, least: float = 1e-3) -> jax.Array:
+    """Return ``x``, and limit the gradient of a function that divides by ``size``.
+
+    ``x`` is the input or the output of that function. It ignores scale, so its gradient
+    is inversely proportional to the size. Near zero it would be astronomically large,
+    and an optimizer such as Adam would remember it for thousands of steps. At sizes
+    below ``least``, the gradient keeps its direction and is as large as at ``least``.
+    """
+    share = jnp.minimum(lax.stop_gradient(size) / least, 1)
+    constant = lax.stop_gradient(x)
+    return constant + share * (x - constant)

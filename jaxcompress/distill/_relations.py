@@ -12,8 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._features import inner_products, normalize, prepare, rescale
-from ._prepare import check_temperature, mask_loss
+from ._features import (
+    inner_products,
+    magnitude,
+    normalize,
+    prepare,
+    rescale,
+)
+from ._prepare import bound_gradient, check_temperature, mask_loss
 
 
 def relational_distance(
@@ -58,12 +64,14 @@ def relational_distance(
     pairs = where[:, None] & where[None, :] & ~jnp.eye(len(where), dtype=bool)
 
     def distances(x: jax.Array) -> jax.Array:
+        unit, x = magnitude(x), rescale(x)
         # Differences, not a Gram matrix, which suffers cancellation far from the origin.
         squares = jnp.sum(jnp.square(x[:, None] - x[None, :]), axis=-1)
-        is_positive = pairs & (squares > 0)  # the slope of sqrt is infinite at 0
-        roots = jnp.where(is_positive, jnp.sqrt(jnp.where(is_positive, squares, 1)), 0)
+        is_apart = pairs & (squares != 0)  # the slope of sqrt is infinite at 0
+        roots = jnp.where(is_apart, jnp.sqrt(jnp.where(is_apart, squares, 1)), 0)
         mean = _masked_mean(roots, pairs, axis=None)
-        return roots / jnp.where(mean > 0, mean, 1)
+        roots = roots / jnp.where(mean == 0, 1, mean)
+        return bound_gradient(roots, mean * unit.squeeze())
 
     huber = optax.losses.huber_loss(distances(student), distances(teacher))
     return _masked_mean(huber, pairs, axis=1)
@@ -109,7 +117,11 @@ def relational_angle(
     pairs = where[:, None] & where[None, :] & ~jnp.eye(len(where), dtype=bool)
 
     def cosines(x: jax.Array) -> jax.Array:  # [vertex, one, other]
-        directions = normalize(x[None, :] - x[:, None])
+        unit, x = magnitude(x), rescale(x)
+        gaps = x[None, :] - x[:, None]
+        directions = normalize(
+            bound_gradient(gaps, magnitude(gaps, -1) * unit.squeeze())
+        )
         return inner_products(directions, directions)
 
     triples = pairs[:, :, None] & pairs[:, None, :] & pairs[None, :, :]
@@ -153,7 +165,8 @@ def similarity_preserving(
       Tung and Mori, 2019, https://arxiv.org/abs/1907.09682
     """
     student, teacher, where = _flatten_examples(student, teacher, where)
-    rows = [normalize(inner_products(x, x)) for x in (student, teacher)]
+    student = bound_gradient(student, magnitude(student, -1))
+    rows = [normalize(inner_products(x, x)) for x in map(rescale, (student, teacher))]
     return _masked_mean(
         jnp.square(rows[0] - rows[1]), where[:, None] & where[None, :], axis=1
     )
@@ -208,7 +221,9 @@ def contrastive(
             f"{student.shape[1]} and {teacher.shape[1]}. Apply a projector first: a matrix "
             "trained with the student."
         )
-    logits = inner_products(normalize(student), normalize(teacher)) / temperature
+    student = bound_gradient(student, magnitude(student, -1))
+    directions = (normalize(rescale(x)) for x in (student, teacher))
+    logits = inner_products(*directions) / temperature
     # Finite, so that masked rows still have a softmax.
     logits = jnp.where(where[None, :], logits, jnp.finfo(logits.dtype).min)
     return mask_loss(-jnp.diagonal(jax.nn.log_softmax(logits)), where)
@@ -217,7 +232,7 @@ def contrastive(
 def _flatten_examples(
     student: jax.Array, teacher: jax.Array, where: jax.Array | None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return both as (batch, features), scaled to magnitudes up to 1, and the mask."""
+    """Return both as (batch, features), and the mask."""
     if student.shape[:1] != teacher.shape[:1] or not student.shape:
         raise ValueError(
             "student and teacher must have the same batch as their first axis, got "
@@ -228,14 +243,9 @@ def _flatten_examples(
         raise ValueError(
             f"where must have shape {(batch,)}, one bool per example, got {where.shape}."
         )
-    student, teacher = (
-        rescale(x.reshape(batch, -1)) for x in prepare(student, teacher, where)
-    )
-    return (
-        student,
-        teacher,
-        jnp.ones(batch, bool) if where is None else where.astype(bool),
-    )
+    student, teacher = (x.reshape(batch, -1) for x in prepare(student, teacher, where))
+    is_counted = jnp.ones(batch, bool) if where is None else where.astype(bool)
+    return student, teacher, is_counted
 
 
 def _masked_mean(

@@ -208,7 +208,8 @@ def check_causal(logits_of: Logits, tokens: jax.Array) -> None:
       tokens: integers ``(batch, length)``, with length at least 2.
 
     Raises:
-      ValueError: naming the first position whose logits depend on later tokens.
+      ValueError: naming the first position whose logits depend on later tokens, or are
+        NaN.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -218,9 +219,16 @@ def check_causal(logits_of: Logits, tokens: jax.Array) -> None:
     logits = logits_of(tokens)
     other_tokens = (tokens + 1) % logits.shape[-1]
     changed = logits_of(tokens.at[:, middle:].set(other_tokens[:, middle:]))
-    gap = jnp.max(jnp.abs(logits - changed)[:, :middle], axis=(0, 2))
+    if (bad := np.flatnonzero(jnp.isnan(logits).any((0, 2)))).size:
+        raise ValueError(
+            f"logits_of must not return NaN, but does at position {bad[0]}."
+        )
+    # Logits of -inf rule a token out. They agree, but their difference is NaN.
+    gap = jnp.where(logits == changed, 0, jnp.abs(logits - changed))
+    gap = jnp.max(gap[:, :middle], axis=(0, 2))
     # A tolerance, because two compiled programs may round differently.
-    leaks = np.flatnonzero(gap > 1e-4 * (1 + jnp.max(jnp.abs(logits))))
+    size = jnp.max(jnp.abs(logits), where=jnp.isfinite(logits), initial=0)
+    leaks = np.flatnonzero(~(gap <= 1e-4 * (1 + size)))
     if leaks.size:
         raise ValueError(
             "logits_of must be causal, but the logits at position "

@@ -62,6 +62,6 @@ def ensemble(
     total = jnp.sum(weights, 0, keepdims=True)
     shares = (weights / total).astype(wide).reshape(shape)
     # Avoid log(0) at zero weights.
-    log_shares = jnp.log(jnp.where(shares > 0, shares, 1))
-    terms = jnp.where(shares > 0, log_p + log_shares, -jnp.inf)
+    log_shares = jnp.log(jnp.where(shares == 0, 1, shares))
+    terms = jnp.where(shares == 0, -jnp.inf, log_p + log_shares)
     return temperature * jax.nn.logsumexp(terms, 0)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from .._mesh import on_any_mesh
 from .._select import Where, paths_and_leaves, select
 from ._rewrite import check_names, check_state_is_dict, stacked
 from .products._find import find
@@ -178,12 +179,16 @@ def observing(
         def hook(x: Layout) -> NodeHook:
             name, side = x.site.name, 1 - (x.site.weight or 0)
 
-            def run(op: Any, operands: list[Any], frame: Frame) -> Any:
-                rows = x.rows(operands[side])
-                frame.state[name] = [
+            @on_any_mesh
+            def collect(summaries: list[Any], inputs: jax.Array) -> list[Any]:
+                rows = x.rows(inputs)
+                return [
                     s.merge(old, s.of(rows))
-                    for s, old in zip(statistics, frame.state[name], strict=True)
+                    for s, old in zip(statistics, summaries, strict=True)
                 ]
+
+            def run(op: Any, operands: list[Any], frame: Frame) -> Any:
+                frame.state[name] = collect(frame.state[name], operands[side])
                 return op(*operands)
 
             return NodeHook((name,), run)

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+_COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX reports each compilation
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Latency:
@@ -20,14 +22,16 @@ class Latency:
       median_seconds: median time of a run.
       p90_seconds: 90th percentile of the run times.
       runs: number of timed runs.
-      compile_seconds: time to trace and compile once.
+      compile_seconds: time to trace and compile once; None if the function was compiled
+        for these arguments before, so that there was nothing left to measure. If JAX's
+        persistent cache of programs is on, it may be the time to read one.
       device: device that ran it, such as ``"cpu: cpu"``.
     """
 
     median_seconds: float
     p90_seconds: float
     runs: int
-    compile_seconds: float
+    compile_seconds: float | None
     device: str
 
 
@@ -37,7 +41,8 @@ def latency(
     """Benchmark a function: time each run until its results are ready.
 
     Args:
-      fn: function to time; jitted unless it already is.
+      fn: function to time; jitted unless it already is. To measure its compile time,
+        pass one that was not called with such arguments before.
       *args: arguments of the function. NumPy arrays are copied to the device in every
         run; pass JAX arrays to leave the copy out of the timing.
       runs: number of timed runs.
@@ -59,10 +64,7 @@ def latency(
             f"runs={runs}, warmup={warmup}."
         )
     jitted: Any = fn if hasattr(fn, "lower") else jax.jit(fn)
-    start = time.perf_counter()
-    jitted.lower(*args).compile()
-    compile_seconds = time.perf_counter() - start
-
+    compile_seconds = _compile_seconds(lambda: jitted.lower(*args).compile())
     seconds, output = [], None
     for _ in range(warmup + runs):
         start = time.perf_counter()
@@ -76,6 +78,24 @@ def latency(
         compile_seconds=compile_seconds,
         device=_device_of(output),
     )
+
+
+def _compile_seconds(compile_fn: Callable[[], Any]) -> float | None:
+    """Time a compilation; None if JAX finds it among what it has compiled."""
+    events = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        del duration_secs, kwargs
+        events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        start = time.perf_counter()
+        compile_fn()
+        seconds = time.perf_counter() - start
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    return seconds if _COMPILED in events else None
 
 
 def describe(device: Any) -> str:

@@ -92,7 +92,9 @@ _SIZE: dict[str, Callable[[Size], str]] = {
 _LATENCY: dict[str, Callable[[Latency], str]] = {
     "median": lambda t: f"{1e3 * t.median_seconds:.3f} ms",
     "p90": lambda t: f"{1e3 * t.p90_seconds:.3f} ms",
-    "compile": lambda t: f"{t.compile_seconds:.2f} s",
+    "compile": lambda t: (
+        "before" if t.compile_seconds is None else f"{t.compile_seconds:.2f} s"
+    ),
     "device": lambda t: _escape(t.device),
 }
 

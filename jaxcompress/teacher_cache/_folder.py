@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cache folder: a manifest, and shards that hold columns of answers."""
+"""The cache folder: a manifest, and shards that hold columns of answers.
+
+A shard is named by a hash of its content and the key. So a damaged one, or one of another
+key, is noticed, and no two writers choose the same name for different answers.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from .._atomic import write_bytes
 from ._key import Key
 
 MANIFEST = "manifest.json"
-VERSION = 2
+VERSION = 3
 COLUMNS = ("ids", "seeds", "inputs", "indices", "log_probs")
 
 
@@ -25,8 +30,13 @@ class CacheError(ValueError):
 def check(folder: Path, key: Key) -> None:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
+        if not isinstance(manifest, dict):
+            raise ValueError("not a JSON object")
     except ValueError as error:
-        raise CacheError(f"{folder / MANIFEST} is damaged: {error}") from error
+        raise CacheError(
+            f"{folder / MANIFEST} is damaged. Delete it, and continue writing the cache "
+            f"with the same key. ({error})"
+        ) from error
     if manifest.get("version") != VERSION:
         raise CacheError(
             f"the cache {folder} must have version {VERSION}, got "
@@ -48,16 +58,35 @@ def shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
-def columns_of(path: Path, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError, safe_open
+def write_shard(folder: Path, key: Key, columns: dict[str, np.ndarray]) -> None:
+    from safetensors.numpy import save
+
+    content = save({name: np.ascontiguousarray(x) for name, x in columns.items()})
+    write_bytes(folder / f"{_digest(content, key)}.safetensors", content)
+
+
+def read_shard(path: Path, key: Key) -> dict[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
 
     try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
+        content = path.read_bytes()
+        if _digest(content, key) != path.stem:
+            raise CacheError(
+                "its name is not the checksum of its content and the cache's key"
+            )
+        return {name: x for name, x in load(content).items() if name in COLUMNS}
+    except (SafetensorError, CacheError, OSError) as error:
         raise CacheError(
-            f"{path} is damaged. Delete it and write its answers again. ({error})"
+            f"{path} is damaged. Delete it and write the cache again: only its answers "
+            f"are then computed again. ({error})"
         ) from error
+
+
+def _digest(content: bytes, key: Key) -> str:
+    digest = hashlib.blake2b(content, digest_size=16)
+    digest.update(json.dumps(dataclasses.asdict(key), sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def ids_and_seeds(ids: Any, seeds: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -17,9 +17,9 @@ from ._folder import (
     MANIFEST,
     CacheError,
     check,
-    columns_of,
     hashes,
     ids_and_seeds,
+    read_shard,
     shards,
 )
 from ._key import Key
@@ -29,7 +29,7 @@ class Reader:
     """Looks up a teacher's answers; made by ``read``. Calls return a ``distill.TopK``."""
 
     def __init__(self, folder: Path, key: Key) -> None:
-        parts = [columns_of(path, COLUMNS) for path in shards(folder)]
+        parts = [read_shard(path, key) for path in shards(folder)]
         if not parts:
             raise CacheError(
                 f"the cache {folder} holds no answers yet. Fill it with "
@@ -39,8 +39,8 @@ class Reader:
         self._folder, self._temperature = folder, jnp.float32(key.temperature)
         self._ids, self._seeds = np.unique(columns["ids"]), np.unique(columns["seeds"])
         pairs, _ = self._pair_numbers(columns["ids"], columns["seeds"])
-        order = np.argsort(pairs)
-        self._sorted_pairs = pairs[order]
+        # Once each: writers at the same time may have written the same answers.
+        self._sorted_pairs, order = np.unique(pairs, return_index=True)
         self._columns = {name: x[order] for name, x in columns.items()}
 
     def __len__(self) -> int:
@@ -122,8 +122,8 @@ def read(folder: str | os.PathLike[str], key: Key) -> Reader:
       key: key that the student's training expects.
 
     Raises:
-      CacheError: if the folder is not a teacher cache, or its key differs. The message
-        says what differs.
+      CacheError: if the folder is not a teacher cache, its key differs, or a shard does
+        not match its checksum. The message says what differs, or names the shard.
     """
     path = Path(folder)
     if not (path / MANIFEST).exists():

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 
 from .._atomic import LEFT_OVER, write_bytes
+from .._lock import LOCK, FolderLock
 from ..distill import top_k
 from ._folder import (
     COLUMNS,
@@ -22,10 +23,11 @@ from ._folder import (
     VERSION,
     CacheError,
     check,
-    columns_of,
     hashes,
     ids_and_seeds,
+    read_shard,
     shards,
+    write_shard,
 )
 from ._key import Key
 
@@ -35,9 +37,8 @@ class Writer:
 
     def __init__(self, folder: Path, key: Key, shard: int) -> None:
         self._folder, self._key, self._shard = folder, key, shard
-        self._next_shard = len(shards(folder))
         self._pending: list[dict[str, np.ndarray]] = []
-        parts = [columns_of(path, ("ids", "seeds")) for path in shards(folder)]
+        parts = [read_shard(path, key) for path in shards(folder)]
         self._seen = {
             pair
             for part in parts
@@ -95,15 +96,12 @@ class Writer:
         """Write the first ``count`` pending answers as one shard."""
         if not count:
             return
-        from safetensors.numpy import save
-
         columns = {
             name: np.concatenate([part[name] for part in self._pending])
             for name in self._pending[0]
         }
-        shard = {name: np.ascontiguousarray(x[:count]) for name, x in columns.items()}
-        write_bytes(self._folder / f"{self._next_shard:06d}.safetensors", save(shard))
-        self._next_shard += 1
+        shard = {name: x[:count] for name, x in columns.items()}
+        write_shard(self._folder, self._key, shard)
         self._pending = [{name: x[count:] for name, x in columns.items()}]
 
 
@@ -115,7 +113,8 @@ def write(
 
     Use it to run an expensive teacher once and train students from its answers. Shards
     are written atomically, so a killed run loses at most the shard in progress. Answers
-    on disk are not computed again.
+    on disk are not computed again. Several processes may write at the same time, such as
+    each a part of the data.
 
     Args:
       folder: cache folder, created if missing.
@@ -123,7 +122,8 @@ def write(
       shard: number of examples per file.
 
     Raises:
-      CacheError: if the folder holds a cache with another key, or other files.
+      CacheError: if the folder holds a cache with another key, a damaged shard (names
+        it), or other files.
       ValueError: if ``shard`` is below 1.
 
     Example:
@@ -143,20 +143,27 @@ def write(
         raise ValueError(f"shard must be at least 1 example per file, got {shard}.")
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
-    if (path / MANIFEST).exists():
+    _check_files(path)
+    with FolderLock(path) as lock:
+        if lock.take():  # so no other writer uses these files
+            for leftover in path.glob(LEFT_OVER):
+                leftover.unlink()
+            if not (path / MANIFEST).exists():
+                manifest = {"version": VERSION, **dataclasses.asdict(key)}
+                write_bytes(path / MANIFEST, json.dumps(manifest, indent=1).encode())
+        lock.share()
         check(path, key)
-    elif any(path.iterdir()):
+        writer = Writer(path, key, shard)
+        try:
+            yield writer
+        finally:
+            writer.flush()
+
+
+def _check_files(path: Path) -> None:
+    ours = {path / MANIFEST, path / LOCK, *shards(path), *path.glob(LEFT_OVER)}
+    if not (path / MANIFEST).exists() and set(path.iterdir()) - ours:
         raise CacheError(
             f"{path} must be empty or a teacher cache, but it holds other files. Choose "
             "another folder."
         )
-    else:
-        manifest = {"version": VERSION, **dataclasses.asdict(key)}
-        write_bytes(path / MANIFEST, json.dumps(manifest, indent=1).encode())
-    for leftover in path.glob(LEFT_OVER):  # from a run that was killed
-        leftover.unlink()
-    writer = Writer(path, key, shard)
-    try:
-        yield writer
-    finally:
-        writer.flush()

@@ -15,9 +15,10 @@ pytestmark = pytest.mark.slow
 
 FOLDER = Path(benchmarks.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
+TIMED = [name for name in NAMES if name != "damage"]  # which counts outcomes
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TIMED)
 def test_a_benchmark_runs_and_its_last_line_is_json(name, capsys):
     importlib.import_module(f"benchmarks.{name}").main(["--quick"])
     known = json.loads(capsys.readouterr().out.splitlines()[-1])

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from two_layers import cache_size
 
 import jaxcompress as jc
 from jaxcompress import distill
@@ -224,7 +225,7 @@ def test_training_on_what_the_student_makes():
     for t in range(40):
         state, metrics = step(state, batch, params_of(8), jnp.float32(t / 39))
         losses.append(metrics["loss"])
-    assert step._cache_size() == 1
+    assert cache_size(step) == 1
     assert losses[-1] < losses[0] / 2
 
 
@@ -252,6 +253,22 @@ def test_a_model_that_looks_ahead_is_refused():
         distill.check_causal(ahead, PROMPTS)
     with pytest.raises(ValueError, match="must be causal.*position 0 of 8"):
         distill.check_causal(everywhere, PROMPTS)
+
+
+def test_neither_nan_nor_tokens_that_are_ruled_out_hide_a_leak():
+    def ahead(tokens):
+        logits = bigrams(TABLE, jnp.roll(tokens, -1, axis=1))
+        return logits.at[..., 0].set(-jnp.inf)
+
+    with pytest.raises(ValueError, match="position 3 of 8 change with tokens from 4"):
+        distill.check_causal(ahead, PROMPTS)
+    distill.check_causal(
+        lambda tokens: bigrams(TABLE, tokens).at[..., 0].set(-jnp.inf), PROMPTS
+    )
+    with pytest.raises(ValueError, match="must not return NaN, but does at position 2"):
+        distill.check_causal(
+            lambda tokens: bigrams(TABLE, tokens).at[:, 2].set(jnp.nan), PROMPTS
+        )
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ def slow(x):
 def test_results_are_waited_for():
     measured = report.latency(slow, jnp.ones(2), runs=5, warmup=1)
     assert 0.02 <= measured.median_seconds <= measured.p90_seconds
-    assert measured.compile_seconds > 0
+    assert measured.compile_seconds is not None and measured.compile_seconds > 0
     assert measured.runs == 5
 
 
@@ -35,6 +35,17 @@ def test_every_run_is_made_and_compiled_once():
     report.latency(jax.jit(fn), jnp.ones(2), runs=4, warmup=2)
     jax.effects_barrier()
     assert (len(traces), len(calls)) == (1, 6)
+
+
+def test_what_was_compiled_before_has_no_compile_time():
+    fn, x = jax.jit(lambda x: jnp.sin(x) @ x), jnp.ones((3, 3))
+    first, again = (report.latency(fn, x, runs=1) for _ in range(2))
+    assert first.compile_seconds is not None and again.compile_seconds is None
+    fresh = jax.jit(lambda x: jnp.cos(x) @ x)
+    fresh(x)
+    assert report.latency(fresh, x, runs=1).compile_seconds is None
+    other = report.latency(fresh, jnp.ones((4, 4)), runs=1)  # another program
+    assert other.compile_seconds is not None
 
 
 def test_the_device_is_named():

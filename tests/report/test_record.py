@@ -29,7 +29,7 @@ RECORDS = st.builds(
         median_seconds=POSITIVE,
         p90_seconds=POSITIVE,
         runs=st.integers(1, 99),
-        compile_seconds=POSITIVE,
+        compile_seconds=st.none() | POSITIVE,
         device=st.text(st.characters(exclude_categories=["Cs"])),
     ),
     energy=st.just(Energy()) | st.builds(Energy, st.just("measured_counter"), POSITIVE),
@@ -115,12 +115,16 @@ def test_a_table_shows_what_is_known():
     masked = dataclasses.replace(
         dense, name="masked", size=None, latency=None, simulated=True
     )
-    header, _, first, second = cells(markdown([dense, masked]))
+    again = dataclasses.replace(fast, compile_seconds=None)
+    again = dataclasses.replace(dense, name="again", latency=again)
+    header, _, first, second, third = cells(markdown([dense, masked, again]))
+    assert third[header.index("compile")] == "before"
     shown = dict(zip(header, first, strict=True))
     assert shown["accuracy"] == "91.00% ± 1.41 (2 seeds)"
     assert shown["params"] == "10,000"
     assert shown["file bytes"] == f"{size.file_bytes:,}"
     assert (shown["median"], shown["p90"]) == ("2.000 ms", "3.000 ms")
+    assert shown["compile"] == "1.50 s"
     assert shown["device"] == "cpu: a\\|b"
     assert shown["training"] == "12.3 s"
     assert shown["energy"] == "unavailable"
