@@ -17,8 +17,11 @@ def shard(x, mesh):
     return jax.device_put(x, NamedSharding(mesh, P("data", None)))
 
 
-@pytest.mark.parametrize("context", [False, True], ids=["no context", "set_mesh"])
-@pytest.mark.parametrize("name", sorted(set(LOSSES) - {"bucket", "nce", "top_k"}))
+@pytest.mark.parametrize(
+    ("name", "context"),
+    [(name, False) for name in sorted(set(LOSSES) - {"bucket", "nce", "top_k"})]
+    + [("contrastive", True), ("kl_of_heads", True)],
+)
 def test_values_and_gradients_do_not_depend_on_the_mesh(name, context):
     def total(student, teacher):
         return jnp.sum(LOSSES[name](student, teacher, None))
