@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ._names import outputs_come_first
 from ._select import matches
 
 Axis = int | tuple[int, ...]
@@ -120,7 +121,7 @@ def _resolve(
     if roles.outputs is None and roles.contraction is None:
         if len(rest) != 2:
             raise ValueError(_cannot_tell(path, shape, axes))
-        outputs_first = path.rsplit("/", 1)[-1] == "weight"
+        outputs_first = outputs_come_first(path)
         outputs = rest[:1] if outputs_first else rest[1:]
         return outputs, tuple(i for i in rest if i not in outputs), layers
     named = [

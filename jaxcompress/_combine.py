@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from ._arguments import check_compressor
 from ._compressor import Compressor, PyTree, keep
 from ._select import Where, matches, paths_and_leaves, select
 from .leaves import is_leaf
@@ -38,10 +39,7 @@ def chain(*compressors: Compressor) -> Compressor:
       102
     """
     for c in compressors:
-        if not isinstance(c, Compressor):
-            raise TypeError(
-                f"chain takes compressors as separate arguments, chain(a, b), got {c!r}."
-            )
+        check_compressor(c, "chain(a, b)")
 
     def init(params: PyTree) -> tuple[PyTree, ...]:
         view, states = params, []
@@ -80,7 +78,19 @@ def chain(*compressors: Compressor) -> Compressor:
     def _check_finalize(params: PyTree, states: tuple[PyTree, ...]) -> None:
         """Reject an impossible order before training instead of after it."""
         try:
-            jax.eval_shape(finalize, params, states)
+            leaves, treedef = jax.tree.flatten((params, states))
+            is_array = [hasattr(leaf, "dtype") for leaf in leaves]
+
+            def run(arrays: list[Any]) -> None:
+                # Modules hold functions too, which are no arguments of a traced function.
+                given = iter(arrays)
+                pairs = zip(leaves, is_array, strict=True)
+                merged = [next(given) if array else leaf for leaf, array in pairs]
+                finalize(*treedef.unflatten(merged))
+
+            jax.eval_shape(
+                run, [x for x, array in zip(leaves, is_array, strict=True) if array]
+            )
         except TypeError:
             pass  # A finalize that needs concrete values is checked when it runs.
 

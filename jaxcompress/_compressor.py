@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import jax
 
+from ._arguments import check_compressor, check_params
 from ._mesh import on_any_mesh
+from ._types import PyTree
 
-PyTree = Any
 _Mark = TypeVar("_Mark")
 
 
@@ -178,11 +179,17 @@ def compress(compressor: Compressor, params: PyTree, **extras: Any) -> PyTree:
       The finalized tree. Its leaves may be compressed nodes; ``dense`` converts them back
       to arrays.
 
+    Raises:
+      TypeError: if the arguments are of the wrong kind or in another order.
+
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
       >>> params = {"kernel": jnp.array([[1.0, -0.1], [0.2, 4.0]])}
       >>> jc.compress(jc.magnitude_pruning(0.5), params)["kernel"].tolist()
       [[1.0, 0.0], [0.0, 4.0]]
     """
+    call = "compress(compressor, params)"
+    check_compressor(compressor, call)
+    check_params(params, call)
     params, state = compressor.update(params, compressor.init(params), **extras)
     return compressor.finalize(params, state)

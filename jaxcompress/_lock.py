@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A lock on a folder that processes share, and that ends with its process."""
+"""Locks on files and folders, which end with the process that took them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import errno
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Any
 
 try:
     import fcntl
@@ -17,6 +18,20 @@ LOCK = ".lock"  # name of the file; it is empty and stays in the folder
 
 # File systems of clusters may have no locks. Then nothing is locked.
 _UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+
+
+def take(file: IO[Any]) -> bool:
+    """Lock an open file alone, unless another process or caller has locked it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        if error.errno not in _UNSUPPORTED:
+            raise
+    return True
 
 
 class FolderLock:
@@ -36,16 +51,7 @@ class FolderLock:
 
     def take(self) -> bool:
         """Lock it alone, unless another process or caller has locked it."""
-        if fcntl is None:
-            return True
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                return False
-            if error.errno not in _UNSUPPORTED:
-                raise
-        return True
+        return take(self._file)
 
     def share(self) -> None:
         """Lock it together with others who share it; wait for one who has it alone."""

@@ -4,15 +4,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.typing import ArrayLike
 
-from ._compressor import PyTree
+from ._types import PyTree
 
 
 @jax.tree_util.register_dataclass
@@ -87,8 +87,25 @@ class Aux(NamedTuple):
 Terms = dict[str, Any]  # terms of the loss by name: scalars and Means
 
 
+Term = jax.Array | float | Mean
+Loss = Term | Mapping[str, Term]
+
+
+class LossFn(Protocol):
+    """A loss, as ``train_step`` takes it: of the view, a batch, and what else it names.
+
+    See ``train_step`` for the keyword arguments.
+    """
+
+    def __call__(
+        self, view: PyTree, batch: PyTree, /, *args: Any, **kwargs: Any
+    ) -> Loss | tuple[Loss, Aux]:
+        """Return a scalar, a ``Mean`` or named terms, and perhaps an ``Aux``."""
+        ...
+
+
 def call(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     view: PyTree,
     batch: PyTree,
     args: tuple[Any, ...],
@@ -109,7 +126,10 @@ def call(
       ValueError: if a term is not a scalar, a name is used twice, or the model state is
         missing.
     """
-    out = loss_fn(view, batch, *args, **kwargs)
+    # Flattened and built anew, since a mutable container (a variable of NNX) may be changed
+    # only in the trace in which it was built.
+    arguments = jax.tree.map(lambda x: x, (view, batch, *args))
+    out = loss_fn(*arguments, **jax.tree.map(lambda x: x, dict(kwargs)))
     loss, aux = out if isinstance(out, tuple) else (out, Aux())
     if not isinstance(aux, Aux):
         raise TypeError(

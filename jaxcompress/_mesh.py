@@ -13,7 +13,7 @@ import jax
 from jax.core import Tracer
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-PyTree = Any
+from ._types import PyTree
 
 
 class _Source(NamedTuple):
@@ -114,12 +114,18 @@ def _keys(path: Any) -> tuple[str, ...]:
 def _spec_of(
     keys: tuple[str, ...], shape: tuple[int, ...], sources: Sequence[_Source]
 ) -> PartitionSpec:
-    """Shard a result like the argument of the same rank with the most similar path."""
+    """Shard a result like the argument of the same rank with the most similar path.
+
+    Without one of the same rank, like one that begins with the same dimensions: a loss for
+    each example, like the batch.
+    """
     alike = [source for source in sources if len(source.shape) == len(shape)]
+    alike = alike or [s for s in sources if s.shape[: len(shape)] == shape]
     if not alike or not shape:
         return PartitionSpec()
     source = max(alike, key=lambda s: (s.shape == shape, _common_run(s.keys, keys)))
-    sizes = zip(_whole(source.spec, len(shape)), source.shape, shape, strict=True)
+    spec = _whole(source.spec, len(source.shape))
+    sizes = zip(spec, source.shape, shape, strict=False)
     return PartitionSpec(*(entry if old == new else None for entry, old, new in sizes))
 
 

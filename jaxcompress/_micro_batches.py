@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-from ._compressor import PyTree, split_learned
-from ._loss import Aux, Mean, Terms, call
+from ._compressor import split_learned
+from ._loss import Aux, LossFn, Mean, Terms, call
+from ._select import paths_and_leaves
+from ._types import PyTree
 
 
 class LossAndGrads(NamedTuple):
@@ -25,7 +27,7 @@ class LossAndGrads(NamedTuple):
 
 
 def loss_and_grads(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     view: PyTree,
     batch: PyTree,
     args: tuple[Any, ...],
@@ -45,8 +47,11 @@ def loss_and_grads(
       parts: number of micro-batches.
 
     Raises:
-      ValueError: if the batch does not divide into that many micro-batches.
+      ValueError: if the batch is empty or does not divide into that many micro-batches.
     """
+    for path, leaf in zip(*paths_and_leaves(batch)[:2], strict=True):
+        if jnp.ndim(leaf) and not leaf.shape[0]:
+            raise ValueError(f"the batch is empty: {path!r} has shape {leaf.shape}.")
     kwargs = dict(kwargs)
     model_state, rng = kwargs.pop("model_state", None), kwargs.pop("rng", None)
 

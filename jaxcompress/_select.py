@@ -13,24 +13,20 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import DictKey, GetAttrKey, KeyPath
 
-Where = str | Callable[[str, Any], bool] | Any
+from ._names import is_table_or_scale, is_weight_name
 
-# Names that Flax, Haiku and Equinox give to weight matrices and kernels, and the names
-# of the factors that `factorize` makes from them.
-_WEIGHT_NAMES = ("kernel", "w", "weight", "left", "right")
+Where = str | Callable[[str, Any], bool] | Any
 
 
 def path_text(path: KeyPath) -> str:
     """Convert a key path to text, such as ``"Conv_0/kernel"``, in every framework.
 
-    An ``nnx.State`` wraps each array in a variable. Its ``value`` key is left out.
+    An ``nnx.State`` wraps each array in a variable. Its ``value`` key, the last, is left
+    out.
     """
-    keys = [
-        key
-        for before, key in zip((None, *path), path, strict=False)
-        if not (key == GetAttrKey("value") and isinstance(before, DictKey))
-    ]
-    return jax.tree_util.keystr(tuple(keys), simple=True, separator="/")
+    wrapped = path[-1:] == (GetAttrKey("value"),) and isinstance(path[-2:][0], DictKey)
+    keys = path[:-1] if wrapped else path
+    return jax.tree_util.keystr(keys, simple=True, separator="/")
 
 
 def paths_and_leaves(tree: Any) -> tuple[list[str], list[Any], Any]:
@@ -50,18 +46,23 @@ def is_weight(path: str, leaf: Any) -> bool:
     """True for leaves that a layer multiplies its input by: the default ``where``.
 
     The decision is by name, because rank says little (a bias is a matrix under
-    ``nn.scan``). The last part of the path must be ``kernel`` (Flax), ``w`` (Haiku),
-    ``weight`` (Equinox) or a factor of one (``left``, ``right``), and the leaf must be a
-    floating-point array of rank 2 or more. Embeddings, biases and norm scales do not
-    count.
+    ``nn.scan``). The last part of the path must be ``kernel`` (Flax), ``w``, ``w_i``,
+    ``w_h`` (Haiku), ``weight``, ``weight_ih``, ``weight_hh`` (Equinox, torch) or a factor
+    (``left``, ``right``), and the leaf must be a floating-point array of rank 2 or more.
+    Dots separate parts too (``"layers.0.query.weight"``). Embeddings, biases and norm
+    scales do not count: a ``weight`` does not if its layer is named after one, or, in
+    the module of a library that keeps its layers in the tree, is of such a class.
+
+    To decide by what the function does instead, pass ``where=weight_axes(fn, params,
+    *args)``, which selects what is multiplied.
 
     Args:
       path: path text, such as ``"Dense_0/kernel"``.
       leaf: array, traced or not.
     """
     return (
-        path.rsplit("/", 1)[-1] in _WEIGHT_NAMES
-        and jnp.ndim(leaf) >= 2
+        jnp.ndim(leaf) >= 2
+        and is_weight_name(path, jnp.ndim(leaf))
         and _is_floating(leaf)
     )
 
@@ -123,7 +124,8 @@ def select(tree: Any, where: Where) -> Selection:
       tree: any pytree of arrays (Linen dict, FrozenDict, ``nnx.State``, Equinox module,
         nested lists and tuples).
       where: a glob that must match the whole path (``"*/kernel"``; ``*`` also crosses
-        ``/``), a function ``(path, leaf) -> bool``, or a tree of bools like ``tree``.
+        ``/``), a function ``(path, leaf) -> bool``, a result of ``weight_axes``, or a
+        tree of bools like ``tree``.
 
     Raises:
       ValueError: if nothing is selected (the message names the closest paths), or if the
@@ -149,8 +151,14 @@ def select(tree: Any, where: Where) -> Selection:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """True if a glob matches the whole path. ``*`` also matches ``/``; case counts."""
-    return fnmatch.fnmatchcase(path, pattern)
+    """True if a glob matches the whole path. ``*`` also matches ``/``; case counts.
+
+    A bracket is the start of a class of characters, or itself: ``"blocks[0].*"`` matches
+    ``"blocks0.weight"`` and ``"blocks[0].weight"``. Every path matches itself.
+    """
+    return fnmatch.fnmatchcase(path, pattern) or (
+        "[" in pattern and fnmatch.fnmatchcase(path, pattern.replace("[", "[[]"))
+    )
 
 
 def _dtype(leaf: Any) -> Any:
@@ -171,6 +179,12 @@ def _flags(
 ) -> list[bool]:
     if isinstance(where, str):
         return [matches(where, path) for path in paths]
+    if where is is_weight:
+        not_multiplied = _paths_in_tables_and_scales(treedef, leaves)
+        return [
+            path not in not_multiplied and is_weight(path, leaf)
+            for path, leaf in zip(paths, leaves, strict=True)
+        ]
     if callable(where):
         return [bool(where(p, x)) for p, x in zip(paths, leaves, strict=True)]
     flags, structure = jax.tree.flatten(where)
@@ -182,6 +196,21 @@ def _flags(
             f"  parameters: {treedef}"
         )
     return [bool(flag) for flag in flags]
+
+
+def _paths_in_tables_and_scales(treedef: Any, leaves: Sequence[Any]) -> set[str]:
+    """Paths of the own arrays of embeddings and norms that are themselves in the tree."""
+    nodes, _ = jax.tree_util.tree_flatten_with_path(
+        jax.tree.unflatten(treedef, leaves),
+        is_leaf=lambda x: is_table_or_scale(type(x)),
+    )
+    return {
+        path_text((*outer, *inner))
+        for outer, node in nodes
+        if is_table_or_scale(type(node))
+        for inner, _ in jax.tree_util.tree_flatten_with_path(node)[0]
+        if "/" not in path_text(inner).removesuffix("/value")
+    }
 
 
 def _nothing_selected(where: Where, paths: list[str]) -> str:

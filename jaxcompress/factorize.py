@@ -15,6 +15,7 @@ from jax.core import Tracer
 
 from ._combine import masked
 from ._compressor import Compressor, PyTree, compress
+from ._refuse import refuse_not_finite, refuse_unfit
 from ._select import Where, is_weight, map_with_path
 from ._signatures import name_defaults
 from .leaves import LowRank
@@ -60,8 +61,8 @@ def low_rank(
 
     Raises:
       ValueError: unless exactly one of ``rank`` and ``energy`` is set; in ``init``, if
-        ``where`` selects nothing, the split is ambiguous, or ``rank`` would not make a
-        leaf smaller.
+        ``where`` selects nothing, the split is ambiguous, ``rank`` would not make a leaf
+        smaller, or a leaf is empty; outside of jit, if a leaf has NaN or infinite values.
       TypeError: in ``init``, if ``energy`` is set and the parameters are traced.
 
     Warns:
@@ -86,6 +87,8 @@ def low_rank(
         raise ValueError(f"energy must be in (0, 1], got {energy}.")
 
     def init(params: PyTree) -> LowRankState:
+        refuse_unfit(params)
+
         def basis(path: str, leaf: jax.Array) -> jax.Array | None:
             leaf_rank = _rank(path, leaf, split, rank, energy)
             return None if leaf_rank is None else _basis(leaf, split, leaf_rank)
@@ -111,6 +114,7 @@ def low_rank(
         def refresh(leaf: jax.Array, basis: jax.Array | None) -> jax.Array | None:
             return None if basis is None else _basis(leaf, split, basis.shape[-1])
 
+        refuse_not_finite(params)  # here, because inside the cond all values are traced
         count = state.count + 1
         bases = lax.cond(
             count % every == 0,
@@ -123,6 +127,7 @@ def low_rank(
         def factors(leaf: jax.Array, basis: jax.Array | None) -> jax.Array | LowRank:
             return leaf if basis is None else _factors(leaf, basis)
 
+        refuse_unfit(params)
         return _map(factors, params, state.bases)
 
     return masked(
@@ -187,6 +192,8 @@ def _factors(leaf: jax.Array, basis: jax.Array) -> LowRank:
 def _basis(leaf: jax.Array, split: int, rank: int) -> jax.Array:
     """Return the leading left singular vectors, shaped ``(*rows, rank)``."""
     wide = lax.stop_gradient(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32))
+    # LAPACK never returns from an infinity. It stays visible in the product.
+    wide = jnp.where(jnp.isfinite(wide), wide, 0)
     left = jnp.linalg.svd(_matrix(wide, split), full_matrices=False)[0]
     return left[:, :rank].reshape(*leaf.shape[:split], rank).astype(leaf.dtype)
 
@@ -219,7 +226,8 @@ def _rank(
             "low_rank(energy=...) needs concrete values, because they determine shapes: "
             "call init outside jit, or pass rank=."
         )
-    squares = np.linalg.svd(np.asarray(_matrix(leaf, split), np.float64))[1] ** 2
+    matrix = np.asarray(_matrix(leaf, split), np.float64)
+    squares = np.linalg.svd(matrix, compute_uv=False) ** 2
     is_enough = np.cumsum(squares) >= energy * squares.sum() * (1 - 1e-12)
     needed = int(np.argmax(is_enough)) + 1
     if needed * (rows + columns) >= rows * columns:

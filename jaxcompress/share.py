@@ -12,10 +12,11 @@ from jax import lax
 
 from ._combine import masked
 from ._compressor import Compressor, PyTree
-from ._select import Where, is_weight
+from ._refuse import refuse_not_finite, refuse_unfit
+from ._select import Where, is_weight, map_with_path
 from ._signatures import name_defaults
 from .leaves import Codebook
-from .numerics import ste
+from .numerics import find_clusters, move_clusters, nearest_cluster, ste
 
 __all__ = [
     "ShareState",
@@ -44,34 +45,41 @@ def share(
         raise ValueError(f"every must be at least 1 update, got {every}.")
 
     def init(params: PyTree) -> ShareState:
+        refuse_unfit(params)
+
         def fit(leaf: jax.Array) -> jax.Array:
-            return _k_means(leaf, clusters, keep_zero, iterations)
+            return _fit(leaf, clusters, keep_zero, iterations)
 
         return ShareState(jnp.zeros((), jnp.int32), jax.tree.map(fit, params))
 
     def apply(params: PyTree, state: ShareState) -> PyTree:
-        return jax.tree.map(
-            lambda p, c: ste(p, c[_nearest(p, c)]), params, state.centroids
-        )
+        _check_state(params, state, clusters)
+        return jax.tree.map(_view, params, state.centroids)
 
     def update(
         params: PyTree, state: ShareState, **extras: Any
     ) -> tuple[PyTree, ShareState]:
         del extras
+        _check_state(params, state, clusters)
+        refuse_not_finite(params)  # here, because inside the cond all values are traced
         count = state.count + 1
         centroids = lax.cond(
             count % every == 0,
             lambda: jax.tree.map(
-                lambda p, c: _lloyd(p, c, keep_zero), params, state.centroids
+                lambda p, c: move_clusters(p, c, keep_zero), params, state.centroids
             ),
             lambda: state.centroids,
         )
         return params, ShareState(count, centroids)
 
     def finalize(params: PyTree, state: ShareState) -> PyTree:
+        _check_state(params, state, clusters)
+        refuse_unfit(params)
         dtype = jnp.uint8 if clusters <= 256 else jnp.uint16
         return jax.tree.map(
-            lambda p, c: Codebook(codes=_nearest(p, c).astype(dtype), centroids=c),
+            lambda p, c: Codebook(
+                codes=nearest_cluster(p, c).astype(dtype), centroids=c
+            ),
             params,
             state.centroids,
         )
@@ -91,8 +99,8 @@ def weight_sharing(
     """Cluster weights with k-means: each weight becomes the nearest centroid of its leaf.
 
     ``init`` finds the centroids. In training, gradients pass straight through to the
-    weights, and ``update`` moves each centroid to the mean of its weights. ``finalize``
-    returns ``Codebook`` leaves.
+    weights, and ``update`` moves each centroid to the mean of its weights. One that has
+    none moves to where the error is largest. ``finalize`` returns ``Codebook`` leaves.
 
     Args:
       clusters: number of values per leaf, 2 to 65536; ``2**b`` values cost b bits per
@@ -104,7 +112,8 @@ def weight_sharing(
 
     Raises:
       ValueError: if ``clusters`` or ``every`` is out of range; in ``init``, if ``where``
-        selects nothing.
+        selects nothing, or a leaf is empty; later, if the state belongs to another number
+        of clusters; outside of jit, if a leaf has NaN or infinite values.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -121,43 +130,24 @@ def weight_sharing(
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _k_means(
-    leaf: jax.Array, clusters: int, keep_zero: bool, iterations: int
-) -> jax.Array:
-    start = _spread(leaf, clusters, keep_zero)
-    return lax.fori_loop(0, iterations, lambda _, c: _lloyd(leaf, c, keep_zero), start)
+def _fit(leaf: jax.Array, clusters: int, keep_zero: bool, iterations: int) -> jax.Array:
+    return find_clusters(leaf, clusters, keep_zero, iterations)
 
 
-def _spread(leaf: jax.Array, clusters: int, keep_zero: bool) -> jax.Array:
-    """Space centroids evenly over the range, which keeps rare, important large weights."""
-    low, high = leaf.min(), leaf.max()
-    centroids = low + (high - low) * jnp.linspace(0, 1, clusters, dtype=leaf.dtype)
-    return _pin_zero(centroids) if keep_zero else centroids
+def _view(leaf: jax.Array, centroids: jax.Array) -> jax.Array:
+    value = centroids[nearest_cluster(leaf, centroids)]
+    # NaN and infinity have no centroid: they stay visible.
+    return ste(leaf, jnp.where(jnp.isfinite(leaf), value, leaf))
 
 
-def _pin_zero(centroids: jax.Array) -> jax.Array:
-    """Set the centroid nearest to zero to exactly zero; the order stays."""
-    nearest = jnp.argmin(jnp.abs(centroids))
-    return centroids.at[nearest].set(0)
+def _check_state(params: PyTree, state: ShareState, clusters: int) -> None:
+    def check(path: str, leaf: jax.Array, centroids: jax.Array) -> None:
+        del leaf
+        if centroids.shape != (clusters,):
+            raise ValueError(
+                f"the state must come from weight_sharing({clusters}), got centroids of "
+                f"shape {centroids.shape} for {path!r}. Make it with this compressor's "
+                "init."
+            )
 
-
-def _nearest(leaf: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Return the index of the nearest centroid, by a sum of comparisons that XLA fuses."""
-    leaf = lax.stop_gradient(leaf)
-    midpoints = (centroids[1:] + centroids[:-1]) / 2
-    # A weight equal to a centroid (zero!) gets it, even if rounding put a midpoint there.
-    index = jnp.searchsorted(midpoints, leaf, method="compare_all")
-    exact = jnp.searchsorted(centroids, leaf, method="compare_all")
-    exact = jnp.minimum(exact, len(centroids) - 1)
-    return jnp.where(centroids[exact] == leaf, exact, index)
-
-
-def _lloyd(leaf: jax.Array, centroids: jax.Array, keep_zero: bool) -> jax.Array:
-    """Move each centroid to the mean of its weights; empty centroids stay."""
-    index, size = _nearest(leaf, centroids).ravel(), len(centroids)
-    wide = leaf.ravel().astype(jnp.promote_types(leaf.dtype, jnp.float32))
-    total = jax.ops.segment_sum(wide, index, size)
-    counts = jax.ops.segment_sum(jnp.ones_like(wide), index, size)
-    mean = (total / jnp.maximum(counts, 1)).astype(leaf.dtype)
-    moved = jnp.sort(jnp.where(counts > 0, mean, centroids))
-    return _pin_zero(moved) if keep_zero else moved
+    map_with_path(check, params, state.centroids)

@@ -5,18 +5,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
 
-from ._compressor import Compressor, PyTree, Teacher, identity, marks, split_learned
+from ._arguments import (
+    check_compressor,
+    check_differentiable,
+    check_optimizer,
+    check_params,
+)
+from ._compressor import Compressor, Teacher, identity, marks, split_learned
 from ._fresh import fresh
-from ._loss import call, total_of
+from ._loss import LossFn, call, total_of
 from ._mesh import on_any_mesh
 from ._micro_batches import loss_and_grads
+from ._skip import all_finite, keep_unless
+from ._types import PyTree
 
 __all__ = [
     "TrainState",
@@ -37,12 +45,39 @@ class TrainState(NamedTuple):
     step: jax.Array  # int32 []: number of completed steps
 
 
-Init = Callable[..., TrainState]
-Step = Callable[..., tuple[TrainState, dict[str, jax.Array]]]
+class Init(Protocol):
+    """Starts a training run: the first function of ``train_step``."""
+
+    def __call__(
+        self,
+        params: PyTree,
+        *,
+        model_state: PyTree = None,
+        rng: jax.Array | None = None,
+    ) -> TrainState:
+        """Return the state before the first step."""
+        ...
+
+
+class Step(Protocol):
+    """Takes one training step, jitted: the second function of ``train_step``."""
+
+    def __call__(
+        self, state: TrainState, batch: PyTree, *args: Any
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Return the new state, and the metrics by name."""
+        ...
+
+    def lower(self, state: TrainState, batch: PyTree, *args: Any) -> Any:
+        """Lower the step for these shapes, to look at the program or compile it ahead."""
+        ...
+
+
+_CALL = "train_step(loss_fn, tx, compressor)"
 
 
 def train_step(
-    loss_fn: Callable[..., Any],
+    loss_fn: LossFn,
     tx: optax.GradientTransformation,
     compressor: Compressor | None = None,
     *,
@@ -60,6 +95,9 @@ def train_step(
     3. updates both with optax;
     4. calls the compressor's ``update`` with the gradient at the view (``grads=``), the
        loss (``value=``) and the raw parameters from before the step (``before=``).
+
+    If the loss or a gradient is not finite, the compressor and the model state stay as
+    they were, as an optimizer inside ``optax.apply_if_finite`` does.
 
     Args:
       loss_fn: ``(view, batch, *args, **kwargs) -> loss`` or ``(loss, Aux)``. The loss is
@@ -89,7 +127,8 @@ def train_step(
       ``step(state, batch, *args) -> (state, metrics)`` with ``metrics["loss"]``.
 
     Raises:
-      TypeError: if a schedule is not a function of the step.
+      TypeError: if an argument is of the wrong kind, or a schedule is not a function of
+        the step. In ``init``, if a parameter has no gradient.
       ValueError: if ``micro_batches`` is below 1, or if a schedule has the name of another
         keyword argument of the loss. In ``init``, if the compressor keeps two teachers.
         In ``step``, if the loss is not a scalar, the batch does not divide into
@@ -106,8 +145,14 @@ def train_step(
       (1.0, 1)
     """
     c = identity() if compressor is None else compressor
+    check_optimizer(tx, _CALL)
+    check_compressor(c, _CALL)
     tx = optax.with_extra_args_support(tx)
-    learned_tx = tx if learned_tx is None else optax.with_extra_args_support(learned_tx)
+    if learned_tx is None:
+        learned_tx = _for_learned_values(tx)
+    else:
+        check_optimizer(learned_tx, "learned_tx=")
+        learned_tx = optax.with_extra_args_support(learned_tx)
     if micro_batches < 1:
         raise ValueError(f"micro_batches must be at least 1, got {micro_batches}.")
     _check_schedules(schedules)
@@ -116,6 +161,8 @@ def train_step(
     def init(
         params: PyTree, *, model_state: PyTree = None, rng: jax.Array | None = None
     ) -> TrainState:
+        check_params(params, "init(params)")
+        check_differentiable(params)
         compression = c.init(params)
         _teacher_kwargs(compression)  # Raises here if there are two teachers.
         opt_state = _strengthen(tx.init(params))
@@ -169,24 +216,41 @@ def train_step(
             )
             learned = jax.tree.map(optax.apply_updates, learned, updates)
             opt_state = (opt_state, learned_state)
+        before = (params, rebuild(learned[:split]))
         params, compression = c.update(
-            params,
-            rebuild(learned[:split]),
-            grads=result.view_grads,
-            value=loss,
-            before=state.params,
+            *before, grads=result.view_grads, value=loss, before=state.params
         )
+        model_state = rebuild_model(learned[split:])
+        finite = all_finite((loss, result.view_grads))
+        params, compression = keep_unless(finite, (params, compression), before)
+        model_state = keep_unless(finite, model_state, state.model_state)
         state = TrainState(
-            params,
-            opt_state,
-            compression,
-            rebuild_model(learned[split:]),
-            state.rng,
-            state.step + 1,
+            params, opt_state, compression, model_state, state.rng, state.step + 1
         )
         return state, result.metrics
 
     return init, jax.jit(step, donate_argnums=(0,) if donate else ())
+
+
+def _for_learned_values(
+    tx: optax.GradientTransformationExtraArgs,
+) -> optax.GradientTransformationExtraArgs:
+    """Train learned values by ``tx``; where it does not fit, name ``learned_tx``."""
+
+    def named(fn: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return fn(*args, **kwargs)
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    "tx does not fit the learned values (scales, thresholds), which are "
+                    "a list of arrays without the names of the parameters. Give them an "
+                    "optimizer of their own: learned_tx=optax.adam(1e-3)."
+                ) from error
+
+        return call
+
+    return optax.GradientTransformationExtraArgs(named(tx.init), named(tx.update))
 
 
 def _strengthen(tree: PyTree) -> PyTree:

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ._arguments import check_compressor, check_optimizer, check_params
 from ._compressor import Compressor, PyTree, split_learned
 from ._fresh import fresh
+from ._skip import all_finite, keep_unless
 
 __all__ = [
     "WrappedState",
@@ -25,6 +27,7 @@ class WrappedState(NamedTuple):
     inner: PyTree  # state of the wrapped optimizer
     params: PyTree  # raw parameters; the loop holds their view
     compression: PyTree  # the compressor's state
+    started: jax.Array  # bool []: whether the loop holds the view by now
 
 
 def wrap_optimizer(
@@ -43,6 +46,9 @@ def wrap_optimizer(
     evaluate and ``c.finalize(average, state)`` to ship, with the state of
     ``unwrap(opt_state)[1]``. The loop's own parameters are views: where masks or scales
     have changed, an average of them has no zeros and is on no grid.
+
+    A loop may change its parameters by other means: load pretrained ones, clip them, swap
+    in an average. The raw parameters then move by the same difference.
 
     Args:
       tx: the optimizer of the loop.
@@ -63,9 +69,13 @@ def wrap_optimizer(
       {'kernel': Array([[0. , 1.9]], dtype=float32)}
       >>> shipped = pruner.finalize(*jc.unwrap(opt_state))
     """
+    call = "wrap_optimizer(tx, compressor)"
+    check_optimizer(tx, call)
+    check_compressor(compressor, call)
     tx = optax.with_extra_args_support(tx)
 
     def init(params: PyTree) -> WrappedState:
+        check_params(params, "init(params)")
         compression = compressor.init(params)
         if split_learned(compression)[0]:
             raise ValueError(
@@ -75,7 +85,7 @@ def wrap_optimizer(
         # Copy, because the loop may donate its parameters together with this state.
         raw = jax.tree.map(jnp.copy, params)
         inner = tx.init(jax.tree.map(jnp.copy, params))
-        return WrappedState(inner, raw, compression)
+        return WrappedState(inner, raw, compression, jnp.zeros((), bool))
 
     def update(
         updates: PyTree, state: Any, params: PyTree = None, **extras: Any
@@ -85,18 +95,26 @@ def wrap_optimizer(
                 "a wrapped optimizer needs the parameters: call "
                 "tx.update(grads, state, params)."
             )
-        _, pullback = jax.vjp(
+        view, pullback = jax.vjp(
             lambda raw: compressor.apply(raw, state.compression), state.params
         )
         (grads,) = pullback(updates)
-        inner = fresh(tx, state.inner, state.params, state.compression)
-        steps, inner = tx.update(grads, inner, state.params, **extras)
-        raw = optax.apply_updates(state.params, steps)
-        extras = {**extras, "grads": updates, "before": state.params}
-        raw, compression = compressor.update(raw, state.compression, **extras)
+
+        def follow(raw: jax.Array, view: jax.Array, held: jax.Array) -> jax.Array:
+            return raw + (held - jnp.where(state.started, view, raw))
+
+        before = jax.tree.map(follow, state.params, view, params)
+        inner = fresh(tx, state.inner, before, state.compression)
+        steps, inner = tx.update(grads, inner, before, **extras)
+        moved = (optax.apply_updates(before, steps), state.compression)
+        extras = {**extras, "grads": updates, "before": before}
+        finite = all_finite(updates)
+        raw, compression = keep_unless(
+            finite, compressor.update(*moved, **extras), moved
+        )
         view = compressor.apply(raw, compression)
         moves = jax.tree.map(lambda new, old: new - old, view, params)
-        return moves, WrappedState(inner, raw, compression)
+        return moves, WrappedState(inner, raw, compression, jnp.ones((), bool))
 
     return optax.GradientTransformationExtraArgs(init, update)
 

@@ -119,9 +119,12 @@ def test_nothing_pruned_changes_no_bit():
             state, _ = step(state, batch)
         return state.params, state.opt_state
 
-    dense = run(None)
-    equal(run(jc.rigl(0.0, key=jax.random.key(0), until=9, every=1)), dense)
-    equal(run(jc.lottery_ticket(0.5, rounds=1, every=9)), dense)
+    with (
+        jax.disable_jit()
+    ):  # the compiler rounds differently where it fuses differently
+        dense = run(None)
+        equal(run(jc.rigl(0.0, key=jax.random.key(0), until=9, every=1)), dense)
+        equal(run(jc.lottery_ticket(0.5, rounds=1, every=9)), dense)
 
 
 def test_a_restart_wins_over_masks_and_keeps_dtypes():

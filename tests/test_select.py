@@ -2,6 +2,8 @@
 import equinox as eqx
 import flax.linen as nn
 import haiku as hk
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import pytest
@@ -9,7 +11,7 @@ from flax import nnx
 from flax.core import FrozenDict
 
 import jaxcompress as jc
-from jaxcompress._select import paths_and_leaves, select
+from jaxcompress._select import matches, paths_and_leaves, select
 
 
 def linen_params():
@@ -155,3 +157,22 @@ def test_statistics_are_selected_like_the_leaves_they_stand_at():
     assert seen["stats"]["a"]["bias"] is None
     # What has another structure than the parameters is handed on as it is.
     assert seen["step"] == 7
+
+
+@hypothesis.given(st.text("ab[]!*?-/0.", min_size=1, max_size=8))
+def test_every_path_matches_itself(path):
+    assert matches(path, path)
+    assert matches(f"{path}*", f"{path}x") and matches(f"*{path}", f"x/{path}")
+
+
+def test_a_bracket_is_a_class_or_itself():
+    params = {f"blocks[{i}].weight": jnp.ones((2, 2)) for i in range(2)}
+    for where in ("blocks[0].weight", "blocks[0].*", "*[0]*"):
+        chosen = jc.masked(jc.magnitude_pruning(0.5, where="*"), where)
+        assert list(jax.tree.leaves(chosen.init(params).masks)) and (
+            chosen.init(params).masks["blocks[1].weight"] is None
+        )
+    assert matches("layer[0-3]/w", "layer2/w") and not matches(
+        "layer[0-3]/w", "layer4/w"
+    )
+    assert not matches("blocks[0].weight", "blocks[1].weight")

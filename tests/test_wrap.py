@@ -169,3 +169,44 @@ def test_wrapped_optimizers_say_what_they_need():
         jc.wrap_optimizer(optax.sgd(0.1), learned_gain()).init(PARAMS)
     with pytest.raises(ValueError, match="exactly one state of wrap_optimizer, got 0"):
         jc.unwrap(optax.sgd(0.1).init(PARAMS))
+
+
+@pytest.mark.parametrize("name", ["pruned", "quantized"])
+def test_a_loop_that_sets_its_parameters(name):
+    c = {
+        "pruned": jc.magnitude_pruning(0.5),
+        "quantized": jc.weight_quantization(bits=8),
+    }[name]
+    tx = jc.wrap_optimizer(optax.sgd(0.01), c)
+
+    @jax.jit
+    def theirs(params, opt_state):
+        grads = jax.tree.map(jnp.zeros_like, params)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    params, opt_state = theirs(*theirs(PARAMS, tx.init(PARAMS)))
+    untouched = jc.unwrap(opt_state)[0]
+    moved = jax.tree.map(lambda p: 3 * p, params)  # pretrained ones, say
+    raw = jax.tree.map(lambda r, m, p: r + (m - p), untouched, moved, params)
+    params, opt_state = theirs(moved, opt_state)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        (params, jc.unwrap(opt_state)[0]),
+        (c.apply(raw, jc.unwrap(opt_state)[1]), raw),
+    )
+    assert np.abs(params["a"]["kernel"] - moved["a"]["kernel"]).max() < 0.1
+
+
+def test_a_loop_that_clips_its_parameters():
+    tx = jc.wrap_optimizer(optax.sgd(0.01), jc.magnitude_pruning(0.5))
+    params, opt_state = PARAMS, tx.init(PARAMS)
+    for _ in range(3):
+        updates, opt_state = tx.update(
+            jax.tree.map(jnp.zeros_like, params), opt_state, params
+        )
+        params = optax.apply_updates(params, updates)
+        params = jax.tree.map(lambda p: jnp.clip(p, -0.5, 0.5), params)
+    raw, state = jc.unwrap(opt_state)
+    view = jc.magnitude_pruning(0.5).apply(raw, state)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), view, params)

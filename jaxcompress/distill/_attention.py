@@ -6,6 +6,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from .._mesh import on_any_mesh
 from ._features import (
     inner_products,
     magnitude,
@@ -85,6 +86,7 @@ def attention_transfer(
     return squares.sum(-1) / jnp.maximum(is_counted.sum(-1), 1)
 
 
+@on_any_mesh
 def attention_relations(
     student: jax.Array,
     teacher: jax.Array,

@@ -9,9 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._mesh import on_any_mesh
 from ._prepare import check_temperature, mask_array, mask_loss
 
 
+@on_any_mesh
 def kl_of_heads(
     student: jax.Array,
     student_head: jax.Array,

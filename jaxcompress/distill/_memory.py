@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._mesh import on_any_mesh
 from .._signatures import name_defaults
 from ._features import magnitude, normalize
 from ._prepare import bound_gradient, check_temperature, mask_loss
@@ -119,6 +120,7 @@ def info_nce(log_ratios: jax.Array) -> jax.Array:
 
 
 @name_defaults
+@on_any_mesh
 def crd(
     student: jax.Array,
     teacher: jax.Array,

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Distillation losses on relations between the examples of a batch.
 
-They compare each example with all others. On a mesh with automatic axes, the compiler
-gathers what it needs. On a mesh with explicit axes, call ``jax.sharding.reshard`` on
-the batch first.
+They compare each example with all others. On a mesh the compiler gathers what it needs.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._mesh import on_any_mesh
 from ._features import (
     inner_products,
     magnitude,
@@ -22,6 +21,7 @@ from ._features import (
 from ._prepare import bound_gradient, check_temperature, mask_loss
 
 
+@on_any_mesh
 def relational_distance(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
@@ -77,6 +77,7 @@ def relational_distance(
     return _masked_mean(huber, pairs, axis=1)
 
 
+@on_any_mesh
 def relational_angle(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
@@ -129,6 +130,7 @@ def relational_angle(
     return _masked_mean(huber, triples, axis=(1, 2))
 
 
+@on_any_mesh
 def similarity_preserving(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
@@ -172,6 +174,7 @@ def similarity_preserving(
     )
 
 
+@on_any_mesh
 def contrastive(
     student: jax.Array,
     teacher: jax.Array,

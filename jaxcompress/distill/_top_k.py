@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._mesh import on_any_mesh
 from .._signatures import name_defaults
 from ._prepare import check_temperature, divergence, mask_array, mask_loss
 
@@ -43,6 +44,7 @@ Tail = Callable[[Known], jax.Array]
 """``known -> loss`` of shape ``(...)``: how the classes outside the top k are treated."""
 
 
+@on_any_mesh
 def top_k(teacher: jax.Array, k: int, *, temperature: float | jax.Array = 1.0) -> TopK:
     """Keep the ``k`` most probable classes of a teacher, to store its outputs compactly.
 
@@ -98,6 +100,7 @@ def zero(known: Known) -> jax.Array:
 
 
 @name_defaults
+@on_any_mesh
 def top_k_kl(
     student: jax.Array,
     teacher: TopK,

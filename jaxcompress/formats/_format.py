@@ -29,6 +29,9 @@ class Format(Protocol):
     3. Zero is a level, so pruned weights stay zero. With a zero point, that level is the
        zero point.
     4. ``round`` is differentiable only through ``to_integer``.
+
+    A format may have an attribute ``rms_level``, which says that another scale suits it
+    than the one that makes the largest value the largest level; see ``Levels``.
     """
 
     @property

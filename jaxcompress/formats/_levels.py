@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
+import statistics
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,10 @@ class Levels:
     Attributes:
       values: 2 to 256 finite, increasing numbers, in units of the scale. They must contain
         zero, so that pruned weights stay zero.
+      rms_level: which scale suits the format, for the default ``scales.suited``. The root
+        mean square of the values, in units of the scale; 0 if instead the largest value
+        should become the largest level. None decides by the loss of normal values: the
+        levels of a posit are dense around 1 and reach far beyond, so it gets about 1.
 
     Raises:
       ValueError: if the values are anything else.
@@ -33,6 +39,7 @@ class Levels:
     """
 
     values: tuple[float, ...]
+    rms_level: float | None = None
 
     def __post_init__(self) -> None:
         values = tuple(float(np.float32(v)) for v in self.values)
@@ -49,7 +56,15 @@ class Levels:
                 f"values must contain 0, so that pruned weights and padding stay zero; "
                 f"got {self.values}. Replace the smallest magnitude by 0."
             )
+        level = self.rms_level
+        if level is None:
+            level = _find_rms_level(values)
+        elif not 0 <= level < math.inf:
+            raise ValueError(
+                f"rms_level must be a positive number, 0 or None, got {level}."
+            )
         object.__setattr__(self, "values", values)
+        object.__setattr__(self, "rms_level", float(level))
 
     @property
     def bits(self) -> int:
@@ -139,7 +154,8 @@ NF4 = Levels(
         0.07958029955625534, 0.16093020141124725, 0.24611230194568634,
         0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
         0.7229568362236023, 1.0,
-    )
+    ),
+    rms_level=0.0,
 )  # fmt: skip
 """NormalFloat of 4 bits: quantiles of a normal distribution.
 
@@ -255,9 +271,41 @@ def codebook(sample: jax.Array | np.ndarray, size: int) -> Levels:
             f"sample must yield {size} distinct levels, got {len(levels)}. Use a smaller "
             "size or a larger sample."
         )
-    return Levels(tuple(map(float, levels)))
+    return Levels(tuple(map(float, levels)), rms_level=0.0)  # fitted to its largest
+
+
+# A scale from the largest value may lose this many times the least squared error.
+_LOSS = 4.0
+
+
+@functools.cache
+def _find_rms_level(values: tuple[float, ...]) -> float:
+    """Find the RMS, in units of the scale, at which normal values lose least.
+
+    Returns:
+      That RMS; 0 if a scale from the largest value loses about as little.
+    """
+    shares = (np.arange(1, 2048) / 2048).tolist()
+    normal = np.array([statistics.NormalDist().inv_cdf(share) for share in shares])
+    table = np.asarray(values, np.float64)
+    middles = (table[1:] + table[:-1]) / 2
+
+    def loss(rms: float) -> float:
+        steps = normal * rms
+        error = table[np.searchsorted(middles, steps)] - steps
+        return float(np.mean(error**2)) / rms**2
+
+    largest = np.abs(table).max()
+    # From where nothing is clipped to where the normal values span a few levels.
+    start = largest / normal.max()
+    least = np.abs(table[table != 0]).min()
+    candidates = np.geomspace(start, min(start, least), 96)
+    losses = [loss(rms) for rms in candidates]
+    best = int(np.argmin(losses))
+    return float(candidates[best]) if losses[0] > _LOSS * losses[best] else 0.0
 
 
 def _mirrored(magnitudes: list[float]) -> Levels:
     ordered = sorted(magnitudes)
-    return Levels((*(-v for v in reversed(ordered)), 0.0, *ordered))
+    values = (*(-v for v in reversed(ordered)), 0.0, *ordered)
+    return Levels(values, rms_level=0.0)

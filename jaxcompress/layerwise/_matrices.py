@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from .._axes import AxesLike, contraction_axes
+from ..numerics import shrunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,17 +134,28 @@ def matrix_problems(
 
     Returns:
       ``{path: layout}``, and ``{path: (weights, second moments)}`` as float32 arrays
-      ``(batch, features, outputs)`` and ``(batch, features, features)``.
+      ``(batch, features, outputs)`` and ``(batch, features, features)``. Second moments of
+      few rows are shrunk toward their diagonal (``numerics.shrunk``).
     """
     layouts = {p: matrices(p, w.shape, stats[p], axes) for p, w in weights.items()}
     problems = {
         p: (
             layouts[p].split(w.astype(jnp.float32)),
-            stats[p].gram.reshape(-1, *stats[p].gram.shape[-2:]),
+            _second_moments(stats[p]),
         )
         for p, w in weights.items()
     }
     return layouts, problems
+
+
+def _second_moments(stats: Any) -> jax.Array:
+    """Return the matrices of all layers and groups, shrunk as their rows require."""
+    gram = stats.gram
+    rows = stats.count.reshape(
+        *stats.count.shape, *[1] * (gram.ndim - 2 - stats.count.ndim)
+    )
+    rows = jnp.broadcast_to(rows, gram.shape[:-2]).ravel()
+    return jax.vmap(shrunk)(gram.reshape(-1, *gram.shape[-2:]), rows)
 
 
 def joined(

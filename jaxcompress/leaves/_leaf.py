@@ -40,6 +40,16 @@ class Leaf(abc.ABC):
     def dtype(self) -> np.dtype:
         """Dtype of ``dense()``."""
 
+    def _refuse(self, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(
+            f"a {type(self).__name__} is a compressed leaf, and a model computes with "
+            "arrays. Decompress the tree first, inside jit: "
+            "model.apply(jaxcompress.dense(params), x)."
+        )
+
+    # What a model does to an array: each would fail with a text that helps nobody.
+    __jax_array__ = __array__ = __getitem__ = _refuse
+
     @property
     def ndim(self) -> int:
         """Rank of ``dense()``."""

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared exact numerics: straight-through values, k smallest, tiles, Hessians."""
+"""Shared exact numerics: straight-through values, k smallest, k-means, tiles, Hessians."""
 
+from ._clusters import find_clusters, move_clusters, nearest_cluster
 from ._hessian import (
     EXACT,
     damped,
     inverse_hessian,
+    output_error,
+    shrunk,
 )
 from ._smallest import smallest, smallest_per_leaf
 from ._ste import ste
@@ -18,8 +21,13 @@ __all__ = [
     "EXACT",
     "damped",
     "expand_tiles",
+    "find_clusters",
     "inverse_hessian",
+    "move_clusters",
+    "nearest_cluster",
+    "output_error",
     "reduce_tiles",
+    "shrunk",
     "smallest",
     "smallest_per_leaf",
     "ste",

@@ -163,14 +163,14 @@ def _first(flags: jax.Array, wanted: Number) -> jax.Array:
     """Keep the first ``wanted`` flags in flat order, or all of them."""
 
     def keys_of(flags: jax.Array, zero: jax.Array) -> jax.Array:
-        index = _flat_index(flags.shape, zero)
+        index = flat_index(flags.shape, zero)
         return jnp.where(flags, index, ~jnp.zeros_like(index))
 
     end, _ = _split_at([flags], wanted, keys_of)
     return keys_of(flags, jnp.uint32(0)) < end
 
 
-def _flat_index(shape: Sequence[int], zero: jax.Array) -> jax.Array:
+def flat_index(shape: Sequence[int], zero: jax.Array) -> jax.Array:
     """Return each element's row-major index, without a reshape that breaks sharding."""
     index, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):

@@ -42,7 +42,7 @@ def histogram(x: jax.Array) -> jax.Array:
       magnitudes from ``edges()[i - 1]`` (or 0) up to but not including ``edges()[i]``. The
       extra last bucket counts NaN.
     """
-    x = lax.stop_gradient(x).astype(jnp.float32).ravel()
+    x = lax.stop_gradient(x).astype(jnp.float32)
     magnitude = lax.bitcast_convert_type(jnp.abs(x), jnp.uint32) >> _SHIFT
     bucket = jnp.clip(magnitude.astype(jnp.int32) - _FIRST, 0, COUNT - 1)
     bucket = jnp.where(jnp.isnan(x), COUNT, bucket)

@@ -149,6 +149,12 @@ def inspect(path: str | os.PathLike[str], *, max_bytes: int = _MAX_BYTES) -> Con
         tree, entries = _manifest.read(tree_node, tensors, max_bytes)
     except Unsupported as error:
         raise ArtifactError(f"{str(path)!r} cannot be read: {error}.") from error
+    except MemoryError as error:
+        raise ArtifactError(
+            f"{str(path)!r} cannot be read: its arrays do not fit into memory. If the "
+            "size of the file makes that unlikely, it is damaged or hostile; max_bytes= "
+            "bounds what is decoded."
+        ) from error
     except (CorruptPayload, RecursionError) as error:
         raise ArtifactError(
             f"{str(path)!r} cannot be read: {error}. It is damaged, copied only in part, "

@@ -18,7 +18,7 @@ from .._select import Where, is_weight, paths_and_leaves
 from .._signatures import name_defaults
 from .budgets._sparsity import Budget, uniform
 from .patterns._protocol import Pattern, unstructured
-from .schedules import Trigger, as_trigger, check_sparsity
+from .schedules import Trigger, as_trigger, check_sparsity, share_at
 from .scores._immediate import Score, magnitude, refuse_nan
 from .scores._running import Running, as_running
 from .treatments import Pruned, zeroed
@@ -63,7 +63,8 @@ def prune(
 
     Args:
       sparsity: fraction of the weights to prune, in [0, 1), or an optax schedule of it
-        over the number of updates; may be traced.
+        over the number of updates; may be traced. Under jit it is clipped to [0, 1], and
+        NaN holds the masks.
       score: ``(params, **extras) -> scores``, or a ``Running`` score.
       budget: how the sparsity is divided among the leaves (``uniform``, ``erk``,
         ``global_``, ``owl()``, ``per_path``, ``saving``).
@@ -76,7 +77,8 @@ def prune(
 
     Raises:
       ValueError: if the sparsity is outside [0, 1) or above what the pattern allows, if
-        ``every`` is not positive, or, outside of jit, if scores are NaN (names the leaf).
+        ``every`` is not positive, or, outside of jit, if a schedule leaves [0, 1] or
+        scores are NaN (names the leaf).
       TypeError: if a factory such as ``NOfM`` or ``sr_ste`` was passed without calling it;
         in ``update``, if extras that the score needs are missing.
     """
@@ -89,14 +91,16 @@ def prune(
         )
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
 
-    def draw(scores: PyTree, count: jax.Array) -> PyTree:
-        return draw_masks(scores, schedule(count), budget, pattern)
+    def draw(scores: PyTree, share: jax.Array) -> PyTree:
+        return draw_masks(scores, share, budget, pattern)
 
     def init(params: PyTree) -> PruneState:
+        refuse_nan(params)
         count = jnp.zeros((), jnp.int32)
         memory = running.init(params)
         if running.immediate:
-            masks = draw(running.read(params, memory), count)
+            share = share_at(schedule, count, "sparsity")
+            masks = draw(running.read(params, memory), share)
         else:
             masks = make_full_masks(params)
         kept = masks if pruned.trained else Active(masks)
@@ -122,10 +126,12 @@ def prune(
         else:
             count = next_count
 
-        def redraw() -> PyTree:
-            return draw(running.read(params, memory, **extras), count)
+        share = share_at(schedule, count, "sparsity")
 
-        masks = lax.cond(due, redraw, lambda: old)
+        def redraw() -> PyTree:
+            return draw(running.read(params, memory, **extras), share)
+
+        masks = lax.cond(due & ~jnp.isnan(share), redraw, lambda: old)
         kept = masks if pruned.trained else Active(masks)
         return params, PruneState(count, kept, memory, fired)
 

@@ -220,6 +220,29 @@ def converged(patience: int, *, tolerance: float = 0.0) -> Trigger:
     return Trigger(init=init, fire=fire)
 
 
+def share_at(schedule: optax.Schedule, count: Any, name: str) -> jax.Array:
+    """Evaluate a schedule of a share: float32 [], in [0, 1] or NaN.
+
+    Traced values are clipped to [0, 1]. A traced NaN comes back as NaN, for the caller to
+    change nothing.
+
+    Args:
+      schedule: ``count -> share``.
+      count: where to evaluate it.
+      name: name of the share, for the error.
+
+    Raises:
+      ValueError: if a concrete value is outside [0, 1] or NaN.
+    """
+    share = jnp.asarray(schedule(count), jnp.float32)
+    if not isinstance(share, Tracer) and not 0 <= float(share) <= 1:
+        raise ValueError(
+            f"{name} must be in [0, 1], the schedule gives {float(share):g} at count "
+            f"{count}.{_percent_hint(float(share))}"
+        )
+    return jnp.clip(share, 0, 1)
+
+
 def check_sparsity(sparsity: Any) -> None:
     """Refuse a concrete sparsity outside [0, 1). Tracers pass.
 
@@ -228,5 +251,10 @@ def check_sparsity(sparsity: Any) -> None:
     """
     # As a float: inside a traced function, comparing arrays gives a tracer.
     if not isinstance(sparsity, Tracer) and not 0 <= float(sparsity) < 1:
-        hint = f" Did you mean {sparsity / 100:g}?" if 1 < sparsity < 100 else ""
-        raise ValueError(f"sparsity must be in [0, 1), got {sparsity}.{hint}")
+        raise ValueError(
+            f"sparsity must be in [0, 1), got {sparsity}.{_percent_hint(sparsity)}"
+        )
+
+
+def _percent_hint(share: float) -> str:
+    return f" Did you mean {share / 100:g}?" if 1 < share < 100 else ""

@@ -15,7 +15,8 @@ from ..formats import Format, ToInteger, nearest
 from ..leaves import QArray, Scales, dequantize, scales_as_floats
 from ..numerics import expand_tiles
 from .gradients import Gradient, Rounded, straight_through
-from .scales._following import Scale, absmax
+from .scales._following import Scale
+from .scales._stateful import suited
 
 
 class _Grid(NamedTuple):
@@ -32,7 +33,7 @@ def fake_quant(
     fmt: Format,
     *,
     scale_shape: Sequence[int] | None = None,
-    scale: Scale = absmax,
+    scale: Scale = suited,
     to_integer: ToInteger = nearest,
     gradient: Gradient = straight_through,
 ) -> jax.Array:
@@ -73,9 +74,10 @@ def fake_quant(
             None if zero_point is None else expand_tiles(zero_point, x.shape),
             fmt,
         )
-    ).astype(x.dtype)
-    # Not x + (value - x): its rounding would turn a grid of 16 values into more.
-    return value + (surrogate - lax.stop_gradient(surrogate))
+    )
+    # Not x + (value - x): its rounding would turn a grid of 16 values into more. The
+    # difference before the cast, since a surrogate may be beyond the range of float16.
+    return value + (surrogate - lax.stop_gradient(surrogate)).astype(x.dtype)
 
 
 @name_defaults
@@ -84,7 +86,7 @@ def to_qarray(
     fmt: Format,
     *,
     scale_shape: Sequence[int] | None = None,
-    scale: Scale = absmax,
+    scale: Scale = suited,
     to_integer: ToInteger = nearest,
 ) -> QArray:
     """Quantize one array to codes and scales, with the arguments of ``fake_quant``.

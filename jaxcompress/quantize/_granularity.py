@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
@@ -85,6 +86,9 @@ class PerGroup:
       size: weights in a group.
       axes: which axes of each leaf are summed over: None for the default of a matrix,
         ``Axes(contraction=0)``, ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
+      otherwise: granularity of the leaves that groups of this size do not divide, such as
+        ``PerChannel()`` or ``PerGroup(16)``; each is named by a warning. None: they are
+        refused. ``prune.patterns.fits(PerGroup(64))`` as ``where=`` leaves them out.
 
     Example:
       >>> import jaxcompress as jc
@@ -97,6 +101,7 @@ class PerGroup:
 
     size: int
     axes: AxesLike = None
+    otherwise: Granularity | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.size, int) or self.size < 1:
@@ -104,9 +109,44 @@ class PerGroup:
                 f"PerGroup takes a group size of 1 or more weights, got {self.size}."
             )
         check_axes(self.axes)
+        if isinstance(self.otherwise, type) or not (
+            self.otherwise is None or hasattr(self.otherwise, "scale_shape")
+        ):
+            raise TypeError(
+                "otherwise must be a granularity such as PerChannel(), or None, got "
+                f"{self.otherwise!r}."
+            )
 
     def scale_shape(self, path: str, shape: Sequence[int]) -> tuple[int, ...]:
         """The leaf's shape, with the number of groups along the contraction axes."""
+        groups = self._groups(path, shape)
+        if groups is not None:
+            return groups
+        reason = self.misfit(path, shape)
+        if self.otherwise is None:
+            raise ValueError(
+                f"{path!r}: {reason} Use a divisor, say what to do "
+                "(otherwise=PerChannel()), or give this leaf to another compressor with "
+                "`where=` or `partition`."
+            )
+        instead = with_axes(self.otherwise, self.axes)
+        warnings.warn(f"{path!r} is quantized by {instead}: {reason}", stacklevel=2)
+        return instead.scale_shape(path, shape)
+
+    def misfit(self, path: str, shape: Sequence[int]) -> str | None:
+        """Return the reason why a leaf cannot be divided into groups, or None if it can."""
+        if self._groups(path, shape) is not None:
+            return None
+        axes = contraction_axes(path, shape, self.axes)
+        lengths = [shape[axis] for axis in axes]
+        where = f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
+        return (
+            f"the group size must divide {where} of {tuple(shape)}, of length "
+            f"{' x '.join(map(str, lengths))}, got {self.size}."
+        )
+
+    def _groups(self, path: str, shape: Sequence[int]) -> tuple[int, ...] | None:
+        """The number of groups along each axis; None if the size does not divide them."""
         axes = contraction_axes(path, shape, self.axes)
         groups, left = list(shape), self.size
         for axis in reversed(axes):
@@ -114,18 +154,7 @@ class PerGroup:
             groups[axis], left = shape[axis] // tile, left // tile
             if tile != shape[axis]:
                 break
-        if left != 1:
-            raise ValueError(self._misfit(path, shape, axes))
-        return tuple(groups)
-
-    def _misfit(self, path: str, shape: Sequence[int], axes: tuple[int, ...]) -> str:
-        lengths = [shape[axis] for axis in axes]
-        where = f"axis {axes[0]}" if len(axes) == 1 else f"axes {axes}"
-        return (
-            f"{path!r}: the group size must divide {where} of {tuple(shape)}, of length "
-            f"{' x '.join(map(str, lengths))}, got {self.size}. Use a divisor, or give "
-            "this leaf to another compressor with `where=` or `partition`."
-        )
+        return tuple(groups) if left == 1 else None
 
 
 def with_axes(granularity: Granularity, axes: AxesLike) -> Granularity:

@@ -6,11 +6,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jax.core import Tracer
 
 from .._combine import masked
 from .._compressor import Compressor, PyTree
+from .._refuse import refuse_unfit
 from .._select import Where, is_weight, map_with_path
 from .._signatures import name_defaults
 from ..formats import Format, Int, ToInteger, nearest
@@ -18,8 +17,7 @@ from ._fake import fake_quant, to_qarray
 from ._granularity import Granularity, PerChannel, PerTensor
 from .gradients import Gradient
 from .rounding import Rounding
-from .scales._following import absmax
-from .scales._stateful import AnyScale, as_scale, as_stateful
+from .scales._stateful import AnyScale, as_scale, as_stateful, suited
 
 
 class LeafState(NamedTuple):
@@ -34,7 +32,7 @@ def quantize(
     fmt: Format,
     *,
     granularity: Granularity,
-    scale: AnyScale = absmax,
+    scale: AnyScale = suited,
     rounding: Rounding | None = None,
     gradient: Gradient | None = None,
 ) -> Compressor:
@@ -76,14 +74,9 @@ def quantize(
     surrogate = stateful.gradient if gradient is None else gradient
 
     def init(params: PyTree) -> PyTree:
-        refuse_not_finite(params)
+        refuse_unfit(params)
 
         def start(path: str, x: jax.Array) -> LeafState:
-            if not x.size:
-                raise ValueError(
-                    f"leaves must not be empty, {path!r} has shape {x.shape}. Leave it "
-                    "out with `where=`."
-                )
             shape = granularity.scale_shape(path, x.shape)
             state = stateful.observe(stateful.init(shape, fmt), x, fmt)
             return LeafState(
@@ -120,7 +113,7 @@ def quantize(
         return params, jax.tree.map(advance, params, state)
 
     def finalize(params: PyTree, state: PyTree) -> PyTree:
-        refuse_not_finite(params)
+        refuse_unfit(params)
         return jax.tree.map(codes, params, state)
 
     return Compressor(
@@ -138,7 +131,7 @@ def weight_quantization(
     fmt: Format | None = None,
     symmetric: bool = True,
     granularity: Granularity | None = None,
-    scale: AnyScale = absmax,
+    scale: AnyScale = suited,
     rounding: Rounding | None = None,
     gradient: Gradient | None = None,
     where: Where = is_weight,
@@ -157,7 +150,8 @@ def weight_quantization(
       symmetric: True centers the integers on zero; False adds a zero point.
       granularity: ``PerTensor()``, ``PerChannel()`` (default) or ``PerGroup(n)``. For
         convolutions, whose axes their rank does not tell, ``PerChannel(axis=-1)``.
-      scale: how to choose the scales; ``absmax`` clips nothing.
+      scale: how to choose the scales. ``suited`` follows the format: mostly ``absmax``,
+        which clips nothing.
       rounding: see ``quantize``.
       gradient: see ``quantize``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
@@ -231,24 +225,3 @@ def _check(fmt: Any, granularity: Any, rounding: Any, gradient: Any) -> None:
         raise TypeError(
             f"rounding must be stochastic(key), learned() or None, got {rounding!r}."
         )
-
-
-def refuse_not_finite(params: PyTree) -> None:
-    """Raise if a concrete leaf has NaN or infinite values, which have no code.
-
-    Raises:
-      ValueError: if so; the error names the leaf.
-    """
-
-    def check_leaf(path: str, x: jax.Array) -> None:
-        if isinstance(x, Tracer) or not jnp.issubdtype(x.dtype, jnp.inexact):
-            return
-        finite = jnp.all(jnp.isfinite(x))
-        # Inside a traced function this is a tracer even for concrete values.
-        if not isinstance(finite, Tracer) and not bool(finite):
-            raise ValueError(
-                f"{path!r} holds NaN or infinite values, which cannot be quantized. Check "
-                "whether the training diverged or a division by zero slipped in."
-            )
-
-    map_with_path(check_leaf, params)

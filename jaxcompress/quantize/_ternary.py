@@ -11,10 +11,10 @@ from jax import lax
 
 from .._combine import masked
 from .._compressor import Compressor, Learned, PyTree
+from .._refuse import refuse_unfit
 from .._select import Where, is_weight
 from .._signatures import name_defaults
 from ..leaves import Codebook
-from ._quantize import refuse_not_finite
 
 
 class TernaryState(NamedTuple):
@@ -61,7 +61,7 @@ def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Com
         return jnp.where(magnitude > threshold * jnp.max(magnitude), jnp.sign(wide), 0)
 
     def init(params: PyTree) -> TernaryState:
-        refuse_not_finite(params)
+        refuse_unfit(params)
 
         def start(x: jax.Array) -> Learned:
             magnitude, code = jnp.abs(x.astype(jnp.float32)), sign(x)
@@ -85,8 +85,8 @@ def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Com
         values = centroids(learned.value, x.dtype)
         value = values[(code + 1).astype(jnp.int32)]
         slope = jnp.where(code == 0, 1, jnp.abs(lax.stop_gradient(value)))
-        through = x * slope.astype(x.dtype)
-        return value + (through - lax.stop_gradient(through))
+        # The difference first: a float16 product with the slope could be infinite.
+        return value + (x - lax.stop_gradient(x)) * slope.astype(x.dtype)
 
     def codes(x: jax.Array, learned: Learned) -> Codebook:
         return Codebook(
@@ -95,7 +95,7 @@ def trained_ternary(threshold: float = 0.05, *, where: Where = is_weight) -> Com
         )
 
     def finalize(params: PyTree, state: TernaryState) -> PyTree:
-        refuse_not_finite(params)
+        refuse_unfit(params)
         return jax.tree.map(codes, params, state.values)
 
     ternary = Compressor(

@@ -41,21 +41,6 @@ class Config:
     quick: bool = False
 
 
-# From `--choose --data fashion_mnist`, see choices.json.
-RATES: dict[str, float] = {
-    "float": 1e-3,
-    "absmax": 4e-3,
-    "mse": 1e-3,
-    "LSQ": 1e-3,
-    "BinaryConnect": 4e-3,
-    "XNOR": 2e-3,
-    "Bi-Real": 4e-3,
-    "LSQ, 1 bit": 2e-3,
-    "TWN": 2e-3,
-    "TTQ": 2e-3,
-    "qwix": 4e-3,
-}
-
 DEFAULTS: dict[str, dict[str, Any]] = {
     "fashion_mnist": {"epochs": 4, "tuning": 2, "batch_size": 128},
     # Rates are those of Fashion-MNIST; nothing was chosen here.
@@ -63,10 +48,16 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+def rates() -> dict[str, float]:
+    """What ``--choose --data fashion_mnist`` wrote."""
+    chosen = common.chosen_by(__file__)["rates"]
+    return {name: trial["chosen"] for name, trial in chosen.items()}
+
+
 def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults of a data set, and what was asked for."""
     return common.adjusted(
-        Config(data=data, rates=RATES, **DEFAULTS[data]),
+        Config(data=data, rates=rates(), **DEFAULTS[data]),
         seeds=seeds,
         quick=quick,
         epochs=1,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jaxcompress as jc
@@ -56,6 +56,7 @@ LONGER = "float, trained on"
 QWIX = "qwix"
 TIMES = 3
 FOUR = "LSQ, four levels"
+NARROW = (8, 4, 3, 2)
 SCALES: dict[str, Callable[[], quantize.scales.AnyScale]] = {
     "absmax": lambda: quantize.scales.absmax,
     "mse": quantize.scales.mse,
@@ -81,70 +82,57 @@ def _gptq(bits: int, scale: quantize.scales.Scale) -> Make:
     return lambda axes: quantize.gptq_quantization(bits, axes=axes, scale=scale)
 
 
-def after_training() -> list[Row]:
+def _plain(axes: Axes) -> jc.Compressor:
+    del axes
+    return jc.identity()
+
+
+def _after_training() -> Iterator[Row]:
     """Part A, without training."""
-    made = {"bf16": formats.BF16, "f16": formats.F16, "int16": Int(16)}
-    made |= {str(b): Int(b) for b in (8, 4, 3, 2, 1)}
-    rows = [Row("nearest", name, _weights(fmt)) for name, fmt in made.items()]
-    for name, scale in (
-        ("mse", quantize.scales.mse()),
-        ("HQQ", quantize.post_training.hqq()),
-    ):
-        rows += [
-            Row(f"nearest, {name}", str(b), _weights(Int(b), scale=scale))
-            for b in (8, 4, 3, 2)
-        ]
-    for name, scale in (
-        ("", quantize.scales.absmax),
-        (", HQQ", quantize.post_training.hqq()),
-    ):
-        rows += [
-            Row(f"GPTQ{name}", str(b), _gptq(b, scale), grams=True)
-            for b in (8, 4, 3, 2)
-        ]
-    return rows
+    wide = {"bf16": formats.BF16, "f16": formats.F16, "int16": Int(16)}
+    for bits, fmt in {**wide, **{str(b): Int(b) for b in (*NARROW, 1)}}.items():
+        yield Row("nearest", bits, _weights(fmt))
+    hqq = quantize.post_training.hqq()
+    for name, scale in (("mse", quantize.scales.mse()), ("HQQ", hqq)):
+        for b in NARROW:
+            yield Row(f"nearest, {name}", str(b), _weights(Int(b), scale=scale))
+    for name, scale in (("GPTQ", quantize.scales.absmax), ("GPTQ, HQQ", hqq)):
+        for b in NARROW:
+            yield Row(name, str(b), _gptq(b, scale), grams=True)
 
 
-def in_training() -> list[Row]:
+def _in_training() -> Iterator[Row]:
     """Parts A and B, trained on from the float network."""
 
     def weights(name: str, bits: int) -> Make:
         return _weights(Int(bits), scale=SCALES[name]())
 
-    rows = [
-        Row(name, str(b), weights(name, b), start="float", setting=name)
-        for name in SCALES
-        for b in (8, 4, 3, 2)
-        if b < 8 or name == "LSQ"
-    ]
+    for name in SCALES:
+        for b in NARROW if name == "LSQ" else NARROW[1:]:
+            yield Row(name, str(b), weights(name, b), start="float", setting=name)
     # Two symmetric bits have three levels; with the fourth, on one side, they have all.
     four = _weights(Int(2, narrow=False), scale=quantize.scales.lsq())
-    rows.append(Row(FOUR, "2", four, start="float", setting="LSQ"))
+    yield Row(FOUR, "2", four, start="float", setting="LSQ")
     for name, (scale, activations) in PAIRS.items():
-        for b in (8, 4, 3, 2) if name == "LSQ, LSQ" else (4, 3, 2):
-            way = ActivationQuantizer(Int(b, symmetric=False), activations())
-            rows.append(
-                Row(
-                    name, f"W{b}A{b}", weights(scale, b), start="float",
-                    activations=way, setting=scale,
-                )
+        for b in NARROW if name == "LSQ, LSQ" else NARROW[1:]:
+            rounded = ActivationQuantizer(Int(b, symmetric=False), activations())
+            yield Row(
+                name, f"W{b}A{b}", weights(scale, b), start="float",
+                activations=rounded, setting=scale,
             )  # fmt: skip
-    return rows
 
 
-def few_levels(start: str) -> list[Row]:
+def _few_levels(start: str) -> list[Row]:
     """Part C: binary and ternary weights, from a start."""
-    sign, ternary = Int(1), Int(2)
+    scales, gradients, sign = quantize.scales, quantize.gradients, Int(1)
     kinds: dict[tuple[str, str], Make] = {
         ("BinaryConnect", "1"): _weights(
-            sign, scale=quantize.scales.unit, gradient=quantize.gradients.clipped
+            sign, scale=scales.unit, gradient=gradients.clipped
         ),
         ("XNOR", "1"): _weights(sign),
-        ("Bi-Real", "1"): _weights(sign, gradient=quantize.gradients.polynomial),
-        ("LSQ", "1"): _weights(
-            sign, scale=quantize.scales.lsq(start=quantize.scales.absmax)
-        ),
-        ("TWN", "2"): _weights(ternary, scale=quantize.scales.mean_above()),
+        ("Bi-Real", "1"): _weights(sign, gradient=gradients.polynomial),
+        ("LSQ", "1"): _weights(sign, scale=scales.lsq(start=scales.absmax)),
+        ("TWN", "2"): _weights(Int(2), scale=scales.mean_above()),
         ("TTQ", "2"): lambda axes: quantize.trained_ternary(),
     }
     rows = [
@@ -154,65 +142,48 @@ def few_levels(start: str) -> list[Row]:
         )
         for (method, bits), make in kinds.items()
     ]  # fmt: skip
-    if start == "float":
-        way = ActivationQuantizer(Int(1, symmetric=False), quantize.scales.lsq())
-        return rows + [
-            dataclasses.replace(
-                row, method=f"{row.method}, LSQ", bits="W1A1", activations=way
-            )
-            for row in rows
-            if row.method in ("XNOR", "LSQ")
-        ]
-    return [row for row in rows if row.method != "LSQ"]
-
-
-def longer() -> list[Row]:
-    """The fewest levels, with more time to recover in."""
-    methods = {(LONGER, "32"), ("LSQ", "2"), ("XNOR", "1"), ("TWN", "2")}
-    return [
-        dataclasses.replace(row, method=f"{row.method}, {TIMES} times", times=TIMES)
-        for row in (_longer(), *in_training(), *few_levels("float"))
-        if (row.method, row.bits) in methods
+    if start == "scratch":
+        return [row for row in rows if row.method != "LSQ"]
+    rounded = ActivationQuantizer(Int(1, symmetric=False), scales.lsq())
+    return rows + [
+        dataclasses.replace(
+            row, method=f"{row.method}, LSQ", bits="W1A1", activations=rounded
+        )
+        for row in rows
+        if row.method in ("XNOR", "LSQ")
     ]
 
 
-def _plain(axes: Axes) -> jc.Compressor:
-    del axes
-    return jc.identity()
-
-
-def _longer() -> Row:
-    return Row(LONGER, "32", _plain, start="float", setting=FLOAT)
-
-
-def peers() -> list[Row]:
+def _peers() -> Iterator[Row]:
     """The same network in qwix: as it is, trained on, and with rounded activations."""
-
-    def row(weights: int, activations: int | None, start: str) -> Row:
-        text = str(weights) if activations is None else f"W{weights}A{activations}"
-        types = (f"int{weights}", activations and f"int{activations}")
-        return Row(QWIX, text, None, start=start, setting=QWIX, qwix=types)  # pyright: ignore[reportArgumentType]
-
-    return [
-        *(row(b, None, "after") for b in (8, 4, 3, 2, 1)),
-        *(row(b, None, "float") for b in (8, 4, 3, 2)),
-        row(8, 8, "float"),
-    ]
+    for start, widths in (("after", (*NARROW, 1)), ("float", NARROW)):
+        for b in widths:
+            types = (f"int{b}", None)
+            yield Row(QWIX, str(b), None, start=start, setting=QWIX, qwix=types)
+    types = ("int8", "int8")
+    yield Row(QWIX, "W8A8", None, start="float", setting=QWIX, qwix=types)
 
 
 def rows(*, quick: bool) -> list[Row]:
     """All of them. qwix's are the last, since it patches JAX for the whole process."""
-    made = [
-        Row(FLOAT, "32", _plain),
-        _longer(),
-        *after_training(),
-        *in_training(),
-        *few_levels("float"),
-        *few_levels("scratch"),
-        *longer(),
-        *peers(),
+    floats = Row(LONGER, "32", _plain, start="float", setting=FLOAT)
+    trained = [*_in_training(), *_few_levels("float")]
+    more_time = {(LONGER, "32"), ("LSQ", "2"), ("XNOR", "1"), ("TWN", "2")}
+    longer = [
+        dataclasses.replace(row, method=f"{row.method}, {TIMES} times", times=TIMES)
+        for row in (floats, *trained)
+        if (row.method, row.bits) in more_time
     ]
-    return [row for row in made if not quick or (row.method, row.bits) in _QUICK]
+    every = [
+        Row(FLOAT, "32", _plain),
+        floats,
+        *_after_training(),
+        *trained,
+        *_few_levels("scratch"),
+        *longer,
+        *_peers(),
+    ]
+    return [row for row in every if not quick or (row.method, row.bits) in _QUICK]
 
 
 _QUICK = {

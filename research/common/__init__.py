@@ -1,22 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What studies of training from scratch share: a network, a scan, a folder, a picture."""
+"""What studies share: command line, folder, jobs, choices, tables, pictures, training."""
 
-from ._bar import Progress as Progress, console as console
-from ._cli import Options as Options, RunError as RunError, main as main
-from ._network import Perceptron as Perceptron, no_larger as no_larger
-from ._picture import Curve as Curve, picture as picture
-from ._results import (
+from ._cli import Options as Options, main as main
+from ._errors import RunError as RunError, UsageError as UsageError
+from ._folder import Folder as Folder, chosen_by as chosen_by
+from ._jobs import Codec as Codec, Job as Job
+from ._measure import (
+    accuracy as accuracy,
     file_bytes as file_bytes,
-    mean_and_spread as mean_and_spread,
+    in_chunks as in_chunks,
+    logits as logits,
+    right as right,
     sparsity_of as sparsity_of,
+)
+from ._network import (
+    Perceptron as Perceptron,
+    narrowed as narrowed,
+    no_larger as no_larger,
+)
+from ._picture import (
+    Curve as Curve,
+    band as band,
+    by_sparsity as by_sparsity,
+    error_bars as error_bars,
+    figure as figure,
+    finish as finish,
+)
+from ._records import (
+    as_json as as_json,
+    grouped as grouped,
+    mean as mean,
+    mean_and_spread as mean_and_spread,
+    percent as percent,
+    summary as summary,
+    summary_rows as summary_rows,
     text_of as text_of,
-    write as write,
+    values as values,
+)
+from ._search import (
+    Search as Search,
+    text_of_candidate as text_of_candidate,
 )
 from ._session import Session as Session, adjusted as adjusted
+from ._study import Study as Study
+from ._tables import (
+    accuracy_lines as accuracy_lines,
+    for_terminal as for_terminal,
+    heading as heading,
+    markdown as markdown,
+)
 from ._training import (
-    accuracy as accuracy,
+    Once as Once,
+    Trainer as Trainer,
     compiled as compiled,
-    initial as initial,
+    cross_entropy as cross_entropy,
+    loop as loop,
     loss_of as loss_of,
     order as order,
     scan as scan,

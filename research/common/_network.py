@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import flax.linen as nn
 import jax
@@ -28,20 +28,26 @@ class Perceptron(nn.Module):
         return nn.Dense(self.classes)(x)
 
 
-def no_larger(nbytes: int, dataset: Dataset, widths: Sequence[int]) -> Perceptron:
-    """The widest dense network whose float32 parameters take no more than ``nbytes``.
+def narrowed(widths: Sequence[int]) -> Iterator[tuple[int, ...]]:
+    """Ever smaller widths of as many layers.
 
-    It keeps as many layers. The first shrinks to one unit before the others fall below
-    16, then below 4: most weights are in the first, and two units between layers would be
-    no network.
+    The first shrinks to one unit before the others fall below 16, then below 4: most
+    weights are in the first, and two units between layers would be no network.
     """
-    model = Perceptron(dataset.num_classes, tuple(widths))
     for floor in (16, 4, 1):
         for shrink in np.linspace(1, 0, 400, endpoint=False):
             first, *rest = (max(1, round(shrink * width)) for width in widths)
-            narrow = (first, *(max(floor, width) for width in rest))
-            model = Perceptron(dataset.num_classes, narrow)
-            sizes = (dataset.train.x[0].size, *narrow, dataset.num_classes)
-            if 4 * sum((i + 1) * o for i, o in itertools.pairwise(sizes)) <= nbytes:
-                return model
-    return model
+            yield (first, *(max(floor, width) for width in rest))
+
+
+def no_larger(nbytes: int, dataset: Dataset, widths: Sequence[int]) -> Perceptron:
+    """The widest dense network whose float32 parameters take no more than ``nbytes``.
+
+    Or the smallest with as many layers, where even that takes more.
+    """
+    narrow = tuple(widths)
+    for narrow in narrowed(widths):
+        sizes = (dataset.train.x[0].size, *narrow, dataset.num_classes)
+        if 4 * sum((i + 1) * o for i, o in itertools.pairwise(sizes)) <= nbytes:
+            break
+    return Perceptron(dataset.num_classes, narrow)

@@ -5,21 +5,28 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+
 from jaxcompress import report
 
-from ..data import load
-from ._bar import Progress, console
+from ..data import Split, load
 from ._cli import Options
-from ._results import write
+from ._folder import Folder
+from ._jobs import Codec, Job, fields_of, run_jobs
+from ._ledger import Ledger
+from ._progress import Progress, console
+from ._search import Search
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Settings = TypeVar("Settings", bound="DataclassInstance")
+Record = TypeVar("Record")
 
 
 def adjusted(
@@ -46,40 +53,98 @@ class Session:
 
     Attributes:
       data: the data set.
-      console: where it speaks.
+      folder: where the files are.
+      console: where tables are printed.
     """
 
-    def __init__(self, options: Options, config: Mapping[str, Any]) -> None:
-        """Load the data; ``config`` are the settings, as JSON."""
-        self.console = console()
-        self._start, self._out = time.monotonic(), options.out
+    def __init__(
+        self,
+        options: Options,
+        config: DataclassInstance,
+        *,
+        free: Collection[str] = (),
+    ) -> None:
+        """Load the data. Nothing is written before the first job.
+
+        Args:
+          options: of the command line.
+          config: settings of the run.
+          free: names of settings that may change when a run is continued.
+
+        Raises:
+          RunError: if a new run would meet files, or there is no run to continue.
+        """
+        self.console, self._start = console(), time.monotonic()
+        self._earlier_seconds = 0.0
+        self.folder = Folder.check(options.out, resume=options.resume)
         self.data = load(
             options.data, data_dir=options.data_dir, download=options.download
         )
-        self._about = {
-            "config": dict(config),
-            "train": len(self.data.train),
-            "provenance": dataclasses.asdict(report.provenance()),
+        self._config, self._free = dataclasses.asdict(config), free
+        self._settings = {
+            "study": options.study,
+            "choose": options.choose,
+            "training_data": _checksum(self.data.train),
+            **self._config,
         }
 
-    def progress(self, total: int) -> Progress:
-        """A bar over so many runs."""
-        return Progress(self.console, total)
-
-    def chose(
-        self, made: Mapping[str, Any], *, setting: str = "", shown: Any = None
-    ) -> None:
-        """Write what was chosen on validation data, beside the settings of the run.
+    def run(
+        self,
+        kind: type[Record],
+        jobs: Callable[[list[Record]], Iterable[Job[Record]]],
+        *,
+        codec: Codec[Record] | None = None,
+        file: str = "records.json",
+    ) -> list[Record]:
+        """Run the jobs of a study that are not recorded yet; returns all records.
 
         Args:
-          made: content of the file.
-          setting: the one that was being chosen, which is left out.
-          shown: what is printed, if not all that was made.
+          kind: of the records.
+          jobs: lists the jobs, given the records, which are filled in as jobs end.
+          codec: how records become JSON; None for dataclasses.
+          file: where they are recorded.
+
+        Raises:
+          RunError: if the folder holds a run with other settings.
         """
-        about = {**self._about, "config": dict(self._about["config"])}
+        records: list[Record] = []
+        listed = list(jobs(records))
+        self.folder.claim(self._settings, free=self._free)
+        ledger = Ledger(self.folder, file)
+        with Progress(self.console, len(listed)) as progress:
+            run_jobs(listed, records, codec or fields_of(kind), ledger, progress)
+        self._earlier_seconds += ledger.earlier_seconds
+        return records
+
+    def choose(
+        self,
+        choose: Callable[[Search], Mapping[str, Any]],
+        *,
+        setting: str = "",
+        shown: Callable[[Mapping[str, Any]], Any] | None = None,
+    ) -> None:
+        """Choose on validation data, and write what was chosen.
+
+        Args:
+          choose: content of the file. It is called twice; the first time to count.
+          setting: the one that is being chosen, left out of the settings of the run.
+          shown: what is printed of the content, if not all of it.
+
+        Raises:
+          RunError: if the folder holds a run with other settings.
+        """
+        counted = Search()
+        choose(counted)
+        self.folder.claim(self._settings, free=self._free)
+        ledger = Ledger(self.folder, "trials.json")
+        with Progress(self.console, counted.trials) as progress:
+            content = choose(Search(ledger, progress))
+        about = self._about()
         about["config"].pop(setting, None)
-        write(self._out / "choices.json", {**made, **about})
-        self.console.print(made if shown is None else shown)
+        split = {"split": "validation", "examples": len(self.data.validation)}
+        about |= {"data": self.data.name, **split}
+        self.folder.write("choices.json", {**content, **about})
+        self.console.print(content if shown is None else shown(content))
 
     def finish(
         self, content: Mapping[str, Any], tables: Any, draw: Callable[[Path], object]
@@ -91,12 +156,27 @@ class Session:
           tables: Markdown, printed as it is, or what rich draws.
           draw: draws the picture into a file.
         """
-        seconds = time.monotonic() - self._start
-        about = {**self._about, "test": len(self.data.test), "seconds": seconds}
-        write(self._out / "results.json", {**about, **content})
+        seconds = time.monotonic() - self._start + self._earlier_seconds
+        about = {**self._about(), "test": len(self.data.test), "seconds": seconds}
+        self.folder.write("results.json", {**about, **content})
         if isinstance(tables, str):
             print(tables)
         else:
             self.console.print(tables)
-        draw(self._out / "results.png")
-        self.console.print(f"{seconds:.0f} s. Results: {self._out}", soft_wrap=True)
+        draw(self.folder.path / "results.png")
+        self.console.print(
+            f"{seconds:.0f} s. Results: {self.folder.path}", soft_wrap=True
+        )
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "config": dict(self._config),
+            "train": len(self.data.train),
+            "provenance": dataclasses.asdict(report.provenance()),
+        }
+
+
+def _checksum(split: Split) -> int:
+    """Tells one training split from another."""
+    x, y = (np.ascontiguousarray(part) for part in (split.x, split.y))
+    return zlib.crc32(y.data, zlib.crc32(x.data))

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from pathlib import Path
 from typing import Any
+
+from .. import common
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,56 +29,23 @@ class Config:
     """
 
     data: str
-    model: str
+    model: str = "lenet_300_100"
     seeds: int
     dense_epochs: int
     epochs: int
     batch_size: int
-    learning_rate: float
-    sparsity: float
-    bits: int
-    clusters: int | None
-    temperature: float
-    distill: float
+    learning_rate: float = 1e-3
+    sparsity: float = 0.9
+    bits: int = 4
+    clusters: int | None = None
+    temperature: float = 1.0
+    distill: float = 0.9
 
-    def save(self, path: Path) -> None:
-        """Write the settings beside their results."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
-
-    @classmethod
-    def load(cls, path: Path) -> Config:
-        """Read settings back."""
-        return cls(**json.loads(path.read_text()))
-
-
-_COMMON: dict[str, Any] = {
-    "seeds": 3,
-    "learning_rate": 1e-3,
-    "bits": 4,
-    "clusters": None,
-    "temperature": 1.0,
-    "distill": 0.9,
-}
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "digits": {
-        **_COMMON,
-        "model": "lenet_300_100",
-        "dense_epochs": 60,
-        "epochs": 200,
-        "batch_size": 64,
-        "sparsity": 0.9,
-    },
-    "fashion_mnist": {
-        **_COMMON,
-        "model": "lenet_300_100",
-        "dense_epochs": 20,
-        "epochs": 80,
-        "batch_size": 128,
-        "sparsity": 0.9,
-    },
+    "digits": {"dense_epochs": 60, "epochs": 200, "batch_size": 64},
+    "fashion_mnist": {"dense_epochs": 20, "epochs": 80, "batch_size": 128},
     "shakespeare": {
-        **_COMMON,
         "model": "characters",
         "dense_epochs": 8,
         "epochs": 8,
@@ -86,3 +53,27 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "sparsity": 0.8,
     },
 }
+TRIAL = {"dense_epochs": 3, "epochs": 12, "batch_size": 100}
+
+
+def config_of(data: str, *, seeds: int | None, quick: bool, **options: Any) -> Config:
+    """The defaults of a data set, and what was asked for.
+
+    Raises:
+      UsageError: if an option makes no sense.
+    """
+    settings = {**DEFAULTS[data], **(TRIAL if quick else {}), **options}
+    config = Config(data=data, seeds=seeds or (1 if quick else 3), **settings)
+    if (config.model == "characters") != (data == "shakespeare"):
+        raise common.UsageError(f"--model {config.model} does not fit --data {data}.")
+    for name in ("dense_epochs", "epochs", "batch_size"):
+        if getattr(config, name) < 1:
+            option = "--" + name.replace("_", "-")
+            raise common.UsageError(
+                f"{option} {getattr(config, name)}: at least 1 is needed."
+            )
+    if not 0 <= config.distill <= 1:
+        raise common.UsageError(f"--distill {config.distill} is outside [0, 1].")
+    if config.temperature <= 0 or config.learning_rate <= 0:
+        raise common.UsageError("--temperature and --learning-rate are positive.")
+    return config

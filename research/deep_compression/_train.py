@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ import optax
 import jaxcompress as jc
 from jaxcompress import report
 
-from ..data import Dataset, Split, batches
+from .. import common
+from ..data import Dataset, Split
 from ._config import Config
 from ._stages import Stage
 
@@ -25,31 +25,26 @@ from ._stages import Stage
 _SECONDS_BETWEEN_CHECKPOINTS = 15.0
 
 
-class Trainer:
+class StageTrainer(common.Trainer):
     """Trains a stage for one seed after another with the same compiled step."""
 
     def __init__(
         self, config: Config, dataset: Dataset, model: nn.Module, stage: Stage
     ) -> None:
-        self.config, self.dataset, self.model, self.stage = (
-            config,
-            dataset,
-            model,
-            stage,
-        )
-        self.steps = stage.epochs * (len(dataset.train) // config.batch_size)
+        super().__init__(dataset.train, batch_size=config.batch_size, quick=False)
+        self.config, self.model, self.stage = config, model, stage
+        self.steps = stage.epochs * self.per_epoch
         schedule = optax.cosine_decay_schedule(config.learning_rate, self.steps)
         self._init, self._step = jc.train_step(
             self._loss, optax.adam(schedule), stage.compressor, donate=True
         )
 
+    def start(self, seed: int) -> Any:
+        """Random parameters."""
+        return self.initial(self.model, seed)
+
     def train(
-        self,
-        seed: int,
-        params: Any,
-        teacher: np.ndarray | None,
-        checkpoints: Path,
-        tick: Callable[[int], None],
+        self, seed: int, params: Any, teacher: np.ndarray | None, checkpoints: Path
     ) -> tuple[Any, Any, float]:
         """Train, from the newest checkpoint if there is one.
 
@@ -58,7 +53,6 @@ class Trainer:
           params: to start from.
           teacher: logits of the dense network on the training split, if it teaches.
           checkpoints: folder for them.
-          tick: called with the number of steps done.
 
         Returns:
           Raw parameters, state of the compressor, and seconds spent in this process.
@@ -68,31 +62,21 @@ class Trainer:
         if jc.checkpoint_steps(checkpoints):
             state = jc.restore_checkpoint(checkpoints, state)
         start = saved = time.monotonic()
-        train = self.dataset.train
-        order = batches(
-            Split(np.arange(len(train)), np.array(train.y)),
-            batch_size=self.config.batch_size,
-            seed=seed,
-            step=int(state.step),
-        )
-        for step in range(int(state.step), self.steps):
-            rows = next(order)["x"]
-            batch = {"x": train.x[rows], "y": train.y[rows]}
+        first, order = int(state.step), self.order(seed, self.steps)
+        for step, rows in enumerate(order[first:], first + 1):
+            batch = {"x": self.split.x[rows], "y": self.split.y[rows]}
             if teacher is not None:
                 batch["teacher"] = teacher[rows]
             state, _ = self._step(state, batch)
-            tick(step + 1)
             if time.monotonic() - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                jc.save_checkpoint(checkpoints, step + 1, state)
+                jc.save_checkpoint(checkpoints, step, state)
                 saved = time.monotonic()
         jax.block_until_ready(state)
         return state.params, state.compression, time.monotonic() - start
 
     def _loss(self, params: Any, batch: dict[str, jax.Array]) -> jax.Array:
         logits: Any = self.model.apply({"params": params}, batch["x"])
-        labels = optax.losses.softmax_cross_entropy_with_integer_labels(
-            logits, batch["y"]
-        ).mean()
+        labels = common.cross_entropy(logits, batch["y"])
         if not self.stage.distilled:
             return labels
         teaching = jc.distill.kl(
@@ -127,4 +111,4 @@ class Evaluator:
 
     def accuracy(self, params: Any, split: Split) -> float:
         """Fraction of right answers."""
-        return float((self.logits(params, split).argmax(-1) == split.y).mean())
+        return common.right(self.logits(params, split), split)

@@ -1,41 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Choosing settings on the validation split; nothing here is given the test set."""
+"""Choosing settings on the validation split."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from .. import common
-from ..data import Split
+from ..data import Dataset
 from ._config import Config, Setting
 from ._rows import ALONE, KL, SMOOTH, TEMPERATURES, Row, rows, temperature_row
-from ._runs import Runs
+from ._train import Runs
 
 SEED = 100  # another than those that are reported
 RATES = (1e-3, 3e-3, 1e-2)
 SMOOTHING = (0.05, 0.1, 0.2)
 
 
-def searched(*, quick: bool) -> list[Row]:
-    """Rows with settings of their own, in an order in which they can be chosen."""
-    return [row for row in rows(quick=quick) if row.of == row.name]
-
-
-def trials(config: Config) -> int:
-    """How many trainings a choice takes."""
-    made = searched(quick=config.quick)
-    return len(RATES) - 1 + sum(len(_candidates(row, 1e-2, None)) for row in made)
-
-
-def choose(
-    config: Config,
-    train: Split,
-    validation: Split,
-    classes: int,
-    progress: common.Progress,
-) -> dict[str, Any]:
+def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, Any]:
     """The setting of each row with the best accuracy.
 
     First the rates of the student alone and of ``kl`` at T = 4; all rows with a teacher
@@ -44,53 +28,43 @@ def choose(
     Returns:
       What was chosen, and the validation accuracy of every candidate.
     """
-    runs = Runs(config, train, classes)
-    progress.start("teacher")
-    transfer = runs.transfer(SEED, [SEED])
-    made: dict[str, Any] = {}
+    runs, choices = Runs(config, data.train, data.num_classes), {}
 
-    def best(row: Row, settings: Sequence[Setting]) -> Setting:
-        tried = []
-        for setting in settings:
-            progress.start(row.name)
-            params = runs.fit(row, setting, transfer, SEED)
-            accuracy = runs.accuracy(params, validation, runs.student)
-            tried.append({**dataclasses.asdict(setting), "accuracy": accuracy})
-            progress.done()
-        chosen = max(
-            zip(tried, settings, strict=True), key=lambda pair: pair[0]["accuracy"]
-        )
-        made[row.name] = {"chosen": dataclasses.asdict(chosen[1]), "tried": tried}
-        return chosen[1]
+    def measure(row: Row, setting: Setting) -> float:
+        params = runs.fit(row, setting, runs.transfer(SEED, [SEED]), SEED)
+        return runs.accuracy(params, data.validation, runs.student)
 
-    by_name = {row.name: row for row in searched(quick=config.quick)}
-    fourth = by_name[temperature_row(4.0)]
+    def best(name: str, row: Row, settings: Sequence[Setting]) -> Setting:
+        best = search.best(name, settings, partial(measure, row))
+        choices[name] = {
+            "chosen": dataclasses.asdict(best.chosen),
+            "tried": [
+                {**dataclasses.asdict(setting), "accuracy": accuracy}
+                for setting, accuracy in best.values.items()
+            ],
+        }
+        return best.chosen
+
+    # Rows with settings of their own, in an order in which they can be chosen.
+    own = {r.name: r for r in rows(quick=config.quick) if r.of == r.name}
     first = [Setting(rate=rate, weight=1.0, temperature=4.0) for rate in RATES[1:]]
-    rate = best(fourth, first).rate
-    made[f"{KL}, rate"] = made.pop(fourth.name)
-    softened = [name for t in TEMPERATURES if (name := temperature_row(t)) in by_name]
+    rate = best(f"{KL}, rate", own[temperature_row(4.0)], first).rate
+    softened = [name for t in TEMPERATURES if (name := temperature_row(t)) in own]
     kl: Setting | None = None
-    for name, row in by_name.items():
-        best(row, _candidates(row, rate, kl))
+    for name, row in own.items():
+        best(name, row, _candidates(row, rate, kl))
         if name == softened[-1]:
-            kl = _best_kl(made, softened)
+            tried = [each for name in softened for each in choices[name]["tried"]]
+            most = dict(max(tried, key=lambda each: each["accuracy"]))
+            most.pop("accuracy")
+            choices[KL], kl = {"chosen": most, "tried": tried}, Setting(**most)
     return {
-        "data": config.data,
-        "split": "validation",
-        "examples": len(validation),
         "seed": SEED,
-        "teacher": runs.accuracy(runs.teacher(SEED), validation),
-        "rows": made,
+        "teacher": search.measured(
+            "teacher", lambda: runs.accuracy(runs.teacher(SEED), data.validation)
+        ),
+        "rows": choices,
     }
-
-
-def _best_kl(made: dict[str, Any], softened: Sequence[str]) -> Setting:
-    """The best temperature with its weight, which becomes the setting of ``kl``."""
-    tried = [candidate for name in softened for candidate in made[name]["tried"]]
-    best = dict(max(tried, key=lambda candidate: candidate["accuracy"]))
-    best.pop("accuracy")
-    made[KL] = {"chosen": best, "tried": tried}
-    return Setting(**best)
 
 
 def _candidates(row: Row, rate: float, kl: Setting | None) -> list[Setting]:
@@ -98,7 +72,7 @@ def _candidates(row: Row, rate: float, kl: Setting | None) -> list[Setting]:
         return [Setting(rate=rate) for rate in RATES]
     if row.name == SMOOTH:
         return [Setting(rate=r, smoothing=s) for r in RATES[:2] for s in SMOOTHING]
-    made = [
+    settings = [
         Setting(rate=rate, weight=weight, temperature=temperature)
         for temperature in row.temperatures
         for weight in row.weights
@@ -106,6 +80,6 @@ def _candidates(row: Row, rate: float, kl: Setting | None) -> list[Setting]:
     if row.kl and kl is not None:
         return [
             dataclasses.replace(s, kl=kl.weight, kl_temperature=kl.temperature)
-            for s in made
+            for s in settings
         ]
-    return made
+    return settings

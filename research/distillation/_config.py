@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from .. import common
-
-CHOICES = Path(__file__).with_name("choices.json")  # from `--choose`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,12 +83,6 @@ class Config:
     chosen: Mapping[str, Setting]
     quick: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """As plain data."""
-        shallow = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        chosen = {name: dataclasses.asdict(s) for name, s in self.chosen.items()}
-        return {**shallow, "chosen": chosen}
-
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "fashion_mnist": {
@@ -117,16 +107,14 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 
 def chosen() -> dict[str, Setting]:
     """What ``--choose`` wrote."""
-    content = json.loads(CHOICES.read_text())["rows"]
-    return {name: Setting(**made["chosen"]) for name, made in content.items()}
+    content = common.chosen_by(__file__)["rows"]
+    return {name: Setting(**row["chosen"]) for name, row in content.items()}
 
 
-def config_of(
-    data: str, *, seeds: int | None, quick: bool, choose: bool = False
-) -> Config:
+def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults of a data set, and what was asked for."""
     return common.adjusted(
-        Config(data=data, chosen={} if choose else chosen(), **DEFAULTS[data]),
+        Config(data=data, chosen=chosen(), **DEFAULTS[data]),
         seeds=seeds,
         quick=quick,
         epochs=3,

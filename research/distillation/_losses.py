@@ -128,16 +128,16 @@ def contrastive(a: Asked) -> jax.Array:
     return distill.contrastive(projected, a.teacher.pooled).mean()
 
 
-def crd(a: Asked, known: Remembered) -> tuple[jax.Array, distill.Memory]:
+def crd(a: Asked, memory: Remembered) -> tuple[jax.Array, distill.Memory]:
     """CRD: a contrast with the memory of all examples, and what it then holds."""
     assert a.projector is not None
-    examples = len(known.bank.student)
-    others = distill.draw_negatives(known.key, known.ids, examples, NEGATIVES)
+    examples = len(memory.bank.student)
+    others = distill.draw_negatives(memory.key, memory.ids, examples, NEGATIVES)
     values, bank = distill.crd(
         jnp.dot(a.student.pooled, a.projector),
-        jnp.dot(a.teacher.pooled, known.teacher_projector),
-        known.bank,
-        known.ids,
+        jnp.dot(a.teacher.pooled, memory.teacher_projector),
+        memory.bank,
+        memory.ids,
         others,
     )
     return values.mean(), bank

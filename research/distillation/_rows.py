@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 from jaxcompress import distill
 
@@ -59,7 +60,14 @@ class Row:
         """Whose setting it has."""
         return self.setting or self.name
 
-    def given(self, chosen: Mapping[str, Setting]) -> Setting:
+    @property
+    def traced(self) -> tuple[Any, ...]:
+        """What of it makes another program."""
+        return (
+            self.loss, self.projector, self.memory, self.kl, self.average, self.schedule
+        )  # fmt: skip
+
+    def setting_in(self, chosen: Mapping[str, Setting]) -> Setting:
         """Its setting, out of all that were chosen."""
         setting = chosen[self.of]
         return setting if self.labels else dataclasses.replace(setting, labels=0.0)
@@ -146,12 +154,17 @@ FREE = Row(
     labels=False,
 )  # fmt: skip
 INVENTED = dataclasses.replace(FREE, name="kl, invented", views="invented")
+# Of the schemes, and of what lacks a class.
+LABELS_ALONE = Row(ALONE, None, "schemes", setting=ALONE)
+KL_ALONE = Row(KL, losses.kl, "schemes", setting=KL)
+LABELS_OF_CLASSES = Row("labels", None, setting=ALONE)
+KL_OF_CLASSES = Row("kl", losses.kl, setting=KL, labels=False)
 _QUICK = {ALONE, SMOOTH, temperature_row(4.0), "kl, all teachers", "hint and kl", CRD}
 
 
 def rows(*, quick: bool) -> list[Row]:
     """All rows that are one training, or a few for a trial."""
-    made = [*LOGITS, *FEATURES, *VIEWS, AVERAGE, FREE, INVENTED]
+    every = [*LOGITS, *FEATURES, *VIEWS, AVERAGE, FREE, INVENTED]
     if not quick:
-        return made
-    return [r for r in made if r.name in _QUICK or r in (VIEWS[3], FREE)]
+        return every
+    return [r for r in every if r.name in _QUICK or r in (VIEWS[3], FREE)]

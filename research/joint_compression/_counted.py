@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -54,19 +55,21 @@ def counted(config: Config, row: Row, shipped: Params) -> Counted:
     return Counted(params, sparsity, levels, weights)
 
 
-def narrow(nbytes: int, data: Dataset, config: Config) -> common.Perceptron:
+def narrow(
+    config: Config, nbytes: int, data: Dataset, widths: Sequence[int]
+) -> common.Perceptron:
     """A wide network whose file of 4-bit weights takes no more bytes, untrained."""
     coder = jc.weight_quantization(bits=NARROW_BITS, granularity=CHANNELS)
     share = 32 / NARROW_BITS
     if config.quick:  # which would compile every trial of a width
-        return common.no_larger(int(share * nbytes), data, config.widths)
+        return common.no_larger(int(share * nbytes), data, widths)
     while share > 1:
-        model = common.no_larger(int(share * nbytes), data, config.widths)
-        params = common.initial(model, data.train, 0, quick=config.quick)
-        taken = common.file_bytes(jc.compress(coder, params))
-        if taken <= nbytes:
+        model = common.no_larger(int(share * nbytes), data, widths)
+        params: Any = model.init(jax.random.key(0), data.train.x[:1])["params"]
+        size = common.file_bytes(jc.compress(coder, params))
+        if size <= nbytes:
             return model
-        share *= 0.99 * nbytes / taken
+        share *= 0.99 * nbytes / size
     raise common.RunError(f"no network of 4-bit weights takes {nbytes} bytes.")
 
 

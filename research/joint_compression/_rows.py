@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from ._config import SIX, Choices, Config, key_of
+from ._config import SIX, Choices, Config, Setting, key_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +49,7 @@ METHODS: dict[str, tuple[Stage, ...]] = {
         Stage("held", True, sixths=2, taught_only=True),
     ),
 }
-# Those that take over the setting of another.
-SAME_AS = {THREE: PRUNE_FIRST, NARROW: QUANTIZE}
+SAME_AS = {THREE: PRUNE_FIRST, NARROW: QUANTIZE}  # they have the setting of another
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,14 +110,26 @@ class Row:
         bits = "" if self.bits is None else f" {self.bits}"
         return f"{self.method}{bits}, {self.taught}"
 
+    def makes(self, record: Any) -> bool:
+        """Whether a record, perhaps of another table, is of the network of this row."""
+        of_record = record.method, record.bits, record.taught, record.weight
+        return of_record == (self.method, self.bits, self.taught, self.teaching.weight)
 
-def of_methods(config: Config, chosen: Choices) -> Iterator[Row]:
+
+def setting_of(
+    settings: Mapping[str, Setting], method: str, bits: int | None
+) -> Setting:
+    """That of a method, out of all that were chosen."""
+    return settings[key_of(SAME_AS.get(method, method), bits)]
+
+
+def of_methods(config: Config) -> Iterator[Row]:
     """The first question: every method with labels, and with a teacher."""
     for method in METHODS:
         for bits in config.bits if quantizes(method) else (None,):
             if method != THREE:  # which has a teacher in its last stage only
                 yield Row("methods", method, bits, LABELS)
-            yield Row("methods", method, bits, taught(chosen, method, bits))
+            yield Row("methods", method, bits, taught(config.chosen, method, bits))
 
 
 def quantizes(method: str) -> bool:
@@ -159,18 +171,9 @@ def of_temperatures(config: Config) -> Iterator[Row]:
             yield Row("temperatures", method, bits, teaching)
 
 
-def of_weights(config: Config, chosen: Choices) -> Iterator[Row]:
+def of_weights(config: Config) -> Iterator[Row]:
     """The second question, with the weight that was chosen for every temperature."""
     few = min(config.bits)
     for kind in kinds(config):
-        weight = chosen.weights[f"{key_of(JOINTLY, few)}, {kind.name}"]
+        weight = config.chosen.weights[f"{key_of(JOINTLY, few)}, {kind.name}"]
         yield Row("weights", JOINTLY, few, dataclasses.replace(kind, weight=weight))
-
-
-def rows(config: Config, chosen: Choices) -> list[Row]:
-    """All rows of networks of the full width."""
-    return [
-        *of_methods(config, chosen),
-        *of_temperatures(config),
-        *of_weights(config, chosen),
-    ]

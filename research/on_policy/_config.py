@@ -44,19 +44,17 @@ class Config:
     quick: bool = False
 
 
-# From `--choose`, see choices.json.
-RATES: dict[str, float] = {
-    "cross-entropy": 8e-3,
-    "kl": 8e-3,
-    "reverse_kl": 8e-3,
-    "jensen_shannon": 8e-3,
-}
+def rates() -> dict[str, float]:
+    """What ``--choose`` wrote."""
+    chosen = common.chosen_by(__file__)["rates"]
+    return {name: trial["chosen"] for name, trial in chosen.items()}
 
 
-def config_of(*, seeds: int | None, quick: bool) -> Config:
+def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
     """The defaults, and what was asked for."""
+    del data  # there is one
     return common.adjusted(
-        Config(rates=RATES),
+        Config(rates=rates()),
         seeds=seeds,
         quick=quick,
         teacher=12,

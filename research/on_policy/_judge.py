@@ -6,7 +6,6 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,11 +14,10 @@ import numpy as np
 
 import jaxcompress as jc
 
-from .. import common
 from . import _network as network
 from ._config import Config
 from ._rows import LOSSES
-from ._runs import Params, behind, written
+from ._train import Params, Runs, behind, written
 
 CHUNK = 500  # sequences at once
 
@@ -33,37 +31,63 @@ class Compared(NamedTuple):
     reverse_kl: float
 
 
-def compare(
-    params: Params, teacher: Params, tokens: np.ndarray | jax.Array, config: Config
-) -> Compared:
-    """Means over the first sequences of ``(n, length)``, behind their prompts."""
-    tokens = tokens[: config.judged]
-    parts = [tokens[i : i + CHUNK] for i in range(0, len(tokens), CHUNK)]
-    compared = _compiled(config.prompt, config.quick)
-    found = [len(x) * np.asarray(compared(params, teacher, x), float) for x in parts]
-    means = np.sum(found, axis=0) / len(tokens) / math.log(2)
-    return Compared(*means.tolist())
+class Judge:
+    """Compares networks with the teacher of a run."""
 
+    def __init__(self, config: Config, runs: Runs) -> None:
+        self._config, self._runs = config, runs
+        self._compare = runs.compiled("compare", self._means)
+        self._write = runs.compiled("write", self._written)
 
-def own(
-    params: Params, teacher: Params, tokens: np.ndarray, config: Config, seed: int
-) -> Compared:
-    """The same on what the network writes behind the prompts of a text.
+    def compare(self, params: Params, tokens: np.ndarray | jax.Array) -> Compared:
+        """Means over the first sequences of ``(n, length)``, behind their prompts."""
+        tokens, teacher = tokens[: self._config.judged], self._runs.teacher()
+        parts = [tokens[i : i + CHUNK] for i in range(0, len(tokens), CHUNK)]
+        sums = [
+            len(part) * np.asarray(self._compare(params, teacher, part), float)
+            for part in parts
+        ]
+        means = np.sum(sums, axis=0) / len(tokens) / math.log(2)
+        return Compared(*means.tolist())
 
-    Prompts are spread evenly over the text.
-    """
-    number = min(config.written, len(tokens))
-    prompts = jnp.asarray(tokens[:: len(tokens) // number][:number])
-    write = _writing(config.prompt, config.quick)
-    return compare(
-        params, teacher, write(params, prompts, jax.random.key(seed)), config
-    )
+    def of_teacher(self, tokens: np.ndarray) -> float:
+        """Bits a character that the sequences cost the teacher."""
+        return self.compare(self._runs.teacher(), tokens).teacher
 
+    def own(self, params: Params, tokens: np.ndarray, seed: int) -> Compared:
+        """The same on what the network writes behind the prompts of a text.
 
-@functools.cache
-def _compiled(prompt: int, quick: bool) -> Callable[..., jax.Array]:
-    def compared(params: Params, teacher: Params, tokens: jax.Array) -> jax.Array:
-        student, of_teacher, following = behind(params, teacher, tokens, prompt)
+        Prompts are spread evenly over the text.
+        """
+        number = min(self._config.written, len(tokens))
+        prompts = jnp.asarray(tokens[:: len(tokens) // number][:number])
+        return self.compare(params, self._write(params, prompts, jax.random.key(seed)))
+
+    def cost(self, params: Params) -> dict[str, float]:
+        """Milliseconds that a batch of rollouts takes, by steps and by whole passes.
+
+        The fastest of five, since others may use the machine too.
+        """
+        prompts = jnp.asarray(self._runs.split.x[: self._config.batch_size])
+        rollouts = {
+            "steps": self._write,
+            "passes": self._runs.compiled("passes", self._written_by_passes),
+        }
+        milliseconds: dict[str, float] = {}
+        for name, rollout in rollouts.items():
+            jax.block_until_ready(rollout(params, prompts, jax.random.key(0)))
+            times = []
+            for _ in range(5):
+                before = time.perf_counter()
+                jax.block_until_ready(rollout(params, prompts, jax.random.key(0)))
+                times.append(time.perf_counter() - before)
+            milliseconds[name] = 1000 * min(times)
+        return milliseconds
+
+    def _means(self, params: Params, teacher: Params, tokens: jax.Array) -> jax.Array:
+        student, of_teacher, following = behind(
+            params, teacher, tokens, self._config.prompt
+        )
         cross_entropy = LOSSES["cross-entropy"]
         values = (
             cross_entropy(student, of_teacher, following),
@@ -73,39 +97,11 @@ def _compiled(prompt: int, quick: bool) -> Callable[..., jax.Array]:
         )
         return jnp.stack([value.mean() for value in values])
 
-    return common.compiled(compared, quick=quick)
+    def _written(self, params: Params, tokens: jax.Array, key: jax.Array) -> jax.Array:
+        return written(params, tokens, self._config.prompt, key)[0]
 
-
-@functools.cache
-def _writing(prompt: int, quick: bool) -> Callable[..., jax.Array]:
-    def write(params: Params, tokens: jax.Array, key: jax.Array) -> jax.Array:
-        return written(params, tokens, prompt, key)[0]
-
-    return common.compiled(write, quick=quick)
-
-
-def cost(params: Params, tokens: np.ndarray, config: Config) -> dict[str, float]:
-    """Milliseconds that a batch of rollouts takes, by steps and by whole passes.
-
-    The fastest of five, since others may use the machine too.
-    """
-    prompts, key = jnp.asarray(tokens[: config.batch_size]), jax.random.key(0)
-
-    def passes(params: Params, tokens: jax.Array, key: jax.Array) -> jax.Array:
+    def _written_by_passes(
+        self, params: Params, tokens: jax.Array, key: jax.Array
+    ) -> jax.Array:
         logits_of = functools.partial(network.logits, params)
-        return jc.distill.rollout(logits_of, tokens, config.prompt, key)[0]
-
-    ways = {
-        "steps": _writing(config.prompt, config.quick),
-        "passes": common.compiled(passes, quick=config.quick),
-    }
-    made: dict[str, float] = {}
-    for name, way in ways.items():
-        jax.block_until_ready(way(params, prompts, key))
-        times = []
-        for _ in range(5):
-            before = time.perf_counter()
-            jax.block_until_ready(way(params, prompts, key))
-            times.append(time.perf_counter() - before)
-        made[name] = 1000 * min(times)
-    return made
+        return jc.distill.rollout(logits_of, tokens, self._config.prompt, key)[0]

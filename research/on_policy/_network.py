@@ -53,16 +53,15 @@ def logits(params: Params, tokens: jax.Array) -> jax.Array:
 
 
 def _logits(params: Params, state: jax.Array) -> jax.Array:
-    made = state @ params["output"]
-    return made + jnp.broadcast_to(params["output_bias"], made.shape)
+    products = state @ params["output"]
+    return products + jnp.broadcast_to(params["output_bias"], products.shape)
 
 
 def _read(params: Params, state: jax.Array, token: jax.Array) -> jax.Array:
     """The gated recurrent unit of Cho et al., 2014."""
-    given = params["characters"][token]
-    given = given + jnp.broadcast_to(params["bias"], given.shape)
-    known = state @ params["recurrent"]
-    reset, keep, new = jnp.split(given, 3, axis=-1)
-    of_reset, of_keep, of_new = jnp.split(known, 3, axis=-1)
+    read = params["characters"][token]
+    read = read + jnp.broadcast_to(params["bias"], read.shape)
+    reset, keep, new = jnp.split(read, 3, axis=-1)
+    of_reset, of_keep, of_new = jnp.split(state @ params["recurrent"], 3, axis=-1)
     reset, keep = jax.nn.sigmoid(reset + of_reset), jax.nn.sigmoid(keep + of_keep)
     return keep * state + (1 - keep) * jnp.tanh(new + reset * of_new)

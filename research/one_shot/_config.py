@@ -53,12 +53,6 @@ class Config:
     greedy: bool = True
     quick: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """As plain data."""
-        shallow = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        chosen = {name: dataclasses.asdict(s) for name, s in self.chosen.items()}
-        return {**shallow, "chosen": chosen}
-
 
 # From `--choose` on digits, see choices.json.
 CHOSEN: dict[str, Setting] = {

@@ -22,7 +22,7 @@ may_complain = pytest.mark.filterwarnings(
 def test_damage_is_refused_or_harmless(name, tmp_path):
     for title, outcomes in damage.damage(name, tmp_path, rounds=14).items():
         assert outcomes.keys() <= {"refused", "same values"}, title
-        assert outcomes["refused"] > 2, title
+        assert outcomes["refused"], title
 
 
 @every_kind

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from two_layers import cache_size
 
 import jaxcompress as jc
 from jaxcompress import distill
@@ -289,7 +290,7 @@ def test_training_carries_the_memory_and_trains_both_projectors(parts):
         )
     for _ in range(2):
         after, _ = step(after, {"x": x, "id": IDS})
-    assert step._cache_size() == 1
+    assert cache_size(step) == 1
 
 
 def test_negatives_are_all_others_alike():

@@ -222,3 +222,36 @@ def test_every_schedule_runs_in_a_pruner():
             return jax.lax.scan(one, (params, pruner.init(params)), length=3)[0]
 
         assert sparsity_of(jax.jit(three)(PARAMS)[1]) == 0.5
+
+
+@pytest.mark.parametrize("value", [1.5, -0.5, jnp.nan])
+def test_a_schedule_outside_of_zero_to_one_is_refused(value):
+    def leaves_range(count):
+        return jnp.where(jnp.asarray(count) >= 1, value, 0.5)
+
+    pruner = jc.magnitude_pruning(leaves_range)
+    state = pruner.init(PARAMS)
+    with pytest.raises(ValueError, match=r"sparsity must be in \[0, 1\], the schedule"):
+        pruner.update(PARAMS, state)
+    with pytest.raises(ValueError, match="at count 0"):
+        jc.magnitude_pruning(lambda count: jnp.asarray(value)).init(PARAMS)
+    _, state = jax.jit(pruner.update)(PARAMS, state)
+    expected = {1.5: 1.0, -0.5: 0.0}.get(value, 0.5)  # NaN holds the masks
+    assert sparsity_of(state) == expected
+
+
+def test_every_schedule_of_a_share_or_strength_is_checked():
+    def wrong(count):
+        return jnp.asarray(-1.0) * (jnp.asarray(count) >= 0)
+
+    rigl = jc.rigl(0.5, key=jax.random.key(0), until=9, every=1, drop=wrong)
+    lasso = prune.l1_pruning(wrong)
+    state = rigl.init(PARAMS)
+    with pytest.raises(ValueError, match=r"drop must be in \[0, 1\], .* gives -1"):
+        rigl.update(PARAMS, state, grads=PARAMS)
+    with pytest.raises(ValueError, match="must be at least 0, got strength=-1.0"):
+        lasso.update(PARAMS, lasso.init(PARAMS))
+    _, after = jax.jit(rigl.update)(PARAMS, state, grads=PARAMS)
+    np.testing.assert_array_equal(after.masks["kernel"], state.masks["kernel"])
+    same, _ = jax.jit(lasso.update)(PARAMS, lasso.init(PARAMS))
+    np.testing.assert_array_equal(same["kernel"], PARAMS["kernel"])

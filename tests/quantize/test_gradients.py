@@ -8,7 +8,7 @@ import pytest
 
 from jaxcompress import formats
 from jaxcompress.formats import Int
-from jaxcompress.quantize import fake_quant
+from jaxcompress.quantize import fake_quant, to_qarray
 from jaxcompress.quantize.gradients import (
     clipped,
     pass_through,
@@ -211,3 +211,13 @@ def test_the_largest_float16_does_not_become_nan(name):
         gradient=ALL[name],
     )
     assert not jnp.isnan(grown).any()
+
+
+@pytest.mark.parametrize("fmt", [Int(1), Int(4)])
+@pytest.mark.parametrize(
+    "gradient", [straight_through, clipped, through_scale, soft(), polynomial]
+)
+def test_the_view_is_what_ships_at_the_end_of_the_range_of_half_floats(fmt, gradient):
+    x = jnp.asarray([-6.5e4, 6.4e4, 5e4, -1e3], jnp.float16)
+    view = fake_quant(x, fmt, gradient=gradient)
+    np.testing.assert_array_equal(view, to_qarray(x, fmt).dense())

@@ -135,3 +135,39 @@ def test_a_float_model_traced_first_changes_nothing():
     np.testing.assert_array_equal(model(w), first)
     np.testing.assert_allclose(quantized, x @ c.apply(w, state)["kernel"], rtol=1e-6)
     assert (quantized != first).any()
+
+
+def test_a_group_that_does_not_fit_falls_back_where_it_was_asked_to():
+    params = {
+        "a": {"kernel": jax.random.normal(jax.random.key(0), (64, 4))},
+        "b": {"kernel": jax.random.normal(jax.random.key(1), (40, 4))},
+        "c": {"kernel": jax.random.normal(jax.random.key(2), (6, 9))},
+    }
+    groups = jc.PerGroup(64, otherwise=jc.PerGroup(8, otherwise=jc.PerChannel()))
+    with pytest.warns(UserWarning) as caught:
+        mixed = jc.compress(jc.weight_quantization(bits=4, granularity=groups), params)
+    said = " ".join(str(w.message) for w in caught)
+    assert "'b/kernel' is quantized by PerGroup(size=8" in said
+    assert "'c/kernel' is quantized by PerChannel" in said and "'a/kernel'" not in said
+    assert [q["kernel"].scale.shape for q in mixed.values()] == [(1, 4), (5, 4), (1, 9)]
+    alone = jc.weight_quantization(bits=4, granularity=jc.PerGroup(8), where="b/*")
+    expected = jc.compress(alone, params)["b"]["kernel"]
+    np.testing.assert_array_equal(mixed["b"]["kernel"].dense(), expected.dense())
+
+
+def test_leaves_that_groups_fit_are_selected_and_the_rest_listed():
+    params = {"a": {"kernel": jnp.ones((64, 4))}, "b": {"kernel": jnp.ones((40, 4))}}
+    groups = jc.PerGroup(64)
+    where = jc.prune.patterns.fits(groups)
+    c = jc.weight_quantization(bits=4, granularity=groups, where=where)
+    small = jc.compress(c, params)
+    assert small["b"]["kernel"] is params["b"]["kernel"]
+    assert small["a"]["kernel"].scale.shape == (1, 4)
+    reasons = jc.prune.patterns.left_out(groups, params)
+    assert (
+        list(reasons) == ["b/kernel"] and "of length 40, got 64" in reasons["b/kernel"]
+    )
+    with pytest.raises(ValueError, match=r"otherwise=PerChannel\(\)"):
+        jc.compress(jc.weight_quantization(bits=4, granularity=groups), params)
+    with pytest.raises(TypeError, match="otherwise must be a granularity"):
+        jc.PerGroup(64, otherwise=jc.PerChannel)  # pyright: ignore[reportArgumentType]

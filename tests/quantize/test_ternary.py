@@ -174,3 +174,16 @@ def test_weights_of_one_and_two_bits_learn(name):
     assert accuracy > 0.95
     kernel = shipped["first"]["kernel"]
     assert jnp.mean(kernel != 0) > 0.1  # unlike in qwix, where all int1 are zero
+
+
+@pytest.mark.parametrize("size", [1e4, 1e-4])
+def test_half_floats_of_any_magnitude_train_what_ships(size):
+    normal = jax.random.normal(jax.random.key(0), (16, 8))
+    params = {"kernel": (normal * size).astype(jnp.float16)}
+    c = trained_ternary()
+    state = c.init(params)
+    view, pullback = jax.vjp(lambda p: c.apply(p, state), params)
+    shipped = jc.dense(c.finalize(params, state))
+    np.testing.assert_array_equal(view["kernel"], shipped["kernel"])
+    one = jax.tree.map(jnp.ones_like, params)
+    assert jnp.isfinite(pullback(one)[0]["kernel"]).all()

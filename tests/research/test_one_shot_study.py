@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-import inspect
 import json
 
 import pytest
 
 from research import common
 from research.data import load
-from research.one_shot import _choose
+from research.one_shot.__main__ import main, methods, open_methods
 from research.one_shot._config import CHOSEN, config_of
-from research.one_shot._methods import GREEDY, METHODS
-from research.one_shot._study import main, methods
-from research.one_shot._table import CONTROL, DENSE, Record, largest
+from research.one_shot._rows import GREEDY, METHODS
+from research.one_shot._tables import CONTROL, DENSE, Record, largest
 
 pytestmark = pytest.mark.slow
 
@@ -54,8 +52,7 @@ def test_the_control_has_no_more_bytes_than_the_largest_file(finished):
 
 
 def test_settings_are_chosen_without_the_test_set():
-    assert "test" not in inspect.signature(_choose.choose).parameters
-    assert set(CHOSEN) == set(_choose.open_methods())
+    assert set(CHOSEN) == set(open_methods())
     for name, setting in CHOSEN.items():
         assert setting in METHODS[name].candidates
 

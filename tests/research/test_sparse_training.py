@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
-import inspect
 import json
 
 import jax
@@ -12,12 +11,11 @@ import jaxcompress as jc
 from research import common
 from research.common import _session
 from research.data import load
-from research.sparse_training import _choose
+from research.sparse_training import __main__ as study
 from research.sparse_training._config import DEFAULTS, Config, config_of
-from research.sparse_training._methods import METHODS, either
-from research.sparse_training._runs import Runs
-from research.sparse_training._study import main
-from research.sparse_training._table import CONTROL, DENSE
+from research.sparse_training._rows import METHODS, either
+from research.sparse_training._tables import CONTROL, DENSE
+from research.sparse_training._train import Runs
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +33,7 @@ def finished(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Runs, "_run", kept)
-        assert main(["--quick", "--out", str(out)]) == 0
+        assert study.main(["--quick", "--out", str(out)]) == 0
     return out, networks
 
 
@@ -91,17 +89,14 @@ def test_the_control_has_no_more_bytes_than_the_largest_file(finished):
 
 
 def test_a_choice_is_made_without_the_test_set(tmp_path, monkeypatch):
-    for function in (_choose.choose, _choose.trials, Runs.__init__):
-        parameters = inspect.signature(function).parameters
-        assert "test" not in parameters and "data" not in parameters
     data = load("digits")
     poisoned = dataclasses.replace(data, test=None)  # whoever looks at it fails
     monkeypatch.setattr(_session, "load", lambda *args, **options: poisoned)
-    monkeypatch.setattr(_choose, "RATES", (1e-3,))
-    monkeypatch.setattr(_choose, "DROPS", (0.3,))
-    monkeypatch.setattr(_choose, "METHODS", {})
-    monkeypatch.setattr(_choose, "DYNAMIC", ("SET",))
-    assert main(["--quick", "--choose", "--out", str(tmp_path)]) == 0
+    monkeypatch.setattr(study, "RATES", (1e-3,))
+    monkeypatch.setattr(study, "DROPS", (0.3,))
+    monkeypatch.setattr(study, "METHODS", {})
+    monkeypatch.setattr(study, "DYNAMIC", ("SET",))
+    assert study.main(["--quick", "--choose", "--out", str(tmp_path)]) == 0
     made = json.loads((tmp_path / "choices.json").read_text())
     assert made["split"] == "validation" and made["examples"] == len(data.validation)
     assert made["rate"]["chosen"] == 1e-3
@@ -126,11 +121,3 @@ def test_the_traced_budget_is_one_of_the_two(erk):
     )
     made = jax.jit(lambda e: either(e)(scores, jnp.float32(0.9)))(erk)
     assert jax.tree.map(int, made) == jax.tree.map(int, expected)
-
-
-def test_a_full_folder_and_no_seeds_are_refused(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    assert main(["--quick", "--out", str(tmp_path)]) == 1
-    assert "is not empty" in capsys.readouterr().err
-    assert main(["--seeds", "0"]) == 2
-    assert "at least 1" in capsys.readouterr().err

@@ -155,6 +155,11 @@ def make_plan(program: Program, policy: Policy) -> Plan:
     def accept(point: Point) -> bool:
         names.append(point.name)
         quantizer = choose(point)
+        if quantizer is not None and not isinstance(quantizer, ActivationQuantizer):
+            raise TypeError(
+                "a policy must give an ActivationQuantizer (ActivationQuantizer(Int(8))) "
+                f"or None, got {quantizer!r} for {point.name!r}."
+            )
         if quantizer is not None:
             points[point.name] = (point, quantizer)
         return quantizer is not None

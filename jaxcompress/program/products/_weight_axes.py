@@ -14,7 +14,7 @@ from ._table import table
 
 
 class WeightAxes(Mapping[str, Axes]):
-    """The axes of the weights of a function, by path. Pass it on as ``axes=``.
+    """The axes of the weights of a function, by path, for ``axes=`` and ``where=``.
 
     Attributes:
       unknown: the leaves whose axes could not be read, or that are used in two ways, each
@@ -33,6 +33,11 @@ class WeightAxes(Mapping[str, Axes]):
 
     def __len__(self) -> int:
         return len(self._axes)
+
+    def __call__(self, path: str, leaf: Any) -> bool:
+        """True if the function multiplies by the leaf: pass the object as ``where=``."""
+        del leaf
+        return path in self._axes
 
     def __repr__(self) -> str:
         rows = [

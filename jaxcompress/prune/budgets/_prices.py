@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..._select import closest, matches
 from ..._signatures import name_defaults
@@ -26,7 +27,7 @@ def saving(price: Price, budget: Budget = global_) -> Budget:
     ``magnitude_pruning(0.75, budget=saving(macs(...)))`` leaves a quarter of the MACs,
     and ``sparsity = 1 - 100_000 / dense`` leaves 100 kB of a network of ``dense``
     bytes. Bisection on traced values finds the lowest sparsity of the inner budget that
-    saves enough. If the inner budget cannot save that much, everything is pruned.
+    saves enough. If even one weight a leaf costs more, that is what remains.
 
     Args:
       price: the quantity to reduce, such as ``macs(...)`` or ``coded_bytes()``.
@@ -60,7 +61,8 @@ def saving(price: Price, budget: Budget = global_) -> Budget:
         # Slack of half a weight, or rounding would prune one more.
         target = target * (1 + 1e-6)
         # 24 halvings exhaust the float32 numbers near 1.
-        x = bisect(lambda x: price_at(x) <= target, jnp.ones(()), steps=24)
+        high = jnp.where(sparsity < 1, np.float32(1 - 2.0**-24), 1)
+        x = bisect(lambda x: price_at(x) <= target, high, steps=24)
         # The mask itself has a price: pruning a little can cost more than pruning nothing.
         return budget(scores, jnp.where(dense <= target, 0.0, x))
 

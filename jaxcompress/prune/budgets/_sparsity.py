@@ -17,7 +17,8 @@ Scores = Mapping[str, jax.Array]
 Budget = Callable[[Scores, jax.Array], dict[str, jax.Array]]
 """``(scores, sparsity) -> counts``: how many weights of each leaf to prune. ``scores`` maps
 paths to float arrays, ``sparsity`` is a float32 scalar (may be traced), and ``counts`` maps
-paths to uint32 scalars."""
+paths to uint32 scalars. Every budget here leaves each leaf at least one weight, unless the
+sparsity is 1: without it, the layer would pass nothing on."""
 
 
 def uniform(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
@@ -26,14 +27,20 @@ def uniform(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
 
 
 def global_(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
-    """Rank all weights together and prune the lowest, in whichever leaf they are."""
+    """Rank all weights together and prune the lowest, in whichever leaf they are.
+
+    The largest of a leaf is kept even if it ranks among them, unless the sparsity is 1.
+    """
     total = sum(score.size for score in scores.values())
     dtype = jnp.result_type(*scores.values())  # bfloat16 and float16 widen exactly
     counts = smallest_per_leaf(
         [score.astype(dtype) for score in scores.values()],
         jnp.asarray(sparsity, jnp.float32) * total,
     )
-    return dict(zip(scores, counts, strict=True))
+    return {
+        path: _leave_one(count, score.size, sparsity)
+        for (path, score), count in zip(scores.items(), counts, strict=True)
+    }
 
 
 def erk(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
@@ -103,7 +110,7 @@ def per_path(
     Args:
       sparsities: ``{glob: sparsity}``; the first match wins. A number is the sparsity of
         the leaf, independent of the overall one. A function computes it from the overall
-        one, such as ``lambda s: s / 2`` under a rising schedule.
+        one, such as ``lambda s: s / 2`` under a rising schedule; it is clipped to [0, 1].
       rest: the budget for leaves that no glob matches.
 
     Raises:
@@ -149,22 +156,41 @@ def per_path(
 def below(threshold: float) -> Budget:
     """Prune every score below a threshold, however many there are.
 
-    It ignores the overall sparsity. Soft movement pruning uses it.
+    It ignores the overall sparsity, and keeps the highest score of a leaf that has none
+    above the threshold. Soft movement pruning uses it.
     """
 
     def budget(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
         del sparsity
         return {
-            path: jnp.sum(score < threshold, dtype=jnp.uint32)
+            path: _leave_one(
+                jnp.sum(score < threshold, dtype=jnp.uint32), score.size, 0.0
+            )
             for path, score in scores.items()
         }
 
     return budget
 
 
-def count_of(sparsity: jax.Array, size: int) -> jax.Array:
-    """Convert a sparsity into a number of weights out of ``size``, as a uint32 scalar."""
-    return jnp.round(jnp.asarray(sparsity, jnp.float32) * size).astype(jnp.uint32)
+def count_of(
+    share: jax.Array, size: int, sparsity: jax.Array | None = None
+) -> jax.Array:
+    """Convert a share into a number of weights out of ``size``, as a uint32 scalar.
+
+    Args:
+      share: share to prune, clipped to [0, 1]; NaN counts as 0.
+      size: number of weights of the leaf.
+      sparsity: overall sparsity; below 1 at least one weight is left. None: the share.
+    """
+    share = jnp.clip(jnp.nan_to_num(jnp.asarray(share, jnp.float32), nan=0), 0, 1)
+    count = jnp.round(share * size).astype(jnp.uint32)
+    return _leave_one(count, size, share if sparsity is None else sparsity)
+
+
+def _leave_one(count: jax.Array, size: int, sparsity: jax.Array | float) -> jax.Array:
+    """Limit a count to all weights but one, unless the sparsity is 1."""
+    most = jnp.where(sparsity >= 1, size, max(size - 1, 0)).astype(jnp.uint32)
+    return jnp.minimum(count, most)
 
 
 def bisect(
@@ -201,6 +227,6 @@ def _solve_densities(
     x = bisect(lambda x: jnp.sum(densities(x) * sizes) >= keep, high)
     density = densities(x)
     return {
-        path: count_of(1.0 - density[i], score.size)
+        path: count_of(1.0 - density[i], score.size, sparsity)
         for i, (path, score) in enumerate(scores.items())
     }

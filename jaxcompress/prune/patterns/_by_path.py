@@ -12,19 +12,19 @@ import jax
 import jax.numpy as jnp
 
 from ..._select import is_weight, matches, paths_and_leaves
-from ._protocol import Pattern, misfit
+from ._protocol import Choosy, Pattern, misfit
 
 
-def fits(pattern: Pattern) -> Callable[[str, Any], bool]:
+def fits(pattern: Pattern | Choosy) -> Callable[[str, Any], bool]:
     """Select the weights that a pattern can prune; pass the result as ``where=``.
 
     A pattern raises on a leaf that it cannot prune, such as one whose axis is not a
     multiple of ``m``. Use this to skip such leaves; ``left_out`` lists them.
 
     Args:
-      pattern: a pattern of this package, or any with a method ``misfit(path, shape)``
-        that returns the reason why a leaf does not fit, or None. A pattern without that
-        method is assumed to fit every leaf.
+      pattern: a pattern of this package, a granularity such as ``PerGroup(64)``, or
+        anything with a method ``misfit(path, shape)`` that returns the reason why a leaf
+        does not fit, or None. Without that method it is assumed to fit every leaf.
 
     Returns:
       ``(path, leaf) -> bool``: whether the leaf is a weight (``is_weight``) and fits. It
@@ -52,7 +52,7 @@ def fits(pattern: Pattern) -> Callable[[str, Any], bool]:
     return leaf_fits
 
 
-def left_out(pattern: Pattern, params: Any) -> dict[str, str]:
+def left_out(pattern: Pattern | Choosy, params: Any) -> dict[str, str]:
     """List the weights that ``fits(pattern)`` skips, each with the reason.
 
     Args:

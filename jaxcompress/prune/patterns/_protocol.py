@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,15 @@ that budgets rank groups. ``max_sparsity`` is the highest sparsity it can reach.
 ``misfit(path, shape)`` returns the reason why it cannot prune a leaf, or None."""
 
 
-def misfit(pattern: Pattern, path: str, shape: Sequence[int]) -> str | None:
+class Choosy(Protocol):
+    """Something that does not fit every leaf: a pattern, or a granularity in groups."""
+
+    def misfit(self, path: str, shape: Sequence[int]) -> str | None:
+        """Return the reason why it does not fit a leaf, or None if it does."""
+        ...
+
+
+def misfit(pattern: Pattern | Choosy, path: str, shape: Sequence[int]) -> str | None:
     """Return the reason why a pattern cannot prune a leaf, or None if it can."""
     shape = tuple(shape)
     reason = getattr(pattern, "misfit", None)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..._names import outputs_come_first
 from ..._select import Where, is_weight, map_with_path, select
 from ..._signatures import name_defaults
 from ...numerics import EXACT
@@ -150,18 +151,14 @@ def weight_blocks(path: str, leaf: jax.Array, block: int) -> jax.Array:
 def from_weight_blocks(path: str, blocks: jax.Array, like: jax.Array) -> jax.Array:
     """Invert ``weight_blocks``: return an array of the shape of ``like``."""
     flat = blocks.ravel()[: like.size]
-    if like.ndim == 0 or _has_outputs_first(path):
+    if like.ndim == 0 or outputs_come_first(path):
         return flat.reshape(like.shape)
     return jnp.moveaxis(flat.reshape(like.shape[-1], *like.shape[:-1]), 0, -1)
 
 
 def _move_outputs_first(path: str, leaf: jax.Array) -> jax.Array:
-    in_place = leaf.ndim == 0 or _has_outputs_first(path)
+    in_place = leaf.ndim == 0 or outputs_come_first(path)
     return leaf if in_place else jnp.moveaxis(leaf, -1, 0)
-
-
-def _has_outputs_first(path: str) -> bool:
-    return path.rsplit("/", 1)[-1] == "weight"
 
 
 def _sum_over_examples(

@@ -53,7 +53,7 @@ def random(key: jax.Array) -> Score:
         keys = jax.random.split(key, max(len(leaves), 1))
         # Adding a zero computed from the leaf gives the numbers its sharding.
         scores = [
-            jax.random.uniform(k, p.shape) + (p - p).astype(jnp.float32)
+            jax.random.uniform(k, p.shape) + jnp.isnan(p).astype(jnp.float32) * 0
             for k, p in zip(keys, leaves, strict=False)
         ]
         return treedef.unflatten(scores)

@@ -17,6 +17,7 @@ from ..._compressor import Compressor
 from ..._select import Where, is_weight
 from ..._signatures import name_defaults
 from ...layerwise import STATS, batched, joined, matrix_problems
+from ...numerics import output_error
 from .._prune import draw_masks
 from ..budgets._sparsity import Budget, global_, uniform
 from ..patterns._protocol import NOfM, Pattern, unstructured
@@ -94,7 +95,10 @@ def obs_pruning(
             remove = refit
         else:
             counts = budget(scores, sparsity)
-            given = {p: _evenly(counts[p], x.batch) for p, x in layouts.items()}
+            given = {
+                p: _evenly(counts[p], weights[p].size, x.batch)
+                for p, x in layouts.items()
+            }
             remove = operate
         solved = batched(remove, {p: (*problems[p], given[p]) for p in problems})
         return joined(layouts, solved)
@@ -116,7 +120,9 @@ def sparsegpt_pruning(
     """Prune layer by layer with SparseGPT: one pass that compensates for its own errors.
 
     A cheaper alternative to ``obs_pruning``, used in the same way: ``update(params, state,
-    stats=...)`` prunes, later updates hold the masks.
+    stats=...)`` prunes, later updates hold the masks. Below four input rows a feature,
+    correlations are trusted less: ``X^T X`` is shrunk toward its diagonal. A layer that
+    compensation would leave worse keeps its other weights as they were.
 
     Args:
       sparsity: fraction of the selected weights to prune, the same in each leaf, in
@@ -164,10 +170,14 @@ def sparsegpt_pruning(
 
         def one(w: jax.Array, h: jax.Array) -> Any:
             grid = None if quantize is None else quantize(w)
-            return sparsegpt(
+            new, keep = sparsegpt(
                 w, h, sparsity, block=block, n_of_m=n_of_m, damping=damping,
                 quantize=grid,
             )  # fmt: skip
+            # Without compensation, if that is better. Never so where it is exact.
+            plain = jnp.where(keep, w if grid is None else jax.vmap(grid)(w), 0)
+            is_better = ~(output_error(new, w, h) > output_error(plain, w, h))
+            return jnp.where(is_better, new, plain), keep
 
         return joined(layouts, batched(one, problems))
 
@@ -255,10 +265,14 @@ def _mean_diagonal(blocks: ByPath) -> jax.Array:
     return jnp.where(total > 0, total / jnp.maximum(number, 1), 1)
 
 
-def _evenly(count: jax.Array, parts: int) -> jax.Array:
-    """Split a count into parts that differ by at most one, larger parts first."""
+def _evenly(count: jax.Array, size: int, parts: int) -> jax.Array:
+    """Split a count into parts that differ by at most one, larger parts first.
+
+    Each of the ``parts`` matrices keeps a weight, unless all ``size`` weights go.
+    """
     extra = jnp.arange(parts, dtype=jnp.uint32) < count % parts
-    return count // parts + extra
+    most = jnp.where(count < size, size // parts - 1, size // parts)
+    return jnp.minimum(count // parts + extra, most.astype(jnp.uint32))
 
 
 def _is(sparsity: float | Schedule, value: float) -> bool:

@@ -13,10 +13,12 @@ import optax
 from jax.core import Tracer
 
 from ..._compressor import Compressor, PyTree
+from ..._refuse import refuse_unfit
 from ..._select import paths_and_leaves
 from ...layerwise import Evidence
 from .._prune import check_arguments, make_full_masks
 from ..patterns._protocol import Pattern
+from ..schedules import share_at
 from ..treatments import keep
 
 Schedule = optax.Schedule
@@ -64,6 +66,7 @@ def prune_once(
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
 
     def init(params: PyTree) -> OneShotState:
+        refuse_unfit(params)
         return OneShotState(jnp.zeros((), jnp.int32), make_full_masks(params))
 
     def apply(params: PyTree, state: OneShotState) -> PyTree:
@@ -76,10 +79,11 @@ def prune_once(
         given = extras.get(evidence.name)
         if given is None:
             return view, state
+        refuse_unfit(view)
         count = state.count + 1
         paths, leaves, treedef = paths_and_leaves(view)
         statistics = evidence.by_path(given, paths, treedef)
-        share = jnp.asarray(schedule(count), jnp.float32)
+        share = share_at(schedule, count, "sparsity")
         weights, masks = solve(dict(zip(paths, leaves, strict=True)), statistics, share)
         # A solver may gather; a zero made of the leaf brings its results back to where
         # the leaf is.
@@ -90,6 +94,10 @@ def prune_once(
         kept = treedef.unflatten(
             [masks[p] | jnp.isnan(x - x) for p, x in zip(paths, leaves, strict=True)]
         )
+        # A schedule that is NaN under jit changes nothing.
+        hold = jnp.isnan(share)
+        kept = jax.tree.map(lambda m, old: jnp.where(hold, old, m), kept, state.masks)
+        moved = [jnp.where(hold, x, m) for m, x in zip(moved, leaves, strict=True)]
         # Rounded to the leaf's dtype, a kept weight may be zero; a pruned one always is.
         return jax.tree.map(keep, treedef.unflatten(moved), kept), OneShotState(
             count, kept

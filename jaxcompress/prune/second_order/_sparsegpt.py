@@ -43,7 +43,8 @@ def sparsegpt(
       w: float (features, outputs).
       h: float (features, features): ``X^T X`` of the inputs.
       sparsity: fraction of the weights to prune, traced or not; exactly that fraction,
-        rounded, of the features up to the end of every block. It is ignored, and may be
+        rounded, of the features up to the end of every block. At least one weight is
+        kept, unless it is 1. It is ignored, and may be
         None, if ``n_of_m`` is set.
       block: features whose masks are chosen together; any number.
       n_of_m: ``(n, m)``: keep n of every m consecutive features of each output.
@@ -149,7 +150,9 @@ def _sparsegpt(
     there = jnp.arange(groups * size) < features
     live = jnp.pad(damped(h, damping)[1], (0, groups * size - features))
     ends = jnp.minimum(jnp.arange(groups + 1) * size, features) * outputs
-    counts = jnp.diff(jnp.round(sparsity * ends).astype(jnp.int32))
+    # One weight is left, unless all are to go.
+    most = jnp.where(sparsity >= 1, features * outputs, features * outputs - 1)
+    counts = jnp.diff(jnp.minimum(jnp.round(sparsity * ends).astype(jnp.int32), most))
 
     def choose(rows: jax.Array, diagonal: jax.Array, given: Any) -> jax.Array:
         """Which weights of a group to prune, bool (size, outputs)."""

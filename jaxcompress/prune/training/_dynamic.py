@@ -18,6 +18,7 @@ from ..._signatures import name_defaults
 from ...numerics import smallest
 from .._prune import prune
 from ..budgets._sparsity import Budget, erk
+from ..schedules import share_at
 from ..scores._immediate import check_extras, random, refuse_nan
 from ..treatments import keep
 
@@ -121,18 +122,18 @@ def dynamic_sparse(
         params = apply(params, state)  # grown weights start at zero
         refuse_nan(params)
 
+        amount = share_at(drop_schedule, count, "drop")
+
         def redraw() -> PyTree:
             scores = grow(params, jax.random.fold_in(key, count), **extras)
             return jax.tree.map(
-                lambda p, m, s: _drop_and_grow(
-                    p, m, s, jnp.asarray(drop_schedule(count))
-                ),
+                lambda p, m, s: _drop_and_grow(p, m, s, amount),
                 params,
                 state.masks,
                 scores,
             )
 
-        due = (count % every == 0) & (count <= until)
+        due = (count % every == 0) & (count <= until) & ~jnp.isnan(amount)
         masks = lax.cond(due, redraw, lambda: state.masks)
         return params, DynamicState(count, Active(masks))
 

@@ -12,6 +12,7 @@ from ..._combine import masked
 from ..._compressor import Active, Compressor, PyTree
 from ..._select import Where, is_weight
 from ..._signatures import name_defaults
+from ..scores._immediate import refuse_nan
 from ..treatments import keep
 
 
@@ -47,6 +48,7 @@ def hold_zeros(where: Where = is_weight) -> Compressor:
     """
 
     def init(params: PyTree) -> HoldState:
+        refuse_nan(params)
         masks = jax.tree.map(lambda p: p != 0, params)
         leaves = jax.tree.leaves(masks)
         if not any(isinstance(m, Tracer) for m in leaves) and all(
@@ -65,6 +67,8 @@ def hold_zeros(where: Where = is_weight) -> Compressor:
         params: PyTree, state: HoldState, **extras: Any
     ) -> tuple[PyTree, HoldState]:
         del extras
-        return apply(params, state), state
+        params = apply(params, state)
+        refuse_nan(params)
+        return params, state
 
     return masked(Compressor(init=init, apply=apply, update=update), where)

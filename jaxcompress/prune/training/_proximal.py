@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from ..._compressor import Compressor, PyTree
 from ..._select import Where, is_weight, map_with_path
 from ..._signatures import name_defaults
 from ..patterns._blocks import Blocks, Slices, block_sizes, block_sums, expand_blocks
+from ..scores._immediate import refuse_nan
 
 Prox = Callable[[str, jax.Array, Any], jax.Array]
 """``(path, array, strength) -> array``: the minimizer ``new`` of ``|new - array|^2 / 2 +
@@ -49,13 +51,17 @@ def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Com
     Args:
       prox: ``(path, array, strength) -> array``: ``soft_threshold``,
         ``hard_threshold``, ``group_soft_threshold()`` or your own.
-      strength: learning rate times lambda, at least 0, or an optax schedule of it.
+      strength: learning rate times lambda, at least 0, or an optax schedule of it. Under
+        jit, a schedule that is negative or NaN penalizes nothing.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
       TypeError: if the strength is a string.
       ValueError: if the strength is negative or NaN; in ``init``, if ``where`` selects
         nothing, or ``prox`` rejects a leaf or changes its shape or dtype.
+
+    Warns:
+      UserWarning: in ``finalize``, if a leaf has only zeros left.
 
     References:
       Parikh and Boyd, 2014, https://web.stanford.edu/~boyd/papers/prox_algs.html
@@ -75,6 +81,7 @@ def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Com
         return map_with_path(lambda path, leaf: prox(path, leaf, amount), params)
 
     def init(params: PyTree) -> ProximalState:
+        refuse_nan(params)
         stepped = jax.eval_shape(step, params, jnp.zeros(()))
         map_with_path(_check_unchanged_type, params, stepped)
         return ProximalState(jnp.zeros((), jnp.int32))
@@ -89,10 +96,21 @@ def proximal(prox: Prox, *, strength: Strength, where: Where = is_weight) -> Com
         params: PyTree, state: ProximalState, **extras: Any
     ) -> tuple[PyTree, ProximalState]:
         del extras
-        params = step(params, jnp.asarray(schedule(state.count), jnp.float32))
+        refuse_nan(params)
+        amount = jnp.asarray(schedule(state.count), jnp.float32)
+        if not isinstance(amount, Tracer):
+            _check_strength(float(amount))
+        # A traced one that is negative or NaN penalizes nothing.
+        params = step(params, jnp.where(amount > 0, amount, 0))
         return params, ProximalState(state.count + 1)
 
-    return masked(Compressor(init=init, apply=apply, update=update), where)
+    def finalize(params: PyTree, state: ProximalState) -> PyTree:
+        map_with_path(_warn_if_empty, params)
+        return apply(params, state)
+
+    return masked(
+        Compressor(init=init, apply=apply, update=update, finalize=finalize), where
+    )
 
 
 def soft_threshold(
@@ -269,6 +287,15 @@ def group_lasso_pruning(
 
 def _widen(array: jax.Array) -> jax.Array:
     return array.astype(jnp.promote_types(array.dtype, jnp.float32))
+
+
+def _warn_if_empty(path: str, leaf: jax.Array) -> None:
+    if not isinstance(leaf, Tracer) and leaf.size and not bool(jnp.any(leaf)):
+        warnings.warn(
+            f"{path!r} has only zeros left, so its layer passes nothing on. Lower the "
+            "strength, or exclude this leaf with `where=`.",
+            stacklevel=2,
+        )
 
 
 def _check_unchanged_type(path: str, old: Any, new: Any) -> None:

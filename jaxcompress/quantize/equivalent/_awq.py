@@ -19,8 +19,7 @@ from ...layerwise import STATS, Matrices, matrices
 from ...numerics import EXACT
 from .._fake import fake_quant
 from .._granularity import Granularity
-from ..scales._following import absmax
-from ..scales._stateful import AnyScale, as_stateful
+from ..scales._stateful import AnyScale, as_stateful, suited
 from ._compressors import move_given
 from ._links import Bound, ByPath, Link, by_channel, rescale, spread, unless_dead
 
@@ -34,7 +33,7 @@ def awq(
     fmt: Format,
     *,
     granularity: Granularity,
-    scale: AnyScale = absmax,
+    scale: AnyScale = suited,
     grid: int = 20,
     axes: AxesLike = None,
 ) -> Compressor:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from ..._axes import Axis
 from ..._compressor import PyTree
+from ..._refuse import refuse_not_finite
 from ..._select import closest, map_with_path, paths_and_leaves
 from ._links import ByPath, channel_axes, spread
 from ._verify import check_finite, coarsest_unit, largest_difference
@@ -116,6 +117,7 @@ def fold_batch_norm(
         changed, stats = _fold(fold, leaves, stat_leaves, epsilon)
         new |= {p: x.astype(leaves[p].dtype) for p, x in changed.items()}
         new_stats |= {p: x.astype(stat_leaves[p].dtype) for p, x in stats.items()}
+    refuse_not_finite(new)
     return (
         map_with_path(lambda path, leaf: new.get(path, leaf), params),
         map_with_path(lambda path, leaf: new_stats.get(path, leaf), batch_stats),

@@ -14,6 +14,7 @@ from jax import lax
 from jax.core import Tracer
 
 from ..._compressor import Compressor, PyTree, Restart
+from ..._refuse import refuse_unfit
 from ..._select import map_with_path, paths_and_leaves, select
 from ...layerwise import Evidence
 from ._links import Bound, ByPath, Link, bind, checked
@@ -111,8 +112,9 @@ def _compressor(
 ) -> Compressor:
     def init(params: PyTree) -> EquivalentState:
         bound = bind(links, params)
+        leaves = _touched(params, bound)
         if check:
-            check(bound, _touched(params, bound))
+            check(bound, leaves)
         return EquivalentState(jnp.zeros((), jnp.int32), Restart(jnp.zeros((), bool)))
 
     def finalize(params: PyTree, state: EquivalentState) -> PyTree:
@@ -131,7 +133,9 @@ def _compressor(
 def _touched(params: PyTree, bound: list[Bound]) -> ByPath:
     names = {p for link in bound for p in (*link.producers, *link.consumers)}
     paths, leaves, _ = paths_and_leaves(params)
-    return {p: x for p, x in zip(paths, leaves, strict=True) if p in names}
+    touched = {p: x for p, x in zip(paths, leaves, strict=True) if p in names}
+    refuse_unfit(touched)
+    return touched
 
 
 def _with(params: PyTree, new: ByPath) -> PyTree:

@@ -14,6 +14,7 @@ from ...formats import Format, Int
 from .._granularity import Granularity, PerChannel, with_axes
 from ..scales._fixed import fixed
 from ..scales._following import Scale, absmax
+from ..scales._stateful import suited
 from ._adaround import adaround
 from ._gptq import gptq
 from ._layerwise import Grid, layerwise_quantization
@@ -26,7 +27,7 @@ def gptq_quantization(
     fmt: Format | None = None,
     symmetric: bool = True,
     granularity: Granularity | None = None,
-    scale: Scale = absmax,
+    scale: Scale = suited,
     act_order: bool = False,
     static_groups: bool = False,
     damping: float = 0.01,
@@ -40,7 +41,10 @@ def gptq_quantization(
     Use it on a trained network, with statistics of a few calibration batches.
     ``update(params, state, stats=...)`` moves the weights onto the grid. Before that
     update, and in training after it, weights are rounded to nearest and scales are fixed.
-    After a pruner in a chain, pruned weights stay zero and the others compensate.
+    After a pruner in a chain, pruned weights stay zero and the others compensate. Below
+    four input rows a feature, correlations are trusted less: ``X^T X`` is shrunk toward
+    its diagonal. A layer that GPTQ would leave worse than rounding to nearest is rounded
+    to nearest.
 
     Args:
       bits: bits per weight: 1 to 8, or 16.

@@ -17,7 +17,8 @@ from ...layerwise import number, sweep
 from ...numerics import expand_tiles
 from .._fake import fake_quant
 from ..scales._fixed import fixed
-from ..scales._following import Scale, absmax
+from ..scales._following import Scale
+from ..scales._stateful import suited
 
 
 @name_defaults
@@ -27,7 +28,7 @@ def gptq(
     fmt: Format,
     *,
     scale_shape: Sequence[int] | None = None,
-    scale: Scale = absmax,
+    scale: Scale = suited,
     keep: jax.Array | None = None,
     act_order: bool = False,
     static_groups: bool = False,

@@ -13,17 +13,18 @@ from jax.core import Tracer
 
 from ..._axes import AxesLike
 from ..._compressor import Compressor, PyTree
+from ..._refuse import refuse_unfit
 from ..._select import paths_and_leaves
 from ..._signatures import name_defaults
 from ...formats import Format
 from ...layerwise import STATS, Matrices, batched, matrix_problems
 from ...leaves import Leaf
-from ...numerics import expand_tiles
+from ...numerics import expand_tiles, output_error
 from .._fake import fake_quant, to_qarray
 from .._granularity import Granularity
-from .._quantize import refuse_not_finite
 from ..scales._fixed import fixed
-from ..scales._following import Scale, absmax
+from ..scales._following import Scale
+from ..scales._stateful import suited
 
 Grid = tuple[jax.Array, jax.Array | None]
 Solve = Callable[
@@ -52,7 +53,7 @@ def layerwise_quantization(
     *,
     granularity: Granularity,
     solve: Solve,
-    scale: Scale = absmax,
+    scale: Scale = suited,
     axes: AxesLike = None,
     keep_zeros: bool = True,
 ) -> Compressor:
@@ -64,6 +65,10 @@ def layerwise_quantization(
     moves the weights onto the grid. Without statistics, weights are rounded to nearest
     and scales are fixed, so training continues from the solution. ``finalize`` gives
     ``QArray`` leaves.
+
+    A matrix whose outputs the solution would change more than rounding to nearest is
+    rounded to nearest. Statistics of fewer than four rows a feature are shrunk toward
+    their diagonal first, since they hold chance correlations.
 
     Args:
       fmt: the number format.
@@ -96,7 +101,7 @@ def layerwise_quantization(
         return scales, zero_point
 
     def init(params: PyTree) -> LayerwiseState:
-        refuse_not_finite(params)
+        refuse_unfit(params)
         paths, leaves, treedef = paths_and_leaves(params)
         grids = [choose(path, x) for path, x in zip(paths, leaves, strict=True)]
         return _make_state(jnp.zeros((), jnp.int32), treedef, grids)
@@ -119,6 +124,7 @@ def layerwise_quantization(
         del extras
         if stats is None:
             return params, state
+        refuse_unfit(params)
         paths, leaves, treedef = paths_and_leaves(params)
         stats_by_path = STATS.by_path(stats, paths, treedef)
         grams = {p: s.gram for p, s in stats_by_path.items()}
@@ -126,13 +132,20 @@ def layerwise_quantization(
         weights = dict(zip(paths, leaves, strict=True))
         grids = {p: choose(p, w) for p, w in weights.items()}
         solved, grids = _solve_all(
-            solve, weights, stats_by_path, grids, scale, axes, keep_zeros
+            _never_worse(solve, fmt),
+            weights,
+            stats_by_path,
+            grids,
+            scale,
+            axes,
+            keep_zeros,
         )
         _refuse_not_finite("the solved weights", solved)
         new = treedef.unflatten([solved[p].astype(w.dtype) for p, w in weights.items()])
         return new, _make_state(state.count + 1, treedef, [grids[p] for p in paths])
 
     def finalize(params: PyTree, state: LayerwiseState) -> PyTree:
+        refuse_unfit(params)
         if not isinstance(state.count, Tracer) and int(state.count) == 0:
             warnings.warn(
                 "weights are rounded to nearest: no update was given "
@@ -161,6 +174,24 @@ def _list_grids(treedef: Any, state: LayerwiseState) -> list[Grid]:
         treedef.flatten_up_to(tree) for tree in (state.scales, state.zero_points)
     )
     return list(zip(scales, zero_points, strict=True))
+
+
+def _never_worse(solve: Solve, fmt: Format) -> Solve:
+    """Round a matrix to nearest where the solver changes its outputs more than that."""
+
+    def solve_or_round(
+        w: jax.Array, h: jax.Array, keep: jax.Array, grid: Grid, scale: Scale | None
+    ) -> tuple[jax.Array, Grid]:
+        solved = solve(w, h, keep, grid, scale)
+        nearest = fake_quant(w, fmt, scale_shape=grid[0].shape, scale=fixed(*grid))
+        nearest = jnp.where(keep, nearest, 0)
+        # True of NaN: the caller names the leaf.
+        is_better = ~(output_error(solved[0], w, h) > output_error(nearest, w, h))
+        return jax.tree.map(
+            lambda new, old: jnp.where(is_better, new, old), solved, (nearest, grid)
+        )
+
+    return solve_or_round
 
 
 def _solve_all(
@@ -220,6 +251,6 @@ def _refuse_not_finite(what: str, arrays: dict[str, jax.Array]) -> None:
         if not isinstance(x, Tracer) and not bool(jnp.isfinite(x).all()):
             raise ValueError(
                 f"{what} of {path!r} are not finite. Check the batches and the weights for "
-                "NaN. If they have none, the layer has fewer input rows than features: "
-                "pass more batches or a damping above 0."
+                "NaN. If they have none, some input features determine others: pass a "
+                "damping above 0, or more batches."
             )

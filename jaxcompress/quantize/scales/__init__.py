@@ -4,7 +4,7 @@
 from ._block import power_of_two, two_level
 from ._calls import Call, largest
 from ._fixed import fixed
-from ._following import Scale, absmax, mean_above, of_range, unit
+from ._following import Scale, absmax, mean_above, of_range, rms, unit
 from ._learned import LearnedScaleState, lsq, lsq_plus, pact
 from ._ranges import Range, dynamic, minmax, moving_average, percentile
 from ._searched import SearchedState, entropy, mse
@@ -17,6 +17,7 @@ from ._stateful import (
     as_stateful,
     blocks,
     held,
+    suited,
 )
 
 __all__ = [
@@ -48,6 +49,8 @@ __all__ = [
     "pact",
     "percentile",
     "power_of_two",
+    "rms",
+    "suited",
     "two_level",
     "unit",
 ]

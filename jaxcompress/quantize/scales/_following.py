@@ -103,6 +103,45 @@ def unit(
     return ones, None if fmt.symmetric else jnp.full_like(ones, fmt.low)
 
 
+def rms(level: float = 1.0) -> Scale:
+    """Scale the non-zeros of each tile to a root mean square of ``level``.
+
+    Use it for formats whose levels are dense around one magnitude, such as posits. Values
+    beyond the largest level are clipped. For weights in training, ``held(rms())``: rounding
+    moves the root mean square.
+
+    Args:
+      level: positive, in units of the scale.
+
+    Raises:
+      ValueError: if the level is not positive.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> scale, _ = rms(0.5)(jnp.array([3.0, -4.0, 0.0, 5.0]), (1,), jc.formats.NF4)
+      >>> f"{scale[0]:.3f}"  # (50 / 3) ** 0.5 / 0.5
+      '8.165'
+    """
+    if not level > 0:
+        raise ValueError(f"level must be positive, got {level}.")
+
+    def scale(
+        values: jax.Array, shape: Sequence[int], fmt: Format
+    ) -> tuple[jax.Array, jax.Array | None]:
+        if not fmt.symmetric:
+            raise ValueError(
+                f"rms needs a format without a zero point, got {fmt}. Use absmax."
+            )
+        largest = reduce_tiles(jnp.max, jnp.abs(values), shape)
+        unit = jnp.where(largest > 0, largest, 1)  # squares must not overflow
+        ratios = values / expand_tiles(unit, values.shape)
+        count = reduce_tiles(jnp.sum, values != 0, shape)
+        square = reduce_tiles(jnp.sum, ratios * ratios, shape) / jnp.maximum(count, 1)
+        return _positive(largest * jnp.sqrt(square) * _inverse(level)), None
+
+    return scale
+
+
 def mean_above(threshold: float = 0.7) -> Scale:
     """Scale ternary weights, ``Int(2)``, as Ternary Weight Networks do.
 

@@ -17,7 +17,7 @@ from ...leaves import Scales
 from ..gradients import Gradient, straight_through
 from ._block import power_of_two
 from ._calls import Call, largest
-from ._following import Scale, of_range
+from ._following import Scale, absmax, of_range, rms
 
 Shape = tuple[int, ...]
 Chosen = tuple[Scales, jax.Array | None]
@@ -64,6 +64,7 @@ class StatefulScale:
       gradient: how the backward pass treats rounding with these scales.
       call: merges the arrays that loops show in one call, so that they count once. None
         observes one after another, which is right if neither order nor number matter.
+      name: how the scale is printed; None prints its functions.
     """
 
     init: Callable[[Shape, Format], Any]
@@ -71,6 +72,13 @@ class StatefulScale:
     read: Callable[[Any, jax.Array, Format], Chosen]
     gradient: Gradient = straight_through
     call: Call | None = None
+    name: str | None = None
+
+    def __repr__(self) -> str:
+        return self.name or (
+            f"StatefulScale(init={self.init!r}, observe={self.observe!r}, "
+            f"read={self.read!r}, gradient={self.gradient!r})"
+        )
 
     def __call__(self, values: jax.Array, shape: Sequence[int], fmt: Format) -> Chosen:
         """Act as a ``Scale``: observe these values alone, then read the scale."""
@@ -286,3 +294,21 @@ class HeldState(NamedTuple):
     count: jax.Array  # int32 []: arrays observed
     scale: jax.Array  # float32
     zero_point: jax.Array | None  # float32, integer valued
+
+
+def _make_suited() -> StatefulScale:
+    def choose(fmt: Format) -> StatefulScale:
+        level = getattr(fmt, "rms_level", 0)
+        return held(rms(level), every=100) if level else _wrap_scale(absmax)
+
+    return StatefulScale(
+        init=lambda shape, fmt: choose(fmt).init(shape, fmt),
+        observe=lambda state, x, fmt: choose(fmt).observe(state, x, fmt),
+        read=lambda state, x, fmt: choose(fmt).read(state, x, fmt),
+        name="suited",
+    )
+
+
+suited = _make_suited()
+"""Use the scale that suits the format: the default. ``absmax``, unless the format has an
+``rms_level``: then ``rms(level)``, recomputed every 100 updates."""

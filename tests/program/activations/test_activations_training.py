@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from models import initialized, normal
+from two_layers import cache_size
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -285,7 +286,7 @@ def test_weights_and_activations_train_together_and_resume_to_the_bit(tmp_path):
         if i == 20:
             jc.save_checkpoint(tmp_path, 20, state)
     assert losses[-1] < 0.4 * losses[0]
-    assert step._cache_size() == 1  # pyright: ignore[reportFunctionMemberAccess]
+    assert cache_size(step) == 1  # pyright: ignore[reportFunctionMemberAccess]
     stats, ranges = state.model_state
     assert sorted(ranges) == sorted(fresh)
     for name, seen in ranges.items():

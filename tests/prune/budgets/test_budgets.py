@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 
 import jaxcompress as jc
-from jaxcompress.prune.budgets import below, erk, global_, owl, per_path, uniform
+from jaxcompress import prune
+from jaxcompress.prune.budgets import (
+    below,
+    erk,
+    global_,
+    owl,
+    per_path,
+    saving,
+    uniform,
+)
 from jaxcompress.prune.budgets._sparsity import bisect
 
 SHAPES = {"a": (300, 100), "b": (100, 10), "c": (3, 3, 4, 8)}
@@ -64,8 +73,10 @@ def test_eager_equals_traced_and_all_means_all(budget):
 
 
 def test_uniform_takes_the_same_share():
-    shares = counts(uniform) / SIZES
-    assert np.abs(shares - FRACTIONS[:, None]).max() <= 0.5 / SIZES.min() + 1e-6
+    wanted = np.minimum(FRACTIONS[:, None] * SIZES, SIZES - 1)  # one is left
+    assert np.abs((counts(uniform) - wanted) / SIZES).max() <= (
+        0.5 / SIZES.min() + 1e-6
+    )
 
 
 def test_erk_densities_are_proportional_until_a_leaf_is_dense():
@@ -86,7 +97,8 @@ def test_global_equals_one_sort():
     owner = np.repeat(np.arange(3), SIZES)[np.argsort(flat, kind="stable")]
     for row, fraction in zip(counts(global_), FRACTIONS, strict=True):
         number = int(np.round(fraction * np.float32(flat.size)))
-        assert row.tolist() == np.bincount(owner[:number], minlength=3).tolist()
+        below = np.bincount(owner[:number], minlength=3)
+        assert row.tolist() == np.minimum(below, SIZES - 1).tolist()
 
 
 def test_global_mixes_dtypes():
@@ -196,3 +208,39 @@ def test_leaves_without_weights_spend_nothing():
     for budget in (uniform, erk, global_, owl()):
         spent = budget(scores, jnp.float32(0.5))
         assert [int(n) for n in spent.values()] == [500, 0]
+
+
+def test_no_budget_empties_a_leaf_below_a_sparsity_of_one():
+    rng = np.random.default_rng(1)
+    scores = {
+        "small": jnp.asarray(rng.random((8, 5)), jnp.float32),
+        "faint": jnp.asarray(rng.random((30, 40)) * 1e-6, jnp.float32),
+        "large": jnp.asarray(rng.random((90, 80)), jnp.float32),
+        "single": jnp.ones((1, 1)),
+    }
+    sizes = np.array([s.size for s in scores.values()])
+    price = prune.budgets.coded_bytes()
+    budgets = (uniform, erk, global_, owl(), per_path({"small": lambda s: s}))
+    for budget in (*budgets, saving(price), saving(price, uniform)):
+        spend = jax.jit(lambda s, budget=budget: [*budget(scores, s).values()])
+        for sparsity in (0.99, 0.99999, 1 - 2.0**-24):
+            assert (np.asarray(spend(jnp.float32(sparsity))) < sizes).all()
+        assert (np.asarray(spend(jnp.float32(1))) == sizes).all()
+    assert [int(n) for n in below(9.0)(scores, jnp.float32(0)).values()] == [
+        *(sizes - 1)
+    ]
+
+
+@pytest.mark.parametrize("budget", [uniform, erk, global_])
+def test_the_weight_that_a_leaf_keeps_is_its_largest(budget):
+    rng = np.random.default_rng(2)
+    params = {
+        "small": jnp.asarray(rng.normal(size=(8, 5)) * 1e-3, jnp.float32),
+        "large": jnp.asarray(rng.normal(size=(40, 25)), jnp.float32),
+    }
+    pruner = jc.magnitude_pruning(0.999, budget=budget, where="*")
+    view = pruner.apply(params, jax.jit(pruner.init)(params))
+    for path, leaf in params.items():
+        largest = np.abs(leaf) == np.abs(leaf).max()
+        assert np.asarray(view[path] != 0)[largest].all()
+    assert int((view["small"] != 0).sum()) == 1 or budget is erk

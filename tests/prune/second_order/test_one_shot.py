@@ -135,13 +135,13 @@ def test_a_leaf_is_pruned_as_its_matrix_is():
 
 def convolution(features, groups):
     model = nn.Conv(features, (3, 3), feature_group_count=groups, use_bias=False)
-    x = normal(2, 5, 5, 4)
+    x = normal(6, 5, 5, 4)
     params = {"kernel": normal(3, 3, 4 // groups, features)}
     return (lambda p, x: model.apply({"params": p}, x)), params, x
 
 
 def layers():
-    x = normal(16, 8)
+    x = normal(32, 8)
     params = {"kernel": normal(3, 8, 8)}
 
     def fn(params, x):
@@ -298,3 +298,26 @@ def test_bad_sparsities_are_refused():
     ):
         obs_pruning(0.6, pattern=NOfM(2, 4))
     assert sparsegpt_pruning(2 / 3, pattern=NOfM(1, 3))
+
+
+@pytest.mark.parametrize("name", PRUNERS)
+def test_no_layer_vanishes_and_a_schedule_that_is_nan_holds_the_masks(name):
+    params, extras = two_layers()
+    small = compress(PRUNERS[name](0.9999), params, **extras)
+    kept = [int((small[layer]["kernel"] != 0).sum()) for layer in params]
+    assert min(kept) == 1
+
+    def after_one(count):
+        return jnp.where(jnp.asarray(count) > 1, jnp.nan, 0.5)
+
+    pruner = PRUNERS[name](after_one)
+    params, state = jax.jit(pruner.update)(params, pruner.init(params), **extras)
+    with pytest.raises(ValueError, match="the schedule gives nan at count 2"):
+        pruner.update(params, state, **extras)
+    again, after = jax.jit(pruner.update)(params, state, **extras)
+    for old, new in zip(
+        jax.tree.leaves((params, state.masks)),
+        jax.tree.leaves((again, after.masks)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(old, new)

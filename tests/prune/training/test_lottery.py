@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from two_layers import cache_size
 
 import jaxcompress as jc
 
@@ -29,7 +30,7 @@ def trained(c, steps, tx=ADAM, **kwargs):
     states = [init(PARAMS)]
     for t in range(steps):
         states.append(step(states[-1], BATCHES[t])[0])
-    assert step._cache_size() == 1
+    assert cache_size(step) == 1
     return states
 
 

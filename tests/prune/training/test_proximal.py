@@ -230,3 +230,10 @@ def test_what_cannot_work_is_refused_in_init():
         ValueError, match=r"'kernel': prox must keep .* from float32\[3, 3, 2, 4\]"
     ):
         narrowing.init(conv)
+
+
+def test_a_leaf_without_weights_is_named():
+    params = {"a": {"kernel": jnp.ones((2, 2))}, "b": {"kernel": jnp.full((2, 2), 3.0)}}
+    with pytest.warns(UserWarning, match="'a/kernel' has only zeros left") as caught:
+        jc.compress(l1_pruning(2.0), params)
+    assert len(caught) == 1

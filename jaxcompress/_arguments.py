@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check arguments that are easily swapped or passed without being called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ._select import paths_and_leaves
+from ._types import PyTree
+
+
+def check_compressor(x: Any, call: str) -> None:
+    """Raise if an argument is not a compressor.
+
+    Args:
+      x: the argument.
+      call: how the function is called: ``"compress(compressor, params)"``.
+
+    Raises:
+      TypeError: naming the likely mistake.
+    """
+    if not _is_compressor(x):
+        raise TypeError(f"{call} takes a compressor, got {_describe(x)}")
+
+
+def check_optimizer(x: Any, call: str) -> None:
+    """Raise if an argument is not an optax optimizer; arguments as above.
+
+    Raises:
+      TypeError: naming the likely mistake.
+    """
+    if not _is_optimizer(x):
+        raise TypeError(f"{call} takes an optax optimizer as tx, got {_describe(x)}")
+
+
+def check_params(params: PyTree, call: str) -> None:
+    """Raise if parameters are not a tree of arrays; ``call`` as above.
+
+    Raises:
+      TypeError: naming the leaf and the likely mistake.
+    """
+    if _is_compressor(params):
+        raise TypeError(f"{call} takes parameters, got {_describe(params)}")
+    for path, leaf in zip(*paths_and_leaves(params)[:2], strict=True):
+        if isinstance(leaf, jax.ShapeDtypeStruct):
+            raise TypeError(
+                f"{call} takes arrays, but {path!r} is only the shape of one. To get the "
+                "shapes of a result, call jax.eval_shape(function, params)."
+            )
+        if type(leaf).__module__.startswith("flax"):
+            raise TypeError(
+                f"{call} takes a tree of arrays, got a {type(leaf).__name__} of Flax. Pass "
+                'the parameters alone: nnx.state(model, nnx.Param), or variables["params"].'
+            )
+
+
+def check_differentiable(params: PyTree) -> None:
+    """Raise if a parameter has no gradient.
+
+    Raises:
+      TypeError: naming the leaf.
+    """
+    for path, leaf in zip(*paths_and_leaves(params)[:2], strict=True):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                f"train_step trains every leaf of the parameters, but {path!r} is "
+                f"{jnp.result_type(leaf)}, which has no gradient. Pass counters and tables "
+                "in model_state=, or close over them in the loss."
+            )
+
+
+def _is_compressor(x: Any) -> bool:
+    return all(hasattr(x, name) for name in ("init", "apply", "update", "finalize"))
+
+
+def _is_optimizer(x: Any) -> bool:
+    has_both = hasattr(x, "init") and hasattr(x, "update")
+    return has_both and not _is_compressor(x)
+
+
+def _describe(x: Any) -> str:
+    if _is_compressor(x):
+        return "a Compressor. Are the arguments in another order?"
+    if _is_optimizer(x):
+        return "an optax optimizer. Are the arguments in another order?"
+    if callable(x) and hasattr(x, "__name__"):
+        return f"the function {x.__name__}. Call it: {x.__name__}(...)."
+    if isinstance(x, (list, tuple)):
+        return f"a {type(x).__name__}. Pass what it holds as separate arguments."
+    if isinstance(x, dict):
+        return "a dict. Are the arguments in another order?"
+    return f"{x!r}."

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Refuse leaves that no technique can compress, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from ._select import map_with_path
+
+
+def refuse_unfit(params: Any) -> None:
+    """Raise if a leaf is empty or no float array, or a concrete one is not finite.
+
+    Every technique that computes a representation from the values (codes, centroids,
+    factors, scales, a solution) calls it in ``init`` and ``finalize``. Traced values pass:
+    under jit, NaN and infinity stay visible in the view.
+
+    Raises:
+      TypeError: if a leaf is no floating-point array; the error names it.
+      ValueError: if it is empty, or has NaN or infinite values.
+    """
+
+    def check(path: str, x: Any) -> None:
+        dtype = jnp.result_type(x)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"leaves must be floating-point arrays, {path!r} has dtype {dtype}. Leave "
+                "it out with `where=`."
+            )
+        if not jnp.size(x):
+            raise ValueError(
+                f"leaves must not be empty, {path!r} has shape {jnp.shape(x)}. Leave it "
+                "out with `where=`."
+            )
+
+    map_with_path(check, params)
+    refuse_not_finite(params)
+
+
+def refuse_not_finite(params: Any) -> None:
+    """Raise if a concrete leaf has NaN or infinite values.
+
+    Raises:
+      ValueError: if so; the error names the leaf.
+    """
+
+    def check(path: str, x: jax.Array) -> None:
+        if isinstance(x, Tracer) or not jnp.issubdtype(x.dtype, jnp.inexact):
+            return
+        finite = jnp.all(jnp.isfinite(x))
+        # Inside a traced function this is a tracer even for concrete values.
+        if not isinstance(finite, Tracer) and not bool(finite):
+            raise ValueError(
+                f"{path!r} holds NaN or infinite values, which cannot be compressed. Check "
+                "whether the training diverged or a division by zero slipped in."
+            )
+
+    map_with_path(check, params)

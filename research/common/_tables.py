@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Tables: as Markdown, and of accuracies by sparsity for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from ._records import percent
+
+
+def markdown(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
+    """A table as Markdown; a line has a text for each column."""
+    rows = [columns, ["---"] * len(columns), *lines]
+    texts = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([texts[0], texts[1].replace(" ", ""), *texts[2:]])
+
+
+def for_terminal(
+    columns: Sequence[str],
+    lines: Iterable[Sequence[str]],
+    *,
+    title: str,
+    caption: str,
+) -> Table:
+    """A table as rich draws it, with numbers on the right."""
+    table = Table(title=title, caption=caption, box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column(columns[0], no_wrap=True)
+    for column in columns[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def accuracy_lines(
+    groups: Mapping[tuple[Any, Any], Sequence[Any]], columns: Sequence[Any]
+) -> list[list[str]]:
+    """A line a row, with the accuracies of the columns.
+
+    Args:
+      groups: records by row and column.
+      columns: those to show; a row need not have them all.
+    """
+    names = dict.fromkeys(row for row, _ in groups)
+    return [
+        [str(name), *(percent(groups.get((name, column), ())) for column in columns)]
+        for name in names
+    ]
+
+
+def heading(config: Any, examples: int, dense: Sequence[Any]) -> str:
+    """Title of a table of perceptrons: which, on what, and the dense network."""
+    widths = "-".join(map(str, config.widths))
+    return (
+        f"{widths} on {config.data}: test accuracy % ({examples:,} examples, "
+        f"{config.seeds} seeds); dense {percent(dense)}"
+    )

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The table at the end of a run, the same as plain data, and the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from .. import common
+from ._config import Config
+
+DENSE = "dense"
+CONTROL = "small dense"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Record:
+    """One network.
+
+    Attributes:
+      method: name of the row.
+      asked: the sparsity asked for; of a small dense network, whose bytes it has.
+      seed: of everything random.
+      sparsity: counted zeros of the weight matrices.
+      accuracy: on the test set.
+      file_bytes: of the packed file.
+    """
+
+    method: str
+    asked: float
+    seed: int
+    sparsity: float
+    accuracy: float
+    file_bytes: int
+
+
+def table(config: Config, examples: int, records: Sequence[Record]) -> Table:
+    """A line a method, a column a sparsity."""
+    groups = common.grouped(records, "method", "asked")
+    dense = groups.pop((DENSE, 0.0))
+    sizes = (largest(records, sparsity) for sparsity in config.sparsities)
+    return common.for_terminal(
+        ["", *(f"{100 * sparsity:g} %" for sparsity in config.sparsities)],
+        [
+            *common.accuracy_lines(groups, config.sparsities),
+            ["file bytes, largest", *(f"{n:,}" for n in sizes)],
+        ],
+        title=common.heading(config, examples, dense),
+        caption="Pruned once, not trained on. Small dense: trained; float32 weights in no "
+        "more bytes than the largest packed file of the column.",
+    )
+
+
+def largest(records: Sequence[Record], asked: float) -> int:
+    """Bytes of the largest file of a pruned network."""
+    return max(
+        r.file_bytes for r in records if r.asked == asked and r.method != CONTROL
+    )
+
+
+def summary(records: Sequence[Record]) -> dict[str, Any]:
+    """Rows with means and spreads, and every network, as JSON can hold them."""
+    return common.summary(records, ("method", "asked"), ("sparsity", "file_bytes"))
+
+
+def draw(records: Sequence[Record], path: Path) -> None:
+    """Draw ``results.png``: accuracy against sparsity, down to chance."""
+    methods = common.grouped(records, "method")
+    with common.figure(path, size=(7, 4.6)) as (axis,):
+        common.band(axis, common.values(methods.pop(DENSE)), DENSE)
+        for i, (method, group) in enumerate(methods.items()):
+            cells = common.grouped(group, "asked")
+            common.error_bars(
+                axis,
+                {100 * asked: common.values(cell) for asked, cell in cells.items()},
+                method,
+                fmt="x:" if method == CONTROL else "os^v"[i % 4] + "-",
+                color="black" if method == CONTROL else f"C{i}",
+            )
+        axis.set(xlabel="sparsity of the weights, %", ylabel="test accuracy, %")
+        common.finish(axis, "pruned once, not trained on: mean and spread of the seeds")
