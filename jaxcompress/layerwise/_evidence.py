@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
+
+import jax
+from jax.core import Tracer
 
 from .._compressor import PyTree
 
@@ -45,6 +49,20 @@ class Evidence:
                     f"{self.name}={self.how}, or exclude this leaf with `where=`."
                 )
         return dict(zip(paths, leaves, strict=True))
+
+    def warn_if_never_given(self, count: jax.Array, consequence: str) -> None:
+        """Warn in ``finalize`` if no update received the statistics.
+
+        Args:
+          count: int32 [], the updates that did. Nothing is said of a traced one.
+          consequence: what the tree is now: ``"nothing is rescaled"``.
+        """
+        if not isinstance(count, Tracer) and int(count) == 0:
+            warnings.warn(
+                f"{consequence}: no update was given {self.name}={self.how}. Pass it to "
+                "one update before finalize.",
+                stacklevel=3,
+            )
 
 
 STATS = Evidence(

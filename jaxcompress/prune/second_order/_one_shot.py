@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.core import Tracer
 
 from ..._compressor import Compressor, PyTree
 from ..._refuse import refuse_unfit
@@ -104,12 +102,7 @@ def prune_once(
         )
 
     def finalize(params: PyTree, state: OneShotState) -> PyTree:
-        if not isinstance(state.count, Tracer) and int(state.count) == 0:
-            warnings.warn(
-                f"no weight was pruned, because no update received "
-                f"{evidence.name}={evidence.how}.",
-                stacklevel=2,
-            )
+        evidence.warn_if_never_given(state.count, "no weight is pruned")
         return apply(params, state)
 
     return Compressor(init=init, apply=apply, update=update, finalize=finalize)

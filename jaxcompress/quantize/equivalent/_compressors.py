@@ -64,7 +64,11 @@ def move_once(
         count = jnp.maximum(state.count, 1)
         return _with(params, new), EquivalentState(count, Restart(is_first))
 
-    return _compressor(links, update, f"{what}: there was no update.", check)
+    def warn(count: jax.Array) -> None:
+        if not isinstance(count, Tracer) and int(count) == 0:
+            warnings.warn(f"{what}: there was no update.", stacklevel=3)
+
+    return _compressor(links, update, warn, check)
 
 
 def move_given(
@@ -103,12 +107,17 @@ def move_given(
             state.count + 1, Restart(jnp.ones((), bool))
         )
 
-    missing = f"{what}: no update was given {evidence.name}={evidence.how}."
-    return _compressor(links, update, missing, check)
+    def warn(count: jax.Array) -> None:
+        evidence.warn_if_never_given(count, what)
+
+    return _compressor(links, update, warn, check)
 
 
 def _compressor(
-    links: tuple[Link, ...], update: Any, missing: str, check: Check | None
+    links: tuple[Link, ...],
+    update: Any,
+    warn: Callable[[jax.Array], None],
+    check: Check | None,
 ) -> Compressor:
     def init(params: PyTree) -> EquivalentState:
         bound = bind(links, params)
@@ -118,8 +127,7 @@ def _compressor(
         return EquivalentState(jnp.zeros((), jnp.int32), Restart(jnp.zeros((), bool)))
 
     def finalize(params: PyTree, state: EquivalentState) -> PyTree:
-        if not isinstance(state.count, Tracer) and int(state.count) == 0:
-            warnings.warn(missing, stacklevel=2)
+        warn(state.count)
         return params
 
     return Compressor(

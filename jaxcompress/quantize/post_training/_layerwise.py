@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -146,12 +145,7 @@ def layerwise_quantization(
 
     def finalize(params: PyTree, state: LayerwiseState) -> PyTree:
         refuse_unfit(params)
-        if not isinstance(state.count, Tracer) and int(state.count) == 0:
-            warnings.warn(
-                "weights are rounded to nearest: no update was given "
-                f"{STATS.name}={STATS.how}. Pass it to one update before finalize.",
-                stacklevel=2,
-            )
+        STATS.warn_if_never_given(state.count, "weights are rounded to nearest")
         return map_weights(to_qarray, params, state)
 
     return Compressor(
