@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ._select import paths_and_leaves
 from ._types import PyTree
+from .leaves import LowRank, is_leaf
 
 
 def check_compressor(x: Any, call: str) -> None:
@@ -36,6 +37,16 @@ def check_optimizer(x: Any, call: str) -> None:
         raise TypeError(f"{call} takes an optax optimizer as tx, got {_describe(x)}")
 
 
+def check_function(x: Any, call: str) -> None:
+    """Raise if an argument is not a function; arguments as above.
+
+    Raises:
+      TypeError: naming the likely mistake.
+    """
+    if _is_compressor(x) or _is_optimizer(x) or not callable(x):
+        raise TypeError(f"{call} takes a function first, got {_describe(x)}")
+
+
 def check_params(params: PyTree, call: str) -> None:
     """Raise if parameters are not a tree of arrays; ``call`` as above.
 
@@ -44,6 +55,14 @@ def check_params(params: PyTree, call: str) -> None:
     """
     if _is_compressor(params):
         raise TypeError(f"{call} takes parameters, got {_describe(params)}")
+    for node in jax.tree.leaves(params, is_leaf=is_leaf):
+        # The factors of a low-rank leaf may be compressed further.
+        if is_leaf(node) and not isinstance(node, LowRank):
+            raise TypeError(
+                f"{call} takes arrays, but the tree holds a {type(node).__name__}: it is "
+                "compressed already. Pass the parameters as they were, or "
+                "jaxcompress.dense(params)."
+            )
     for path, leaf in zip(*paths_and_leaves(params)[:2], strict=True):
         if isinstance(leaf, jax.ShapeDtypeStruct):
             raise TypeError(
@@ -64,6 +83,11 @@ def check_differentiable(params: PyTree) -> None:
       TypeError: naming the leaf.
     """
     for path, leaf in zip(*paths_and_leaves(params)[:2], strict=True):
+        if callable(leaf):
+            raise TypeError(
+                f"train_step takes arrays, but {path!r} is a function. Pass the arrays of "
+                "a module alone, such as eqx.filter(model, eqx.is_inexact_array)."
+            )
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             raise TypeError(
                 f"train_step trains every leaf of the parameters, but {path!r} is "

@@ -125,6 +125,7 @@ def masked(compressor: Compressor, where: Where) -> Compressor:
       ValueError: '*/kernal' selected none of 2 leaves; closest: 'a/kernel', 'b/kernel'. \
 Globs match the whole path.
     """
+    check_compressor(compressor, "masked(compressor, where)")
 
     def init(params: PyTree) -> PyTree:
         return compressor.init(select(params, where).tree)
@@ -170,6 +171,18 @@ def partition(compressors: Mapping[str, Compressor]) -> Compressor:
       >>> small["a"]["kernel"].bits, small["b"]["kernel"].bits
       (8, 4)
     """
+    if not isinstance(compressors, Mapping):
+        raise TypeError(
+            "partition takes a dict {glob: compressor}, got a "
+            f"{type(compressors).__name__}."
+        )
+    for pattern, c in compressors.items():
+        if not isinstance(pattern, str):
+            raise TypeError(
+                f"partition takes globs as keys, got {type(pattern).__name__}. Write "
+                "{glob: compressor}."
+            )
+        check_compressor(c, f"partition({{{pattern!r}: ...}})")
     patterns = list(compressors)
 
     def first_match(index: int) -> Any:

@@ -60,11 +60,8 @@ def is_weight(path: str, leaf: Any) -> bool:
       path: path text, such as ``"Dense_0/kernel"``.
       leaf: array, traced or not.
     """
-    return (
-        jnp.ndim(leaf) >= 2
-        and is_weight_name(path, jnp.ndim(leaf))
-        and _is_floating(leaf)
-    )
+    ndim = getattr(leaf, "ndim", 0)  # a module holds functions too
+    return ndim >= 2 and is_weight_name(path, ndim) and _is_floating(leaf)
 
 
 @dataclasses.dataclass(frozen=True)

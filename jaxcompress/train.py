@@ -15,6 +15,7 @@ from jax import lax
 from ._arguments import (
     check_compressor,
     check_differentiable,
+    check_function,
     check_optimizer,
     check_params,
 )
@@ -145,6 +146,7 @@ def train_step(
       (1.0, 1)
     """
     c = identity() if compressor is None else compressor
+    check_function(loss_fn, _CALL)
     check_optimizer(tx, _CALL)
     check_compressor(c, _CALL)
     tx = optax.with_extra_args_support(tx)

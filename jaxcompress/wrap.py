@@ -47,8 +47,9 @@ def wrap_optimizer(
     ``unwrap(opt_state)[1]``. The loop's own parameters are views: where masks or scales
     have changed, an average of them has no zeros and is on no grid.
 
-    A loop may change its parameters by other means: load pretrained ones, clip them, swap
-    in an average. The raw parameters then move by the same difference.
+    A loop may change its parameters by other means: clip them, add noise, swap in an
+    average. The raw parameters then move by the same difference. Masks stay as they were:
+    to start from other parameters, such as pretrained ones, call ``init`` again.
 
     Args:
       tx: the optimizer of the loop.

@@ -61,6 +61,27 @@ def fn(params, x):
         (lambda: untyped.train_step(loss_fn, SGD, 3), "takes a compressor, got 3"),
         (lambda: untyped.wrap_optimizer(PRUNER, SGD), "as tx, got a Compressor"),
         (
+            lambda: untyped.train_step(SGD, loss_fn, PRUNER),
+            "takes a function first, got an optax optimizer",
+        ),
+        (lambda: untyped.masked("*", PRUNER), r"masked\(compressor, where\) takes"),
+        (lambda: untyped.masked(jc.magnitude_pruning, "*"), "Call it"),
+        (lambda: untyped.partition([("*", PRUNER)]), "takes a dict .*, got a list"),
+        (lambda: untyped.partition({PRUNER: "*"}), "takes globs as keys"),
+        (lambda: untyped.partition({"*": jc.magnitude_pruning}), "Call it"),
+        (
+            lambda: jc.train_step(loss_fn, SGD)[0]({**PARAMS, "act": jnp.tanh}),
+            "'act' is a function.*eqx.filter",
+        ),
+        (
+            lambda: jc.compress(PRUNER, jc.compress(INT8, PARAMS)),
+            "holds a QArray: it is compressed already",
+        ),
+        (
+            lambda: jc.train_step(loss_fn, SGD)[0](jc.compress(INT8, PARAMS)),
+            "holds a QArray: it is compressed already",
+        ),
+        (
             lambda: untyped.wrap_optimizer(SGD, SGD),
             "a compressor, got an optax optimizer",
         ),

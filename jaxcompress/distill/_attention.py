@@ -17,6 +17,7 @@ from ._features import (
 from ._prepare import bound_gradient
 
 
+@on_any_mesh
 def attention_transfer(
     student: jax.Array,
     teacher: jax.Array,

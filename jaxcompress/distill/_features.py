@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._mesh import on_any_mesh
 from ._prepare import bound_gradient, mask_loss
 
 
+@on_any_mesh
 def hint(
     student: jax.Array,
     teacher: jax.Array,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-PyTree = Any
+from .._mesh import on_any_mesh
+from .._types import PyTree
 
 
 class FeatureMoments(NamedTuple):
@@ -108,6 +109,7 @@ def invert(
     return x, losses
 
 
+@on_any_mesh
 def total_variation(x: jax.Array, *, axes: tuple[int, int] = (-3, -2)) -> jax.Array:
     """Measure how much an image changes from pixel to pixel: a penalty on noise.
 

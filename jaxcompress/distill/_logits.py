@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._mesh import on_any_mesh
 from ._prepare import (
     LEAST_DEVIATION,
     bound_gradient,
@@ -162,6 +163,7 @@ def jensen_shannon(
     return temperature**2 * (mix * teacher_term + (1 - mix) * student_term)
 
 
+@on_any_mesh
 def hard_labels(
     student: jax.Array, teacher: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._mesh import on_any_mesh
 from .._select import paths_and_leaves
 
 Params = Any
@@ -107,6 +108,7 @@ def same_view(
     return ask
 
 
+@on_any_mesh
 def mixup(key: jax.Array, x: jax.Array) -> jax.Array:
     """Blend each example with another of its batch, by weights uniform in [0, 1].
 

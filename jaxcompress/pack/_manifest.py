@@ -224,7 +224,7 @@ def _check_width(dtype: np.dtype) -> None:
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise Unsupported(
             f"{dtype} needs jax.config.update('jax_enable_x64', True); without it JAX "
-            "arrays have at most 32 bits."
+            "arrays have at most 32 bits. Or cast it first, such as x.astype(np.int32)."
         )
 
 

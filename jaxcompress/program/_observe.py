@@ -74,7 +74,8 @@ def observe(
       their own axis, so ``jnp.abs(leaf) * moments.norm`` is Wanda's score.
 
     Raises:
-      ValueError: if there are no batches, or a selected leaf cannot be observed.
+      ValueError: if there are no batches or an empty one, or a selected leaf cannot be
+        observed.
       TypeError: if a single batch is passed instead of a list.
 
     Warns:
@@ -100,6 +101,11 @@ def observe(
     state, args = None, ()
     for batch in batches:
         args = batch if type(batch) is tuple else (batch,)
+        if any(hasattr(x, "size") and not x.size for x in jax.tree.leaves(args)):
+            raise ValueError(
+                "a batch is empty: it has an array without elements, which says nothing "
+                "about the inputs."
+            )
         if state is None:
             state = observer.init(params, *args)
         _, state = update(params, state, *args)

@@ -125,9 +125,9 @@ class PerGroup:
         reason = self.misfit(path, shape)
         if self.otherwise is None:
             raise ValueError(
-                f"{path!r}: {reason} Use a divisor, say what to do "
-                "(otherwise=PerChannel()), or give this leaf to another compressor with "
-                "`where=` or `partition`."
+                f"{path!r}: {reason} Use a divisor, "
+                "PerGroup(..., otherwise=PerChannel()), or give this leaf to another "
+                "compressor with `where=` or `partition`."
             )
         instead = with_axes(self.otherwise, self.axes)
         warnings.warn(f"{path!r} is quantized by {instead}: {reason}", stacklevel=2)

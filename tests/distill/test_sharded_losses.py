@@ -10,27 +10,32 @@ import pytest
 from every_loss import LOSSES, array
 from jax.sharding import NamedSharding, PartitionSpec as P
 
-STUDENT, TEACHER = array(0, 6, 5), array(1, 6, 5)
+BY_ROWS, BY_COLUMNS = P("data", None), P(None, "data")
 
 
-def shard(x, mesh):
-    return jax.device_put(x, NamedSharding(mesh, P("data", None)))
+def shard(x, mesh, spec):
+    return jax.device_put(x, NamedSharding(mesh, spec))
 
 
 @pytest.mark.parametrize(
-    ("name", "context"),
-    [(name, False) for name in sorted(set(LOSSES) - {"bucket", "nce", "top_k"})]
-    + [("contrastive", True), ("kl_of_heads", True)],
+    ("name", "spec", "context"),
+    [
+        (name, BY_ROWS, False)
+        for name in sorted(set(LOSSES) - {"bucket", "nce", "top_k"})
+    ]
+    + [(name, BY_COLUMNS, False) for name in ("contrastive", "hint", "hard_labels")]
+    + [("relational_angle", BY_ROWS, True), ("kl_of_heads", BY_ROWS, True)],
 )
-def test_values_and_gradients_do_not_depend_on_the_mesh(name, context):
+def test_values_and_gradients_do_not_depend_on_the_mesh(name, spec, context):
     def total(student, teacher):
         return jnp.sum(LOSSES[name](student, teacher, None))
 
     run = jax.jit(jax.value_and_grad(total))
-    wanted = run(STUDENT, TEACHER)
+    arrays = [array(seed, 6, 5 if spec == BY_ROWS else 4) for seed in (0, 1)]
+    wanted = run(*arrays)
     mesh = jax.make_mesh((2,), ("data",), devices=jax.devices()[:2])
     with jax.set_mesh(mesh) if context else contextlib.nullcontext():
-        value, grads = run(shard(STUDENT, mesh), shard(TEACHER, mesh))
+        value, grads = run(*(shard(x, mesh, spec) for x in arrays))
     np.testing.assert_allclose(value, wanted[0], rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(grads, wanted[1], rtol=1e-3, atol=1e-5)
-    assert jax.typeof(grads).sharding.spec == P("data", None)
+    assert jax.typeof(grads).sharding.spec == spec

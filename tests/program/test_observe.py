@@ -239,3 +239,10 @@ def test_the_norm_of_an_input_times_its_weight_is_what_its_removal_costs():
     scores = jnp.abs(kernel) * found.norm
     cost = product(kernel, x) - product(kernel.at[2, 1].set(0), x)
     np.testing.assert_allclose(scores[2, 1], jnp.linalg.norm(cost), rtol=1e-5)
+
+
+def test_an_empty_batch_is_refused():
+    params = {"w": jnp.ones((4, 2))}
+    for batches in ([jnp.ones((0, 4))], [jnp.ones((2, 4)), jnp.ones((0, 4))]):
+        with pytest.raises(ValueError, match="a batch is empty"):
+            jc.observe(lambda p, x: x @ p["w"], params, batches, gram())

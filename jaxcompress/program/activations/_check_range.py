@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -19,7 +20,7 @@ _LARGE, _TIMES = 1e4, 1e6
 
 
 class RangeWarning(UserWarning):
-    """The range of an activation is far wider than its typical values."""
+    """The range of an activation is unknown, or far wider than its typical values."""
 
 
 def check_range(
@@ -37,6 +38,13 @@ def check_range(
     if isinstance(reach, Tracer):
         return
     width = float(reach)
+    if math.isnan(width):
+        warnings.warn(
+            f"the range of {name!r} is NaN, and so is what is rounded by it: no data was "
+            "observed there, or some that was not finite. Calibrate on finite batches.",
+            RangeWarning,
+            stacklevel=2,
+        )
     if not width > _LARGE:
         return
     sizes = jnp.abs(x.astype(jnp.float32))

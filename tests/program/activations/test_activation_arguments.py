@@ -209,3 +209,17 @@ def test_ranges_of_honest_values_are_not_warned_about(scale):
     ranges = quantized.init(PARAMS, scale * X)
     _, ranges = quantized.calibrate(PARAMS, ranges, scale * X)
     quantized.frozen(PARAMS, ranges, scale * X)
+
+
+def test_a_range_of_no_data_or_of_nan_is_told_by_name():
+    def fn(params, x):
+        return x @ params["w"]
+
+    params, x = {"w": jnp.ones((4, 2))}, jnp.ones((3, 4))
+    quantized = jc.quantize_activations(fn)
+    never = quantized.init(params, x)
+    bad = x.at[0, 0].set(jnp.nan)
+    for run, value in ((quantized.calibrate, bad), (quantized.frozen, x)):
+        with pytest.warns(jc.program.RangeWarning, match="is NaN") as told:
+            run(params, never, value)
+        assert any("the range of 'input/0' is NaN" in str(w.message) for w in told)

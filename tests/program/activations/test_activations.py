@@ -214,7 +214,8 @@ def test_rows_may_have_ranges_of_their_own():
 
 def test_ranges_that_saw_nothing_give_no_numbers():
     quantized = jc.quantize_activations(mlp)
-    out, _ = quantized.frozen(MATRICES, quantized.init(MATRICES, X), X)
+    with pytest.warns(jc.program.RangeWarning, match="is NaN"):
+        out, _ = quantized.frozen(MATRICES, quantized.init(MATRICES, X), X)
     assert jnp.isnan(out).all()
 
 
