@@ -9,7 +9,11 @@ import tempfile
 
 # Before JAX starts: four virtual devices, so that sharding is tested everywhere.
 os.environ["JAX_PLATFORMS"] = "cpu"
-_flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=4"]
+_flags = [
+    os.environ.get("XLA_FLAGS", ""),
+    "--xla_force_host_platform_device_count=4",
+    "--xla_cpu_parallel_codegen_split_count=1",  # small programs gain nothing by more
+]
 
 # Compilation takes most of the time, and careful machine code pays for no small array. Set
 # it to 0 for the programs that users get: continuous integration does so for the laws.
@@ -38,7 +42,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # No deadline: the first example of a shape is slow because it is compiled. Few examples
 # for a person's run; continuous integration draws more ("long"), "thorough" is for you.
 hypothesis.settings.register_profile(
-    "jax", deadline=None, max_examples=10, derandomize=True, print_blob=True
+    "jax", deadline=None, max_examples=6, derandomize=True, print_blob=True
 )
 for _profile, _examples in (("long", 25), ("thorough", 250)):
     hypothesis.settings.register_profile(
