@@ -19,7 +19,7 @@ from .._signatures import name_defaults
 from .budgets._sparsity import Budget, uniform
 from .patterns._protocol import Pattern, unstructured
 from .schedules import Trigger, as_trigger, check_sparsity, share_at
-from .scores._immediate import Score, magnitude, refuse_nan
+from .scores._immediate import Score, magnitude, refuse_nan, refuse_unranked
 from .scores._running import Running, as_running
 from .treatments import Pruned, zeroed
 
@@ -92,6 +92,7 @@ def prune(
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
 
     def draw(scores: PyTree, share: jax.Array) -> PyTree:
+        refuse_unranked(scores)
         return draw_masks(scores, share, budget, pattern)
 
     def init(params: PyTree) -> PruneState:

@@ -356,3 +356,11 @@ def test_a_text_is_no_sparsity():
 def test_bad_arguments(sparsity, kwargs, message):
     with pytest.raises(ValueError, match=message):
         jc.magnitude_pruning(sparsity, **kwargs)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float64])
+def test_a_dtype_that_cannot_be_ranked_is_named(dtype):
+    with jax.enable_x64(True):
+        params = {"a": {"kernel": KERNEL}, "b": {"kernel": KERNEL.astype(dtype)}}
+        with pytest.raises(TypeError, match="'b/kernel' has scores of dtype float"):
+            jc.magnitude_pruning(0.5).init(params)

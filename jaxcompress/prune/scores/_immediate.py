@@ -271,6 +271,21 @@ def refuse_nan(scores: PyTree) -> None:
             )
 
 
+def refuse_unranked(scores: PyTree) -> None:
+    """Refuse scores of a dtype that cannot be ranked exactly, traced or not.
+
+    Raises:
+      TypeError: naming the leaf.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
+        if leaf.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
+            raise TypeError(
+                f"{path_text(path)!r} has scores of dtype {leaf.dtype}, and only float32, "
+                "bfloat16 and float16 can be ranked. Cast the leaf, or leave it out with "
+                "`where=`."
+            )
+
+
 def _product(w: jax.Array, g: jax.Array) -> jax.Array:
     # In float32: the product of two small float16 numbers would underflow to zero.
     return w.astype(jnp.float32) * g.astype(jnp.float32)
