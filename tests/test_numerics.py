@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 
 from jaxcompress.numerics import (
     _counts as digits,
@@ -209,7 +210,7 @@ def test_no_scores_and_one_score():
     assert [int(n) for n in counts] == [0, 3]
 
 
-@hypothesis.settings(max_examples=5)
+@examples(5)
 @hypothesis.given(seed=st.integers(0, 9999))
 def test_larger_arrays_in_which_most_scores_tie(seed):
     rng = np.random.default_rng(seed)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcompress import distill
@@ -20,7 +21,7 @@ def vectors(seed, shape=(2, 5, 8)):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(
     batch=st.lists(st.integers(1, 3), max_size=2).map(tuple),
     positions=st.integers(1, 5),

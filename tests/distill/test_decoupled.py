@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
+from examples import examples
 from losses import divergence, logits, softmax
 
 from jaxcompress import distill
@@ -19,7 +20,7 @@ ROWS = np.arange(6)
     temperature=st.sampled_from([1.0, 3.0]),
     others=st.sampled_from([0.0, 1.0, 8.0]),
 )
-@hypothesis.settings(max_examples=8)
+@examples(8)
 def test_it_is_the_papers_formula(seed, temperature, others):
     s, t = logits(seed), logits(seed + 500)
     q, p = softmax(s, temperature), softmax(t, temperature)
@@ -39,7 +40,7 @@ def test_it_is_the_papers_formula(seed, temperature, others):
 
 
 @hypothesis.given(seed=st.integers(0, 99), temperature=st.sampled_from([1.0, 3.0]))
-@hypothesis.settings(max_examples=8)
+@examples(8)
 def test_with_what_the_teacher_leaves_as_the_weight_it_is_kl(seed, temperature):
     s, t = logits(seed), logits(seed + 500)
     p = softmax(t, temperature)[ROWS, LABELS]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from losses import divergence, logits, softmax
 
@@ -125,7 +126,7 @@ def test_the_temperature_may_be_traced_and_its_square_keeps_gradients_alike(name
     temperature=st.sampled_from([0.7, 1.0, 4.0]),
     mix=st.sampled_from([0.1, 0.5, 0.8]),
 )
-@hypothesis.settings(max_examples=10)
+@examples(10)
 def test_divergences_are_the_textbook_formulas(seed, temperature, mix):
     s, t = logits(seed), logits(seed + 1000)
     q, p = softmax(s, temperature), softmax(t, temperature)

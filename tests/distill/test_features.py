@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcompress import distill
@@ -31,7 +32,7 @@ def wide(x):
     return np.asarray(x, np.float64)
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(leading=leading, widths=st.tuples(*[st.integers(1, 5)] * 2))
 def test_hint_is_the_squared_error_behind_the_projector(leading, widths):
     s, t, projector = (
@@ -46,7 +47,7 @@ def test_hint_is_the_squared_error_behind_the_projector(leading, widths):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(leading=leading, widths=st.tuples(*[st.integers(1, 5)] * 2))
 def test_cosine_is_one_minus_the_cosine(leading, widths):
     s, t, projector = (
@@ -63,7 +64,7 @@ def test_cosine_is_one_minus_the_cosine(leading, widths):
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(
     positions=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
     channels=st.tuples(*[st.integers(1, 4)] * 2),

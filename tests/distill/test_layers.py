@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from flax import nnx
 
 from jaxcompress.distill import from_teacher, hint, match, take_layers
@@ -197,7 +198,7 @@ def test_what_cannot_be_copied_is_loud(student, teacher):
         from_teacher(student[0], teacher[0], {})
 
 
-@hypothesis.settings(max_examples=15)
+@examples(15)
 @hypothesis.given(
     depth=st.integers(1, 5),
     axis=st.integers(-2, 1),

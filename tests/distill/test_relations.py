@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxcompress import distill
@@ -64,7 +65,7 @@ def rotation(seed, width=5):
     return jnp.linalg.qr(embeddings(seed, (width, width)))[0]
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(batches, widths, widths)
 def test_distances_are_as_in_the_paper(batch, student, teacher):
     s, t = wide(embeddings(0, (batch, student))), wide(embeddings(1, (batch, teacher)))
@@ -83,7 +84,7 @@ def test_distances_are_as_in_the_paper(batch, student, teacher):
     np.testing.assert_allclose(got, np.asarray(expected), rtol=1e-3, atol=1e-5)
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(batches, widths, widths)
 def test_angles_are_as_in_the_paper(batch, student, teacher):
     s, t = wide(embeddings(0, (batch, student))), wide(embeddings(1, (batch, teacher)))
@@ -101,7 +102,7 @@ def test_angles_are_as_in_the_paper(batch, student, teacher):
     np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-4)
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(batches, widths, widths)
 def test_similarities_are_as_in_the_paper(batch, student, teacher):
     s, t = embeddings(0, (batch, student)), embeddings(1, (batch, teacher))
@@ -116,7 +117,7 @@ def test_similarities_are_as_in_the_paper(batch, student, teacher):
     np.testing.assert_allclose(values.mean(), expected, rtol=1e-3, atol=1e-6)
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(batches, widths, st.floats(0.05, 2))
 def test_contrastive_is_a_cross_entropy(batch, width, temperature):
     s, t = (wide(embeddings(i, (batch, width))) for i in (0, 1))

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from losses import logits, softmax
 
 from jaxcompress import distill
@@ -42,7 +43,7 @@ def test_the_gradient_to_an_ensemble_is_the_mean_of_those_to_its_members():
     temperature=st.sampled_from([1.0, 2.5]),
     tail=st.sampled_from([bucket, renormalize, zero]),
 )
-@hypothesis.settings(max_examples=15)
+@examples(15)
 def test_with_all_classes_kept_it_is_kl(seed, classes, temperature, tail):
     s, t = logits(seed, (4, classes)), logits(seed + 100, (4, classes))
     kept = top_k(t, classes, temperature=temperature)
@@ -55,7 +56,7 @@ def test_with_all_classes_kept_it_is_kl(seed, classes, temperature, tail):
 
 
 @hypothesis.given(seed=st.integers(0, 99))
-@hypothesis.settings(max_examples=10)
+@examples(10)
 def test_a_bucket_bounds_the_divergence_from_below_and_grows_with_k(seed):
     s, t = logits(seed, (4, 8)), logits(seed + 100, (4, 8))
     values = [top_k_kl(s, top_k(t, k)) for k in range(1, 9)]
@@ -79,7 +80,7 @@ def test_a_student_whose_mass_is_elsewhere_is_seen_by_the_bucket_alone():
     chunk=st.sampled_from([1, 5, 16, 64]),
     temperature=st.sampled_from([1.0, 3.0]),
 )
-@hypothesis.settings(max_examples=8)
+@examples(8)
 def test_heads_in_chunks_have_the_loss_and_gradients_of_their_logits(
     seed, classes, chunk, temperature
 ):

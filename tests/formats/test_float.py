@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from examples import examples
 
 from jaxcompress import formats
 
@@ -105,7 +106,7 @@ def test_the_values_beside_are_found_by_floor_and_ceil(name, dtype):
     name=st.sampled_from(NAMES),
     x=st.lists(st.floats(width=32, allow_nan=False), min_size=8, max_size=8),
 )
-@hypothesis.settings(max_examples=60)
+@examples(60)
 def test_rounding_is_idempotent_and_odd(name, x):
     fmt = FORMATS[name]
     x = jnp.asarray(np.float32(x))

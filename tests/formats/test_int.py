@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -69,7 +70,7 @@ def test_every_value_goes_to_the_nearest_code(bits, symmetric, narrow):
     narrow=st.sampled_from([None, True, False]),
     seed=st.integers(0, 99),
 )
-@hypothesis.settings(max_examples=40)
+@examples(40)
 def test_traced_bits_are_static_bits(bits, symmetric, narrow, seed):
     hypothesis.assume(symmetric or bits > 1 or not narrow)
     x = jax.random.normal(jax.random.key(seed), (16, 3)).at[0].set(0)

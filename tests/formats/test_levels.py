@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 
 from jaxcompress.formats import (
     NF4,
@@ -29,7 +30,7 @@ def brute_force(x, fmt):
 
 
 @hypothesis.given(fmt=st.one_of(LEVELS, st.just(NF4)), seed=st.integers(0, 99))
-@hypothesis.settings(max_examples=10)
+@examples(10)
 def test_the_nearest_level(fmt, seed):
     draw = np.random.default_rng(seed)
     spread = max(-fmt.low, fmt.high) * 1.3

@@ -2,7 +2,8 @@
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from examples import examples
+from hypothesis import given, strategies as st
 
 from jaxcompress.pack import _ans, _codecs, _packed
 from jaxcompress.pack._codecs import CODECS
@@ -24,7 +25,7 @@ def patterns(draw):
 
 
 @pytest.mark.parametrize("name", CODECS)
-@settings(max_examples=200)
+@examples(200)
 @given(array=patterns())
 def test_decoding_inverts_encoding(name, array):
     encode, decode = CODECS[name]
@@ -36,7 +37,7 @@ def test_decoding_inverts_encoding(name, array):
 
 
 @pytest.mark.parametrize("name", CODECS)
-@settings(max_examples=200)
+@examples(200)
 @given(data=st.binary(max_size=60), shape=SHAPES, dtype=UNSIGNED)
 def test_any_bytes_decode_to_the_shape_or_raise_corrupt_payload(
     name, data, shape, dtype
@@ -49,7 +50,7 @@ def test_any_bytes_decode_to_the_shape_or_raise_corrupt_payload(
 
 
 @pytest.mark.parametrize("name", CODECS)
-@settings(max_examples=200)
+@examples(200)
 @given(array=patterns(), data=st.data())
 def test_damaged_payloads_decode_to_the_shape_or_raise_corrupt_payload(
     name, array, data

@@ -10,7 +10,8 @@ import zlib
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from examples import examples
+from hypothesis import given, strategies as st
 from safetensors.numpy import save_file
 from trees import assert_same, small_tree
 
@@ -27,7 +28,7 @@ def small_file():
             return file.read()
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(data=st.data())
 def test_damage_is_found(path, data):
     """Flipped and cut bytes: an ArtifactError, or no harm; never anything else."""

@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from flax import nnx
 from flax.core import FrozenDict
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from safetensors import safe_open
 from trees import assert_same, small_tree
 
@@ -96,7 +97,7 @@ TREES = st.recursive(
 )
 
 
-@settings(max_examples=200)
+@examples(200)
 @given(tree=TREES)
 def test_loading_inverts_saving(path, tree):
     size = pack.save(path, tree)

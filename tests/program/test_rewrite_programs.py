@@ -5,6 +5,7 @@ import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+from examples import examples
 from jax import lax
 from models import assert_same_bits, normal, unchanged
 
@@ -122,7 +123,7 @@ def test_nothing_changes_and_every_product_is_found(program):
 
 
 @hypothesis.given(program=PROGRAMS)
-@hypothesis.settings(max_examples=10)
+@examples(10)
 def test_state_counts_the_trips(program):
     params, x = initial(program, (), iter(range(99))), normal(SIZE, SIZE, seed=100)
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 
 from jaxcompress.program.statistics import (
     Moments,
@@ -51,7 +52,7 @@ def assert_equal(a, b):
     seed=st.integers(0, 99),
     scale=st.sampled_from([1e-3, 1.0, 30.0]),
 )
-@hypothesis.settings(max_examples=15)
+@examples(15)
 def test_a_whole_is_the_merge_of_its_parts(name, rows, share, order, seed, scale):
     x = draw(rows, seed=seed, scale=scale)
     chosen = order.sample(range(rows), 1 + int(share * (rows - 2)))
@@ -69,7 +70,7 @@ def test_a_whole_is_the_merge_of_its_parts(name, rows, share, order, seed, scale
     cuts=st.lists(st.sampled_from([1, 2, 3]), min_size=2, max_size=5),
     seed=st.integers(0, 99),
 )
-@hypothesis.settings(max_examples=15)
+@examples(15)
 def test_where_no_sum_rounds_every_split_has_the_same_bits(name, cuts, seed):
     x = draw(sum(cuts), seed=seed, scale=20.0, whole=True)
     summary = STATISTICS[name].empty(GROUPS, FEATURES)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from examples import examples
 from flax import nnx
 from flax.core import freeze
 
@@ -48,7 +49,7 @@ def mask_at(kernel, sparsity):
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(
     sparsity=st.integers(0, 999).map(lambda n: n / 1000), seed=st.integers(0, 9999)
 )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from bitwise import same, same_tree
+from examples import examples
 
 import jaxcompress as jc
 from jaxcompress import formats, quantize as q
@@ -107,7 +108,7 @@ def after_an_update(c, params):
     seed=st.integers(0, 99),
     compiled=st.integers(0, 3),
 )
-@hypothesis.settings(max_examples=40)
+@examples(40)
 def test_what_is_trained_is_what_ships(
     tmp_path_factory, way, dtype, size, seed, compiled
 ):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from jax import lax
 
 import jaxcompress as jc
@@ -141,7 +142,7 @@ def assert_rounded_thrice(out, layout, x, w):
     per_output=st.booleans(),
     seed=st.integers(0, 99),
 )
-@hypothesis.settings(max_examples=30)
+@examples(30)
 def test_a_product_is_that_of_the_dequantized_operands(
     chosen, weight_fmt, input_fmt, per_output, seed
 ):
@@ -174,7 +175,7 @@ def test_a_product_is_that_of_the_dequantized_operands(
     extreme=st.booleans(),
     seed=st.integers(0, 99),
 )
-@hypothesis.settings(max_examples=40)
+@examples(40)
 def test_the_sum_of_bytes_is_exact(chosen, extreme, seed):
     layout, sizes = chosen
     draw = np.random.default_rng(seed)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from jax import lax
 from rows import STATS, axes, check, conv, groups, integers, linen, seen, transposed
 
@@ -113,7 +114,7 @@ def test_statistics_are_those_of_the_rows_that_every_weight_multiplies(name):
 
 
 @hypothesis.given(data=st.data())
-@hypothesis.settings(max_examples=10)
+@examples(10)
 def test_any_einsum(data):
     """Letters: b is batched over, i and j are summed over, o is an output, n data."""
     sizes = {"b": 2, "i": 3, "j": 2, "o": 4, "n": 5}
@@ -145,7 +146,7 @@ def test_any_einsum(data):
     dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
     count=st.sampled_from([1, 2]),
 )
-@hypothesis.settings(max_examples=8)
+@examples(8)
 def test_any_convolution(layout, window, strides, padding, inserted, dilation, count):
     data, kernel = layout
     of = {"N": 2, "H": 5, "W": 4, "C": 4}

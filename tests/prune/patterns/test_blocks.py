@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 
 import jaxcompress as jc
 from jaxcompress.prune.patterns import (
@@ -96,7 +97,7 @@ def output_oracle(scores, axes, count):
 
 
 @pytest.mark.parametrize("index", range(len(GROUPS) + len(OUTPUTS)))
-@hypothesis.settings(max_examples=5)
+@examples(5)
 @hypothesis.given(seed=st.integers(0, 9999))
 def test_masks_equal_the_oracle_for_every_count_and_are_monotone(index, seed):
     _, _, shape, how = (GROUPS + OUTPUTS)[index]

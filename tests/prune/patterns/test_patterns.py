@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 
 import jaxcompress as jc
 from jaxcompress.prune.budgets import global_
@@ -42,7 +43,7 @@ def oracle(scores, n, m, count):
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 2), (2, 4), (1, 4), (5, 6)])
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(seed=st.integers(0, 9999))
 def test_masks_equal_the_oracle_for_every_count_and_are_monotone(n, m, seed):
     # Eighths: they often tie, and their sums are exact.

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 
 import jaxcompress as jc
 from jaxcompress.prune.patterns import NOfM, permute, permuted_for, search_permutation
@@ -41,7 +42,7 @@ def improving_swaps(scores, n, m):
     return found
 
 
-@hypothesis.settings(max_examples=10)
+@examples(10)
 @hypothesis.given(seed=st.integers(0, 9999))
 def test_two_groups_end_between_the_identity_and_the_optimum(seed):
     rng = np.random.default_rng(seed)
@@ -80,7 +81,7 @@ def test_vmapped_searches_equal_solo_ones():
     np.testing.assert_array_equal(together, jnp.stack([search(s) for s in scores]))
 
 
-@hypothesis.settings(max_examples=8)
+@examples(8)
 @hypothesis.given(seed=st.integers(0, 999), power=st.integers(-30, 30))
 def test_real_scores_never_lose(seed, power):
     scores = np.random.default_rng(seed).lognormal(0, 2, (8, 3)) * 2.0**power

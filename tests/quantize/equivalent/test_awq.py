@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from linked import CNN_LINKS, NETWORKS, close, cnn, cnn_params, compress, normal
 
 import jaxcompress as jc
@@ -53,7 +54,7 @@ def loss(params, moved, gram, fmt, granularity):
     return total
 
 
-@hypothesis.settings(max_examples=4, deadline=None)
+@examples(4)
 @hypothesis.given(
     seed=st.integers(0, 99),
     bits=st.sampled_from([2, 3, 4]),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from examples import examples
 from linked import (
     NETWORKS,
     STACKED_LINK,
@@ -57,7 +58,7 @@ def test_ranges_become_equal_and_stay():
     jax.tree.map(lambda a, b: close(a, b), new, again)
 
 
-@hypothesis.settings(max_examples=10, deadline=None)
+@examples(10)
 @hypothesis.given(seed=st.integers(0, 999))
 def test_one_link_is_the_formula_of_the_paper(seed):
     rng = np.random.default_rng(seed)

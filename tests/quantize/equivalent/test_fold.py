@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from flax import nnx
 from linked import close, compress, normal
 
@@ -158,7 +159,7 @@ def test_nnx():
     close(out, after)
 
 
-@hypothesis.settings(max_examples=10)
+@examples(10)
 @hypothesis.given(
     shape=st.lists(st.integers(1, 4), min_size=1, max_size=4), data=st.data()
 )

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from linked import (
     ATTENTION_LINK,
     CNN_LINKS,
@@ -23,7 +24,7 @@ from jaxcompress.quantize.equivalent import Link, verify_links
 from jaxcompress.quantize.equivalent._links import bind, by_channel, rescale, spread
 
 
-@hypothesis.settings(max_examples=12, deadline=None)
+@examples(12)
 @hypothesis.given(
     dims=st.lists(st.integers(1, 3), min_size=1, max_size=2),
     times=st.lists(st.integers(1, 3), min_size=2, max_size=2),

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 from linked import (
     ATTENTION_LINK,
     attention,
@@ -32,7 +33,7 @@ def sylvester(n):
     return h / np.sqrt(n)
 
 
-@hypothesis.settings(max_examples=10)
+@examples(10)
 @hypothesis.given(
     blocks=st.sampled_from([1, 3, 5]),
     block=st.sampled_from([2, 4, 8, 16]),

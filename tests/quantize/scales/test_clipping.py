@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 
 import jaxcompress as jc
 from jaxcompress import formats
@@ -50,7 +51,7 @@ def draw(kind, seed, shape=(48, 3)):
     kind=st.sampled_from(["normal", "uniform", "tail", "positive"]),
     seed=st.integers(0, 99),
 )
-@hypothesis.settings(max_examples=12)
+@examples(12)
 def test_mse_is_never_worse_than_the_largest_magnitude(fmt, kind, seed):
     x = draw(kind, seed)
     found = error(x, fmt, chosen(mse(), x, fmt, (1, 3)))

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
 
 from jaxcompress.numerics.histogram import edges, histogram
 from jaxcompress.quantize.scales import dynamic, minmax, moving_average, percentile
@@ -74,7 +75,7 @@ def test_a_bad_decay_is_refused(decay):
     size=st.sampled_from([1e-6, 1.0, 1e6]),
     seed=st.integers(0, 999),
 )
-@hypothesis.settings(max_examples=60)
+@examples(60)
 def test_percentiles_are_those_of_numpy_within_a_bucket(share, sign, zeros, size, seed):
     values = size * np.random.default_rng(seed).standard_normal(SIZE)
     if sign != "both":
