@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import contextlib
 import json
 import os
 import shutil
@@ -112,7 +113,10 @@ def interrupted(out, options, after, how):
         time.sleep(0.05)
     # In the middle of the next stage, which other tests beside it must not outlast.
     time.sleep(0.1)
-    child.send_signal(how)
+    while child.poll() is None and time.monotonic() < deadline:
+        child.send_signal(how)  # again, since a callback of the interpreter may eat one
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout=5)
     _, error = child.communicate(timeout=120)
     return child.returncode, error
 
