@@ -278,6 +278,8 @@ def refuse_unranked(scores: PyTree) -> None:
       TypeError: naming the leaf.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
+        if not hasattr(leaf, "dtype"):
+            continue  # no array: what made it is named where it is used
         if leaf.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
             raise TypeError(
                 f"{path_text(path)!r} has scores of dtype {leaf.dtype}, and only float32, "
