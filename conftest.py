@@ -51,20 +51,6 @@ for _profile, _examples in (("long", 25), ("thorough", 250)):
 hypothesis.settings.load_profile("jax")
 
 
-# Drawn shapes compile thousands of programs, which fill the memory.
-_programs_in_memory = 0
-_MOST_PROGRAMS = 1500
-
-
-def _count_programs(event: str, seconds: float, **kwargs: object) -> None:
-    del seconds, kwargs
-    global _programs_in_memory
-    _programs_in_memory += event == "/jax/core/compile/backend_compile_duration"
-
-
-jax.monitoring.register_event_duration_secs_listener(_count_programs)
-
-
 class _Programs:
     """Counts the programs that JAX holds in memory."""
 
@@ -74,8 +60,8 @@ class _Programs:
         self._number = 0
         jax.monitoring.register_event_duration_secs_listener(self._count)
 
-    def _count(self, event: str, seconds: float, **kwargs: object) -> None:
-        del seconds, kwargs
+    def _count(self, event: str, duration_secs: float, **kwargs: str | int) -> None:
+        del duration_secs, kwargs
         self._number += event == "/jax/core/compile/backend_compile_duration"
 
     def forget_many(self) -> None:

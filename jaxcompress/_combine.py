@@ -82,7 +82,7 @@ def chain(*compressors: Compressor) -> Compressor:
             is_array = [hasattr(leaf, "dtype") for leaf in leaves]
 
             def run(arrays: list[Any]) -> None:
-                # Modules hold functions too, which are no arguments of a traced function.
+                # Modules hold functions too, and a traced function takes only arrays.
                 given = iter(arrays)
                 pairs = zip(leaves, is_array, strict=True)
                 merged = [next(given) if array else leaf for leaf, array in pairs]

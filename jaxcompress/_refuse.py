@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,14 +14,14 @@ from ._select import map_with_path
 
 
 def refuse_unfit(params: Any) -> None:
-    """Raise if a leaf is empty or no float array, or a concrete one is not finite.
+    """Raise if a leaf is empty or not a float array, or if a concrete one is not finite.
 
     Every technique that computes a representation from the values (codes, centroids,
     factors, scales, a solution) calls it in ``init`` and ``finalize``. Traced values pass:
     under jit, NaN and infinity stay visible in the view.
 
     Raises:
-      TypeError: if a leaf is no floating-point array; the error names it.
+      TypeError: if a leaf is not a floating-point array; the error names it.
       ValueError: if it is empty, or has NaN or infinite values.
     """
 
@@ -47,16 +48,38 @@ def refuse_not_finite(params: Any) -> None:
     Raises:
       ValueError: if so; the error names the leaf.
     """
+    refuse_values(
+        params,
+        lambda x: ~jnp.isfinite(x),
+        lambda path: (
+            f"{path!r} holds NaN or infinite values, which cannot be compressed. Check "
+            "whether the training diverged or a division by zero slipped in."
+        ),
+    )
+
+
+def refuse_values(
+    tree: Any,
+    is_bad: Callable[[jax.Array], jax.Array],
+    describe: Callable[[str], str],
+) -> None:
+    """Raise if a concrete float array has a bad value; traced values pass.
+
+    Args:
+      tree: tree of arrays.
+      is_bad: array to bools of the same shape.
+      describe: path text of the leaf to the text of the error.
+
+    Raises:
+      ValueError: with the text of the first leaf that has a bad value.
+    """
 
     def check(path: str, x: jax.Array) -> None:
         if isinstance(x, Tracer) or not jnp.issubdtype(x.dtype, jnp.inexact):
             return
-        finite = jnp.all(jnp.isfinite(x))
+        any_bad = jnp.any(is_bad(x))
         # Inside a traced function this is a tracer even for concrete values.
-        if not isinstance(finite, Tracer) and not bool(finite):
-            raise ValueError(
-                f"{path!r} holds NaN or infinite values, which cannot be compressed. Check "
-                "whether the training diverged or a division by zero slipped in."
-            )
+        if not isinstance(any_bad, Tracer) and bool(any_bad):
+            raise ValueError(describe(path))
 
-    map_with_path(check, params)
+    map_with_path(check, tree)

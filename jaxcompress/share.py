@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -46,11 +45,10 @@ def share(
 
     def init(params: PyTree) -> ShareState:
         refuse_unfit(params)
-
-        def fit(leaf: jax.Array) -> jax.Array:
-            return _fit(leaf, clusters, keep_zero, iterations)
-
-        return ShareState(jnp.zeros((), jnp.int32), jax.tree.map(fit, params))
+        centroids = jax.tree.map(
+            lambda p: find_clusters(p, clusters, keep_zero, iterations), params
+        )
+        return ShareState(jnp.zeros((), jnp.int32), centroids)
 
     def apply(params: PyTree, state: ShareState) -> PyTree:
         _check_state(params, state, clusters)
@@ -127,11 +125,6 @@ def weight_sharing(
     """
     sharing = share(clusters, keep_zero=keep_zero, every=every, iterations=iterations)
     return masked(sharing, where)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _fit(leaf: jax.Array, clusters: int, keep_zero: bool, iterations: int) -> jax.Array:
-    return find_clusters(leaf, clusters, keep_zero, iterations)
 
 
 def _view(leaf: jax.Array, centroids: jax.Array) -> jax.Array:

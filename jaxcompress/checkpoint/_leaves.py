@@ -15,9 +15,8 @@ from .._select import paths_and_leaves
 from ._errors import CheckpointError
 
 CHECKSUMS = "jaxcompress.checksums"  # stored as one more leaf, so it is never missing
-_FORMAT = (
-    1  # precedes the checksums, so there is something to save even in an empty state
-)
+# Precedes the checksums, so there is something to save even in an empty state.
+_FORMAT = 1
 _UNCHECKED = -1  # spread over several processes, none of which sees all of it
 
 
@@ -28,7 +27,7 @@ def named(tree: PyTree) -> dict[str, Any]:
     left out, because orbax rejects them and they hold nothing to save.
 
     Raises:
-      CheckpointError: if two leaves have the same name, or one is no array or number.
+      CheckpointError: if two leaves have the same name, or one is not an array or a number.
     """
     paths, leaves, _ = paths_and_leaves(tree)
     names = [name_of(path) for path in paths]

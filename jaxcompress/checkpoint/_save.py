@@ -49,8 +49,8 @@ def save_checkpoint(
 
     Raises:
       CheckpointError: if the directory cannot be written, the disk is full, another
-        process is saving to it, a leaf is no array or number, or the directory already
-        holds this step or a later one. Existing checkpoints are not changed.
+        process is saving to it, a leaf is not an array or a number, or the directory
+        already holds this step or a later one. Existing checkpoints are not changed.
       TypeError: if ``step`` or ``keep`` is not a whole number.
       ValueError: if ``step`` is negative, or ``keep`` is below 1.
     """

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,7 @@ _COMPARED = 32
 _BETTER = 0.99
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def find_clusters(
     leaf: jax.Array, clusters: int, keep_zero: bool, iterations: int
 ) -> jax.Array:

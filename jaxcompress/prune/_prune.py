@@ -92,7 +92,6 @@ def prune(
     schedule = sparsity if callable(sparsity) else lambda count: sparsity
 
     def draw(scores: PyTree, share: jax.Array) -> PyTree:
-        refuse_unranked(scores)
         return draw_masks(scores, share, budget, pattern)
 
     def init(params: PyTree) -> PruneState:
@@ -194,7 +193,8 @@ def draw_masks(
     """Turn scores into masks: the budget counts, the pattern picks. True means kept.
 
     Raises:
-      TypeError: if the scores are not arrays, or the budget does not return a dict.
+      TypeError: if the scores are not arrays that can be ranked, or the budget does not
+        return a dict.
     """
     paths, leaves, treedef = paths_and_leaves(scores)
     for leaf in leaves:
@@ -203,6 +203,7 @@ def draw_masks(
                 "the score must return a tree of arrays shaped like the parameters, got "
                 f"the leaf {leaf!r}."
             )
+    refuse_unranked(scores)
     refuse_nan(scores)
     # If the pattern has groups, budgets rank groups, not single weights.
     group_scores = getattr(pattern, "spread", lambda path, scores: scores)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from ..._refuse import refuse_values
 from ..._select import map_with_path, path_text
 
 PyTree = Any
@@ -259,16 +259,14 @@ def refuse_nan(scores: PyTree) -> None:
     Raises:
       ValueError: naming the leaf.
     """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
-        if isinstance(leaf, Tracer) or not jnp.issubdtype(leaf.dtype, jnp.inexact):
-            continue
-        has_nan = jnp.any(jnp.isnan(leaf))
-        # Inside a traced function this is a tracer even if the leaf is concrete.
-        if not isinstance(has_nan, Tracer) and bool(has_nan):
-            raise ValueError(
-                f"{path_text(path)!r} contains NaN, in its weights or in the gradients or "
-                "statistics that score them. NaN cannot be ranked: check the last step."
-            )
+    refuse_values(
+        scores,
+        jnp.isnan,
+        lambda path: (
+            f"{path!r} contains NaN, in its weights or in the gradients or statistics "
+            "that score them. NaN cannot be ranked: check the last step."
+        ),
+    )
 
 
 def refuse_unranked(scores: PyTree) -> None:
@@ -278,8 +276,6 @@ def refuse_unranked(scores: PyTree) -> None:
       TypeError: naming the leaf.
     """
     for path, leaf in jax.tree_util.tree_leaves_with_path(scores):
-        if not hasattr(leaf, "dtype"):
-            continue  # no array: what made it is named where it is used
         if leaf.dtype not in (jnp.float32, jnp.bfloat16, jnp.float16):
             raise TypeError(
                 f"{path_text(path)!r} has scores of dtype {leaf.dtype}, and only float32, "

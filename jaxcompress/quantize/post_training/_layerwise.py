@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from ..._axes import AxesLike
 from ..._compressor import Compressor, PyTree
-from ..._refuse import refuse_unfit
+from ..._refuse import refuse_unfit, refuse_values
 from ..._select import paths_and_leaves
 from ..._signatures import name_defaults
 from ...formats import Format
@@ -241,10 +240,12 @@ def _split_grid(
 
 
 def _refuse_not_finite(what: str, arrays: dict[str, jax.Array]) -> None:
-    for path, x in arrays.items():
-        if not isinstance(x, Tracer) and not bool(jnp.isfinite(x).all()):
-            raise ValueError(
-                f"{what} of {path!r} are not finite. Check the batches and the weights for "
-                "NaN. If they have none, some input features determine others: pass a "
-                "damping above 0, or more batches."
-            )
+    refuse_values(
+        arrays,
+        lambda x: ~jnp.isfinite(x),
+        lambda path: (
+            f"{what} of {path!r} are not finite. Check the batches and the weights for "
+            "NaN. If they have none, some input features determine others: pass a "
+            "damping above 0, or more batches."
+        ),
+    )

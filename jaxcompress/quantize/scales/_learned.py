@@ -14,7 +14,7 @@ from ..._compressor import Learned
 from ...formats import Format
 from ...leaves import scales_as_floats
 from ...numerics import reduce_tiles, ste
-from ..gradients import through_scale, to_the_bound
+from ..gradients import Gradient, through_scale, to_the_bound
 from ._calls import largest
 from ._following import Scale, largest_level, of_range
 from ._stateful import Chosen, Shape, StatefulScale
@@ -58,23 +58,13 @@ def lsq(*, start: Scale | None = None) -> StatefulScale:
         zero_point = None if fmt.symmetric else jnp.full_like(scale, fmt.low)
         return scale, zero_point
 
-    def init(shape: Shape, fmt: Format) -> LearnedScaleState:
-        del fmt
-        return _unset_state(shape, offset=False)
-
     def observe(
         state: LearnedScaleState, x: jax.Array, fmt: Format
     ) -> LearnedScaleState:
         shape = state.scale.value.shape
         return _set_once(state, lambda: (_initial_scale(start, x, shape, fmt)[0], None))
 
-    return StatefulScale(
-        init=init,
-        observe=observe,
-        read=read,
-        gradient=through_scale,
-        call=largest(observe),
-    )
+    return _learned_scale(_unset_scale, observe, read, through_scale)
 
 
 def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
@@ -127,13 +117,7 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
         zero_point = jnp.clip(ste(raw, jnp.round(raw)), fmt.low, fmt.high)
         return _read_scale(state, x, fmt), zero_point
 
-    return StatefulScale(
-        init=init,
-        observe=observe,
-        read=read,
-        gradient=through_scale,
-        call=largest(observe),
-    )
+    return _learned_scale(init, observe, read, through_scale)
 
 
 def pact(*, start: float | None = None) -> StatefulScale:
@@ -155,10 +139,6 @@ def pact(*, start: float | None = None) -> StatefulScale:
     if start is not None and not start > 0:
         raise ValueError(f"start must be a positive bound or None, got {start}.")
 
-    def init(shape: Shape, fmt: Format) -> LearnedScaleState:
-        del fmt
-        return _unset_state(shape, offset=False)
-
     def observe(
         state: LearnedScaleState, x: jax.Array, fmt: Format
     ) -> LearnedScaleState:
@@ -179,13 +159,28 @@ def pact(*, start: float | None = None) -> StatefulScale:
         low = -bound if fmt.symmetric else jnp.zeros_like(bound)
         return of_range(low, bound, fmt)
 
+    return _learned_scale(_unset_scale, observe, read, to_the_bound)
+
+
+def _learned_scale(
+    init: Callable[[Shape, Format], LearnedScaleState],
+    observe: Callable[[LearnedScaleState, jax.Array, Format], LearnedScaleState],
+    read: Callable[[LearnedScaleState, jax.Array, Format], Chosen],
+    gradient: Gradient,
+) -> StatefulScale:
+    """Bundle the functions of a scale that is set by the first array and then learned."""
     return StatefulScale(
         init=init,
         observe=observe,
         read=read,
-        gradient=to_the_bound,
+        gradient=gradient,
         call=largest(observe),
     )
+
+
+def _unset_scale(shape: Shape, fmt: Format) -> LearnedScaleState:
+    del fmt
+    return _unset_state(shape, offset=False)
 
 
 def _unset_state(shape: Shape, *, offset: bool) -> LearnedScaleState:
