@@ -15,7 +15,7 @@ from .. import common
 from ..data import Dataset
 from ._config import Config, config_of
 from ._rows import FOUR, Row, rows
-from ._tables import Record, draw, markdown, summary
+from ._tables import Record, draw, summary, tables
 from ._train import ConvNet, Runs
 
 RATES = (1e-3, 2e-3, 4e-3)  # candidates
@@ -28,17 +28,6 @@ def config_with_qwix(data: str, **options: Any) -> Config:
     if importlib.util.find_spec("qwix") is None:
         raise common.RunError('qwix is missing: pip install -e ".[research,qwix]"')
     return config_of(data, **options)
-
-
-def run(config: Config, session: common.Session) -> None:
-    """Run the jobs and write the results."""
-    records = session.run(Record, partial(jobs, config, session.data))
-    caption = f"{config.seeds} seeds, test accuracy %; all of it simulated"
-    session.finish(
-        summary(records),
-        f"{config.data}, {caption}\n\n{markdown(records)}",
-        partial(draw, records),
-    )
 
 
 def jobs(
@@ -114,7 +103,7 @@ STUDY = common.Study(
     "training and in training; compare scales, binary and ternary networks, and "
     "qwix.",
     config=config_with_qwix,
-    run=run,
+    run=common.runner(Record, jobs, summary=summary, tables=tables, draw=draw),
     choose=choose,
     setting="rates",
 )

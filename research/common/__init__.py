@@ -29,6 +29,7 @@ from ._picture import (
 from ._records import (
     as_json as as_json,
     grouped as grouped,
+    largest_file as largest_file,
     mean as mean,
     mean_and_spread as mean_and_spread,
     percent as percent,
@@ -42,12 +43,14 @@ from ._search import (
     text_of_candidate as text_of_candidate,
 )
 from ._session import Session as Session, adjusted as adjusted
-from ._study import Study as Study
+from ._study import Study as Study, runner as runner
 from ._tables import (
     accuracy_lines as accuracy_lines,
     for_terminal as for_terminal,
     heading as heading,
     markdown as markdown,
+    sparsity_table as sparsity_table,
+    under_heading as under_heading,
 )
 from ._training import (
     Once as Once,

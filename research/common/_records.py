@@ -35,6 +35,13 @@ def mean(group: Iterable[Any], field: str = "accuracy") -> float | None:
     return statistics.fmean(present) if present else None
 
 
+def largest_file(records: Iterable[Any], asked: float, control: str) -> int:
+    """Bytes of the largest file at a sparsity, of all methods but the control."""
+    return max(
+        r.file_bytes for r in records if r.asked == asked and r.method != control
+    )
+
+
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float | None]:
     """Mean and standard deviation, which one value does not have."""
     spread = statistics.stdev(values) if len(values) > 1 else None

@@ -5,14 +5,43 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ..data import Dataset, Split
 from ._cli import DATA, Options, main
+from ._jobs import Job, Record
 from ._search import Search
 from ._session import Session
+
+
+def runner(
+    record: type[Record],
+    jobs: Callable[[Any, Dataset, Sequence[Record]], Iterable[Job[Record]]],
+    *,
+    summary: Callable[[Sequence[Record]], Mapping[str, Any]],
+    tables: Callable[[Any, int, Sequence[Record]], Any],
+    draw: Callable[[Sequence[Record], Path], object],
+) -> Callable[[Any, Session], None]:
+    """``run`` of a study that has records of one kind: runs all jobs, writes the results.
+
+    Args:
+      record: the dataclass.
+      jobs: ``(settings, data, records so far) -> jobs``.
+      summary: records as JSON can hold them.
+      tables: ``(settings, number of test examples, records)`` as ``Session.finish``
+        takes them.
+      draw: draws the picture into a file.
+    """
+
+    def run(config: Any, session: Session) -> None:
+        records = session.run(record, partial(jobs, config, session.data))
+        shown = tables(config, len(session.data.test), records)
+        session.finish(summary(records), shown, partial(draw, records))
+
+    return run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

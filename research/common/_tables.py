@@ -9,7 +9,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from ._records import percent
+from ._records import largest_file, percent
 
 
 def markdown(columns: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -50,6 +50,43 @@ def accuracy_lines(
         [str(name), *(percent(groups.get((name, column), ())) for column in columns)]
         for name in names
     ]
+
+
+def sparsity_table(
+    config: Any,
+    examples: int,
+    groups: Mapping[tuple[Any, Any], Sequence[Any]],
+    *,
+    dense: Sequence[Any],
+    control: str,
+    caption: str,
+) -> Table:
+    """A line a method, a column a sparsity, and the bytes of the largest files.
+
+    Args:
+      config: settings with ``sparsities`` and what ``heading`` needs.
+      examples: how many were tested.
+      groups: records by method and sparsity.
+      dense: records of the dense network.
+      control: method of the small dense network, whose files are not counted.
+      caption: what stands below.
+    """
+    pruned = [record for group in groups.values() for record in group]
+    sizes = (largest_file(pruned, asked, control) for asked in config.sparsities)
+    return for_terminal(
+        ["", *(f"{100 * asked:g} %" for asked in config.sparsities)],
+        [
+            *accuracy_lines(groups, config.sparsities),
+            ["file bytes, largest", *(f"{nbytes:,}" for nbytes in sizes)],
+        ],
+        title=heading(config, examples, dense),
+        caption=caption,
+    )
+
+
+def under_heading(config: Any, note: str, tables: str) -> str:
+    """Markdown tables under a line with the data set, the seeds and a note."""
+    return f"{config.data}, {config.seeds} seeds, {note}\n\n{tables}"
 
 
 def heading(config: Any, examples: int, dense: Sequence[Any]) -> str:

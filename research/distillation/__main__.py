@@ -36,10 +36,12 @@ def run(config: Config, session: common.Session) -> None:
     without = session.run(
         Without, partial(omitted_jobs, runs, data), file="without.json"
     )
-    tables = markdown(records, without, data.classes)
+    tables = common.under_heading(
+        config, "test accuracy %", markdown(records, without, data.classes)
+    )
     session.finish(
         {"classes": list(data.classes), **summary(records, without)},
-        f"{config.data}, {config.seeds} seeds, test accuracy %\n\n{tables}",
+        tables,
         partial(draw, records, without, data.classes),
     )
 

@@ -31,19 +31,8 @@ from ._rows import (
     setting_of,
     taught,
 )
-from ._tables import Record, draw, markdown, summary
+from ._tables import Record, draw, summary, tables
 from ._train import Params, Runs
-
-
-def run(config: Config, session: common.Session) -> None:
-    """Run the jobs and write the results."""
-    records = session.run(Record, partial(jobs, config, session.data))
-    caption = f"{config.seeds} seeds, test accuracy %; all of it simulated"
-    session.finish(
-        summary(records),
-        f"{config.data}, {caption}\n\n{markdown(records)}",
-        partial(draw, records),
-    )
 
 
 def jobs(
@@ -134,7 +123,7 @@ STUDY = common.Study(
     "each alone, with one after another, and with small networks; then compare "
     "temperatures.",
     config=config_of,
-    run=run,
+    run=common.runner(Record, jobs, summary=summary, tables=tables, draw=draw),
     choose=choose,
     setting="chosen",
 )

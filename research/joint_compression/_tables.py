@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import common
+from ._config import Config
 from ._rows import LONGER
 
 
@@ -61,6 +62,13 @@ def pairs(records: Sequence[Record]) -> dict[tuple[str, int | None], list[Any]]:
         pair = by_method.setdefault((method, bits), [[], []])
         pair[taught != "labels"] = group
     return by_method
+
+
+def tables(config: Config, examples: int, records: Sequence[Record]) -> str:
+    """All tables under a heading, as the command prints them."""
+    del examples
+    note = "test accuracy %; all of it simulated"
+    return common.under_heading(config, note, markdown(records))
 
 
 def markdown(records: Sequence[Record]) -> str:

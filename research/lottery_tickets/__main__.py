@@ -34,16 +34,6 @@ from ._train import Runs
 BUDGETS = {ONCE: jc.prune.budgets.global_, ONCE_ERK: jc.prune.budgets.erk}
 
 
-def run(config: Config, session: common.Session) -> None:
-    """Run the jobs and write the results."""
-    records = session.run(Record, partial(jobs, config, session.data))
-    session.finish(
-        summary(records),
-        table(config, len(session.data.test), records),
-        partial(draw, records),
-    )
-
-
 def jobs(
     config: Config, data: Dataset, records: Sequence[Record]
 ) -> Iterator[common.Job[Record]]:
@@ -107,7 +97,7 @@ STUDY = common.Study(
     about="Find lottery tickets by iterative pruning with rewinding, and compare them "
     "with re-initialized ones, pruning without rewinding, and pruning at once.",
     config=config_of,
-    run=run,
+    run=common.runner(Record, jobs, summary=summary, tables=table, draw=draw),
 )
 main = STUDY.main
 

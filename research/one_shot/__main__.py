@@ -14,23 +14,12 @@ from .. import common
 from ..data import Dataset
 from ._config import Config, Setting, config_of
 from ._rows import GREEDY, METHODS, Method
-from ._tables import CONTROL, DENSE, Record, draw, largest, summary, table
+from ._tables import CONTROL, DENSE, Record, draw, summary, table
 from ._train import Runs
 
 # Settings are chosen by the mean over these; the seeds are others than the reported.
 CHOSEN_AT = (0.8, 0.9)
 CHOSEN_WITH = (100, 101, 102)
-
-
-def run(config: Config, session: common.Session) -> None:
-    """Run the jobs and write the results."""
-    data = session.data
-    records = session.run(Record, partial(jobs, config, data))
-    session.finish(
-        summary(records),
-        table(config, len(data.test), records),
-        partial(draw, records),
-    )
 
 
 def methods(config: Config) -> list[str]:
@@ -64,7 +53,8 @@ def jobs(
         return [record(name, sparsity, seed, params, runs.model)]
 
     def control(sparsity: float, seed: int) -> list[Record]:
-        small = common.no_larger(largest(records, sparsity), data, config.widths)
+        nbytes = common.largest_file(records, sparsity, CONTROL)
+        small = common.no_larger(nbytes, data, config.widths)
         narrow = runs.once(small, lambda: Runs(config, small, data.train))
         return [record(CONTROL, sparsity, seed, narrow.trained(seed).params, small)]
 
@@ -130,7 +120,7 @@ STUDY = common.Study(
     "magnitudes, Fisher information, SparseGPT and Optimal Brain Surgeon, and a "
     "small dense network.",
     config=config_of,
-    run=run,
+    run=common.runner(Record, jobs, summary=summary, tables=table, draw=draw),
     choose=choose,
     setting="chosen",
 )

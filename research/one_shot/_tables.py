@@ -42,23 +42,14 @@ def table(config: Config, examples: int, records: Sequence[Record]) -> Table:
     """A line a method, a column a sparsity."""
     groups = common.grouped(records, "method", "asked")
     dense = groups.pop((DENSE, 0.0))
-    sizes = (largest(records, sparsity) for sparsity in config.sparsities)
-    return common.for_terminal(
-        ["", *(f"{100 * sparsity:g} %" for sparsity in config.sparsities)],
-        [
-            *common.accuracy_lines(groups, config.sparsities),
-            ["file bytes, largest", *(f"{n:,}" for n in sizes)],
-        ],
-        title=common.heading(config, examples, dense),
+    return common.sparsity_table(
+        config,
+        examples,
+        groups,
+        dense=dense,
+        control=CONTROL,
         caption="Pruned once, not trained on. Small dense: trained; float32 weights in no "
         "more bytes than the largest packed file of the column.",
-    )
-
-
-def largest(records: Sequence[Record], asked: float) -> int:
-    """Bytes of the largest file of a pruned network."""
-    return max(
-        r.file_bytes for r in records if r.asked == asked and r.method != CONTROL
     )
 
 

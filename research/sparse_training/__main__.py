@@ -16,7 +16,7 @@ from .. import common
 from ..data import Dataset
 from ._config import Config, Exchange, config_of
 from ._rows import METHODS
-from ._tables import CONTROL, DENSE, Record, draw, largest, summary, table
+from ._tables import CONTROL, DENSE, Record, draw, summary, table
 from ._train import Runs
 
 # What is tried in a choice; the seeds are others than those that are reported.
@@ -26,17 +26,6 @@ PERIODS = (25, 50, 100)
 SPARSITIES = (0.9, 0.98)
 SEEDS = (100, 101)
 DYNAMIC = ("RigL", "SET")
-
-
-def run(config: Config, session: common.Session) -> None:
-    """Run the jobs and write the results."""
-    data = session.data
-    records = session.run(Record, partial(jobs, config, data))
-    session.finish(
-        summary(records),
-        table(config, len(data.test), records),
-        partial(draw, records),
-    )
 
 
 def jobs(
@@ -69,7 +58,8 @@ def jobs(
         return [record(name, budget, sparsity, seed, trained, runs.model)]
 
     def control(sparsity: float, seed: int) -> list[Record]:
-        small = common.no_larger(largest(records, sparsity), data, config.widths)
+        nbytes = common.largest_file(records, sparsity, CONTROL)
+        small = common.no_larger(nbytes, data, config.widths)
         narrow = runs.once(small, lambda: Runs(config, small, data.train))
         return [record(CONTROL, "", sparsity, seed, narrow.dense(seed), small)]
 
@@ -162,7 +152,7 @@ STUDY = common.Study(
     "them with gradual pruning, the dense network and a small dense one of as "
     "many bytes.",
     config=config_of,
-    run=run,
+    run=common.runner(Record, jobs, summary=summary, tables=table, draw=draw),
     choose=choose,
 )
 main = STUDY.main

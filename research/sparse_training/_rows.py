@@ -60,28 +60,20 @@ def gradual(config: Config, t: Traced, every: int, steps: int) -> jc.Compressor:
     return jc.magnitude_pruning(ramp, budget=either(t.erk), every=every)
 
 
-def rigl(config: Config, t: Traced, every: int, steps: int) -> jc.Compressor:
-    """Drop the smallest weights, grow where the gradient is largest."""
-    return jc.rigl(
-        t.sparsity,  # pyright: ignore[reportArgumentType]
-        key=t.key,
-        until=_until(config, every, steps),
-        drop=_cosine(config, t, every, steps),
-        every=every,
-        budget=either(t.erk),
-    )
+def exchanging(make: Callable[..., jc.Compressor]) -> Method:
+    """Drop the smallest weights and grow as many, annealed by a cosine."""
 
+    def method(config: Config, t: Traced, every: int, steps: int) -> jc.Compressor:
+        return make(
+            t.sparsity,
+            key=t.key,
+            until=_until(config, every, steps),
+            drop=_cosine(config, t, every, steps),
+            every=every,
+            budget=either(t.erk),
+        )
 
-def set_(config: Config, t: Traced, every: int, steps: int) -> jc.Compressor:
-    """Drop the smallest weights, grow anywhere; annealed as RigL's."""
-    return jc.set_training(
-        t.sparsity,  # pyright: ignore[reportArgumentType]
-        key=t.key,
-        until=_until(config, every, steps),
-        drop=_cosine(config, t, every, steps),
-        every=every,
-        budget=either(t.erk),
-    )
+    return method
 
 
 def static(config: Config, t: Traced, every: int, steps: int) -> jc.Compressor:
@@ -96,8 +88,8 @@ def static(config: Config, t: Traced, every: int, steps: int) -> jc.Compressor:
 
 METHODS: dict[str, Method] = {
     "gradual pruning": gradual,
-    "RigL": rigl,
-    "SET": set_,
+    "RigL": exchanging(jc.rigl),  # grows where the gradient is largest
+    "SET": exchanging(jc.set_training),  # grows anywhere
     "static": static,
 }
 

@@ -50,23 +50,14 @@ def table(config: Config, examples: int, records: Sequence[Record]) -> Table:
     lines = {
         (f"{m} {b}".strip(), asked): group for (m, b, asked), group in cells.items()
     }
-    sizes = (largest(records, sparsity) for sparsity in config.sparsities)
-    return common.for_terminal(
-        ["", *(f"{100 * sparsity:g} %" for sparsity in config.sparsities)],
-        [
-            *common.accuracy_lines(lines, config.sparsities),
-            ["file bytes, largest", *(f"{n:,}" for n in sizes)],
-        ],
-        title=common.heading(config, examples, dense),
+    return common.sparsity_table(
+        config,
+        examples,
+        lines,
+        dense=dense,
+        control=CONTROL,
         caption="Last step of equally many. Small dense: float32 weights in no more bytes "
         "than the largest packed file of the column.",
-    )
-
-
-def largest(records: Sequence[Record], asked: float) -> int:
-    """Bytes of the largest file of a sparse network."""
-    return max(
-        r.file_bytes for r in records if r.asked == asked and r.method != CONTROL
     )
 
 

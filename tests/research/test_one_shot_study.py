@@ -8,7 +8,7 @@ from research.data import load
 from research.one_shot.__main__ import main, methods, open_methods
 from research.one_shot._config import CHOSEN, config_of
 from research.one_shot._rows import GREEDY, METHODS
-from research.one_shot._tables import CONTROL, DENSE, Record, largest
+from research.one_shot._tables import CONTROL, DENSE, Record
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def test_the_control_has_no_more_bytes_than_the_largest_file(finished):
     rows = [Record(**row) for row in records(finished)]
     config, data = config_of("digits", seeds=None, quick=True), load("digits")
     for sparsity in config.sparsities:
-        most = largest(rows, sparsity)
+        most = common.largest_file(rows, sparsity, CONTROL)
         assert most == max(
             r.file_bytes for r in rows if r.asked == sparsity and r.method != CONTROL
         )
