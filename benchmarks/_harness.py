@@ -158,16 +158,21 @@ def parse(
 def show(rows: Sequence[Row], settings: argparse.Namespace) -> None:
     """Print the rows as a table and, last, everything as one line of JSON."""
     print(table(rows))
+    print(line([dataclasses.asdict(row) for row in rows], settings))
+
+
+def line(rows: Sequence[Mapping[str, Any]], settings: argparse.Namespace) -> str:
+    """Rows, settings and where they come from, as one line of JSON."""
     here = report.provenance(repository=Path(__file__).parent)
-    known = vars(settings) | {
+    content = vars(settings) | {
         "device": here.device,
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
         "versions": dict(here.versions),
         "commit": here.commit,
-        "rows": [dataclasses.asdict(row) for row in rows],
+        "rows": list(rows),
     }
-    print(json.dumps(known))
+    return json.dumps(content)
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -23,8 +23,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxcompress import report
-
 from . import _harness
 from ._kinds import KINDS
 
@@ -87,24 +85,24 @@ def damage(name: str, folder: Path, rounds: int, seed: int = 0) -> dict[str, Any
 
 
 def kill(name: str, folder: Path, kills: int, seed: int = 0) -> dict[str, int]:
-    """Kill one writer after another in one folder, and count what is found afterwards."""
+    """Kill writers in one folder, one after another, and count the states they leave."""
     kind, draw = KINDS[name], random.Random(seed)
     outcomes: collections.Counter[str] = collections.Counter()
     start = 0
     for _ in range(kills):
         reported = _run_until_killed(name, folder, start, draw)
         try:
-            found = kind.read(folder)
+            stored = kind.read(folder)
             needed = range(reported + 1) if kind.keeps_all else [reported]
-            is_there = set(needed) <= found.keys() or (
-                not kind.keeps_all and max(found) >= reported
+            is_there = set(needed) <= stored.keys() or (
+                not kind.keeps_all and max(stored) >= reported
             )
-            is_right = all(kind.content(n) == bits for n, bits in found.items())
+            is_right = all(kind.content(n) == bits for n, bits in stored.items())
             outcomes["whole" if is_there and is_right else "lost"] += 1
             if is_there and not is_right:
                 outcomes["wrong"] += 1
             unfinished = _left_over(name, folder)
-            start = max(found) + 1
+            start = max(stored) + 1
             kind.add(folder, start)
         except kind.refuses:
             outcomes["cannot continue"] += 1
@@ -142,9 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for title, outcomes in counts.items():
             print(f"{name:14} {title:6}", json.dumps(outcomes))
             rows.append({"name": f"{name}: {title}", "outcomes": outcomes})
-    here = report.provenance(repository=Path(__file__).parent)
-    known = vars(settings) | {"versions": dict(here.versions), "commit": here.commit}
-    print(json.dumps(known | {"rows": rows}))
+    print(_harness.line(rows, settings))
     if any(row["outcomes"].get(failure) for row in rows for failure in FAILURES):
         raise SystemExit(1)
 

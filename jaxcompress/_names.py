@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the names of leaves say: the conventions of Flax, Haiku, Equinox and torch.
 
-A program says more (``weight_axes``); this is for when there is none.
+A program says more (``weight_axes``). Names serve where only parameters are given.
 """
 
 from __future__ import annotations

@@ -176,3 +176,17 @@ def test_a_bracket_is_a_class_or_itself():
         "layer[0-3]/w", "layer4/w"
     )
     assert not matches("blocks[0].weight", "blocks[1].weight")
+
+
+def test_a_module_with_functions_in_it_is_pruned_and_called():
+    model = eqx.nn.MLP(4, 2, 6, 1, key=jax.random.key(0))
+    small = jc.compress(jc.magnitude_pruning(0.5), model)
+    assert int((small.layers[0].weight == 0).sum()) == 12
+    assert small(jnp.ones(4)).shape == (2,)
+
+
+def test_a_tree_in_which_nothing_is_a_weight_is_refused():
+    kernel = jnp.ones((4, 6))
+    for params in ([kernel], (kernel,), {"embedding": kernel}, {}):
+        with pytest.raises(ValueError, match="selected none of|nothing to select"):
+            jc.magnitude_pruning(0.5).init(params)

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from flax import nnx
 from two_layers import BATCH, PARAMS, cache_size, equal, forward, loss_fn, small
 
 import jaxcompress as jc
@@ -329,38 +328,3 @@ def test_training_runs_inside_scan_and_vmap():
     two = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), PARAMS)
     states, metrics = jax.vmap(lambda p: step(init(p), BATCH))(two)
     assert metrics["loss"].shape == (2,) and states.step.shape == (2,)
-
-
-@pytest.mark.parametrize(
-    ("tx", "micro_batches"), [(optax.sgd(0.1), 2), (optax.lbfgs(), 1)]
-)
-def test_mutable_variables_of_nnx(tx, micro_batches):
-    class Model(nnx.Module):
-        def __init__(self, rngs):
-            self.hidden = nnx.Linear(4, 8, rngs=rngs)
-            self.norm = nnx.BatchNorm(8, rngs=rngs)
-            self.dropout = nnx.Dropout(0.5, rngs=rngs)
-
-        def __call__(self, x):
-            return self.dropout(self.norm(self.hidden(x)))
-
-    graph, params, variables = nnx.split(Model(nnx.Rngs(0)), nnx.Param, ...)
-
-    def loss(params, batch, *, model_state):
-        model = nnx.merge(graph, params, model_state)
-        value = jnp.mean((model(batch["x"]) - 1) ** 2)
-        return value, jc.Aux(model_state=nnx.state(model, nnx.Not(nnx.Param)))
-
-    init, step = jc.train_step(loss, tx, micro_batches=micro_batches)
-    state = init(params, model_state=variables)
-    batch = {"x": jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)))}
-    after, _ = step(state, batch)
-    moved = [
-        not np.array_equal(a, b)
-        for a, b in zip(
-            jax.tree.leaves(after.model_state["norm"]),
-            jax.tree.leaves(variables["norm"]),
-            strict=True,
-        )
-    ]
-    assert all(moved) and cache_size(step) == 1

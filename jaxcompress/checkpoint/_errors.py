@@ -17,7 +17,7 @@ def whole_number(name: str, value: Any, least: int) -> int:
     """Return an argument as an int.
 
     Raises:
-      TypeError: if it is not a whole number; bools are none.
+      TypeError: if it is not a whole number. A bool does not count as one.
       ValueError: if it is below ``least``.
     """
     try:

@@ -49,14 +49,14 @@ def find_clusters(
             return move_clusters(leaf, centroids, keep_zero)
 
         start = _pin_zero(start) if keep_zero else start
-        found = lax.fori_loop(0, iterations, move, start)
-        error = wide - found[nearest_cluster(wide, found)].astype(wide.dtype)
+        centroids = lax.fori_loop(0, iterations, move, start)
+        error = wide - centroids[nearest_cluster(wide, centroids)].astype(wide.dtype)
         largest = jnp.maximum(jnp.max(jnp.abs(wide)), jnp.finfo(wide.dtype).tiny)
-        return found, jnp.sum((error / largest) ** 2)
+        return centroids, jnp.sum((error / largest) ** 2)
 
-    found, errors = lax.map(improve, jnp.stack([dense, ends, even]))
-    best, least = found[0], errors[0]
-    for centroids, error in zip(found[1:], errors[1:], strict=True):
+    candidates, errors = lax.map(improve, jnp.stack([dense, ends, even]))
+    best, least = candidates[0], errors[0]
+    for centroids, error in zip(candidates[1:], errors[1:], strict=True):
         is_better = error < _BETTER * least
         best = jnp.where(is_better, centroids, best)
         least = jnp.where(is_better, error, least)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two laws of every exported loss: NaN is never hidden, and zeros are no cliff."""
+"""Two laws of every exported loss: it shows a NaN, and its gradient is bounded at zero."""
 
 import functools
 

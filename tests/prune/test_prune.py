@@ -267,19 +267,6 @@ def test_any_tree(name):
     assert zeros == weights // 2 > 0
 
 
-def test_a_module_with_functions_in_it_is_pruned_and_called():
-    model = eqx.nn.MLP(4, 2, 6, 1, key=jax.random.key(0))
-    small = jc.compress(jc.magnitude_pruning(0.5), model)
-    assert int((small.layers[0].weight == 0).sum()) == 12
-    assert small(jnp.ones(4)).shape == (2,)
-
-
-def test_a_tree_in_which_nothing_is_a_weight_is_refused():
-    for params in ([KERNEL], (KERNEL,), {"embedding": KERNEL}, {}):
-        with pytest.raises(ValueError, match="selected none of|nothing to select"):
-            jc.magnitude_pruning(0.5).init(params)
-
-
 @pytest.mark.parametrize("axis", [0, 1])
 def test_masks_follow_the_sharding_of_their_weight_and_nothing_is_gathered(axis):
     mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
@@ -357,11 +344,3 @@ def test_a_text_is_no_sparsity():
 def test_bad_arguments(sparsity, kwargs, message):
     with pytest.raises(ValueError, match=message):
         jc.magnitude_pruning(sparsity, **kwargs)
-
-
-@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float64])
-def test_a_dtype_that_cannot_be_ranked_is_named(dtype):
-    with jax.enable_x64(True):
-        params = {"a": {"kernel": KERNEL}, "b": {"kernel": KERNEL.astype(dtype)}}
-        with pytest.raises(TypeError, match="'b/kernel' has scores of dtype float"):
-            jc.magnitude_pruning(0.5).init(params)

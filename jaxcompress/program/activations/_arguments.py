@@ -95,14 +95,14 @@ class Arguments:
             return
         if not data or not all(v in self.trails for v in data):
             return
-        found: dict[int, Trail] = {}
+        trails: dict[int, Trail] = {}
         for i in {i for v in data for i in self.trails[v]}:
             own = [self.trails.get(v, {}).get(i) for v in node.ins]
             trail = follow(node.eqn, own, i)
             if trail is not None and not self.is_state(node, i):
-                found[i] = trail
-        if found:
-            self.trails[node.outs[0]] = found
+                trails[i] = trail
+        if trails:
+            self.trails[node.outs[0]] = trails
 
     def use(self, node: Node, value: Value, i: int) -> str:
         """Return what a reader does with a value computed from an argument."""

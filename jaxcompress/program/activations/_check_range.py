@@ -15,7 +15,7 @@ from ...leaves import scales_as_floats
 from ...quantize.scales._following import largest_level
 from ._quantizer import ActivationQuantizer
 
-# Sentinels such as -1e9 are large numbers. Small probabilities next to 1 are no sentinels.
+# Sentinels such as -1e9 are large. A 1 next to small probabilities is not a sentinel.
 _LARGE, _TIMES = 1e4, 1e6
 
 

@@ -32,9 +32,9 @@ class _Parts:
         """Return the parts, with shares that sum to 1."""
         key = value, window
         if key not in self.cache:
-            found = self.find(value, window)
-            total = sum(found.values())
-            self.cache[key] = {leaf: share / total for leaf, share in found.items()}
+            shares = self.find(value, window)
+            total = sum(shares.values())
+            self.cache[key] = {leaf: share / total for leaf, share in shares.items()}
         return self.cache[key]
 
     def find(self, value: Value, window: Window) -> dict[int, float]:
@@ -46,8 +46,8 @@ class _Parts:
             # A scan takes the layers apart, and every trip multiplies by another part.
             return self(value.outer)
         if node is not None and node.primitive in GATHERING:
-            if found := self.joined(node, window):
-                return found
+            if shares := self.joined(node, window):
+                return shares
         if node is not None and node.primitive == "slice":
             before, after = node.ins[0].aval.shape, value.aval.shape
             cut = [i for i, n in enumerate(before) if n != after[i]]
@@ -55,7 +55,7 @@ class _Parts:
             return self(node.ins[0], one)
         if node is not None and node.primitive in ELEMENTWISE | MOVES:
             candidates = [self(v) for v in node.ins if v.origin.leaves]
-            several = [found for found in candidates if len(found) > 1]
+            several = [shares for shares in candidates if len(shares) > 1]
             if several or len(candidates) == 1:
                 return max(several or candidates, key=len)
         return {self.program.main_leaf(leaves): 1.0}
@@ -63,7 +63,7 @@ class _Parts:
     def joined(self, node: Node, window: Window) -> dict[int, float]:
         """Return the parts of a concatenation, with the numbers of indices they take."""
         axis, places = _compat.joined(node.eqn)
-        found: dict[int, float] = {}
+        shares: dict[int, float] = {}
         for place in places:
             taken = place.size
             if window is not None and window[0] == axis:
@@ -71,5 +71,5 @@ class _Parts:
                 taken = sum(i in own for i in window[1])
             if taken:
                 for i, share in self(node.ins[place.operand]).items():
-                    found[i] = found.get(i, 0) + share * taken
-        return found
+                    shares[i] = shares.get(i, 0) + share * taken
+        return shares

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Arguments that are no activations: masks of attention, and the state of norms."""
+"""Arguments that are not activations: masks of attention, and the state of norms."""
 
 import flax.linen as nn
 import jax

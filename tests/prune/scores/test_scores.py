@@ -217,3 +217,12 @@ def test_a_nan_is_named_outside_of_jit_and_stays_visible_inside(where):
     assert state.masks["b"]["kernel"][1, 1]
     with pytest.raises(ValueError, match="'b/kernel' contains NaN"):
         jc.compress(pruner, trees["params"], grads=trees["grads"])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float8_e4m3fn, jnp.float64])
+def test_a_dtype_that_cannot_be_ranked_is_named(dtype):
+    with jax.enable_x64(True):
+        kernel = jnp.ones((4, 6), jnp.float32)
+        params = {"a": {"kernel": kernel}, "b": {"kernel": kernel.astype(dtype)}}
+        with pytest.raises(TypeError, match="'b/kernel' has scores of dtype float"):
+            jc.magnitude_pruning(0.5).init(params)
