@@ -10,6 +10,7 @@ from . import (
     prune,
     quantize,
     report,
+    structured,
     teacher_cache,
     testing,
 )
@@ -72,6 +73,7 @@ from .quantize import (
     weight_quantization,
 )
 from .share import weight_sharing
+from .structured import shrink, trace_axes
 from .train import TrainState, train_step
 from .wrap import unwrap, wrap_optimizer
 
@@ -132,12 +134,15 @@ __all__ = [
     "save",
     "save_checkpoint",
     "set_training",
+    "shrink",
     "sites",
     "sparsify",
     "ste",
+    "structured",
     "taps",
     "teacher_cache",
     "testing",
+    "trace_axes",
     "train_step",
     "unwrap",
     "weight_quantization",

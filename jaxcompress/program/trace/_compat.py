@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """All access to JAX's representation of traced programs.
 
-``jax.extend.core`` and equation parameters have no compatibility guarantee, so this is the
-only file that a JAX release can break. It is tested against the oldest and the newest
-supported JAX.
+``jax.extend.core`` and equation parameters have no compatibility guarantee, so this file
+and ``_compat_shapes`` are the only ones that a JAX release can break. They are tested
+against the oldest and the newest supported JAX.
 """
 
 from __future__ import annotations

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which axes of a program must be pruned together, and the program without them."""
+
+from ._axis import Axis, Conflict, Kept, Mask, atoms, factors, pieces
+from ._cost import Products
+from ._link import AxisGraph
+from ._replay import Replay
+from ._zeros import check_sums
+
+__all__ = [
+    "Axis",
+    "AxisGraph",
+    "Conflict",
+    "Kept",
+    "Mask",
+    "Products",
+    "Replay",
+    "atoms",
+    "check_sums",
+    "factors",
+    "pieces",
+]

@@ -1,0 +1,370 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Axes that must be pruned together: a union-find whose elements can be refined.
+
+Every axis of every value of a program is an ``Axis``. Elementwise operations, products and
+norms unify axes. A reshape says that an axis is a product of others, a concatenation that
+it is a sequence of others. Both refine the axis in place, so they also hold for every
+value that shared it before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+Mask = np.ndarray
+"""bool [n]: true for the indices that are kept."""
+
+
+class Axis:
+    """One axis, up to the axes that it was unified with.
+
+    Attributes:
+      size: number of indices.
+      kind: None if the axis is atomic; ``"product"`` if its indices are those of its parts
+        in row-major order, ``"sequence"`` if they follow one another.
+      parts: the axes that it consists of.
+      reasons: why an atomic axis cannot be pruned; empty if it can.
+    """
+
+    __slots__ = ("_same", "kind", "parts", "reasons", "size")
+
+    def __init__(self, size: int, kind: str | None = None, parts: Sequence[Axis] = ()):
+        self.size = size
+        self.kind = kind
+        self.parts = list(parts)
+        self.reasons: dict[str, None] = {}
+        self._same: Axis | None = None
+
+    def __repr__(self) -> str:
+        axis = find(self)
+        sign = {"product": "*", "sequence": "+"}.get(axis.kind or "", "")
+        parts = sign.join(map(repr, axis.parts))
+        return f"({parts})" if axis.kind else f"{axis.size}"
+
+
+def find(axis: Axis) -> Axis:
+    """Return the representative of an axis."""
+    root = axis
+    while root._same is not None:
+        root = root._same
+    while axis._same is not None:
+        axis._same, axis = root, axis._same
+    return root
+
+
+def product(parts: Sequence[Axis]) -> Axis:
+    """Return the axis that several axes form when a reshape merges them."""
+    parts = [p for p in parts if p.size != 1]
+    if len(parts) == 1:
+        return parts[0]
+    return Axis(int(np.prod([p.size for p in parts], dtype=np.int64)), "product", parts)
+
+
+def sequence(parts: Sequence[Axis]) -> Axis:
+    """Return the axis that several axes form when they are concatenated."""
+    parts = [p for p in parts if p.size]
+    if len(parts) == 1:
+        return parts[0]
+    return Axis(sum(p.size for p in parts), "sequence", parts)
+
+
+def factors(axis: Axis) -> list[Axis]:
+    """Return the factors of an axis, outermost first; axes of size 1 have none."""
+    axis = find(axis)
+    if axis.size == 1:
+        return []
+    if axis.kind != "product":
+        return [axis]
+    return [f for part in axis.parts for f in factors(part)]
+
+
+def pieces(axis: Axis) -> list[Axis]:
+    """Return the axes that follow one another along an axis."""
+    axis = find(axis)
+    if axis.kind != "sequence":
+        return [axis]
+    return [p for part in axis.parts for p in pieces(part)]
+
+
+def atoms(axis: Axis) -> Iterator[Axis]:
+    """Iterate over the atomic axes of an axis, with repetitions."""
+    axis = find(axis)
+    if axis.kind is None:
+        yield axis
+    for part in axis.parts:
+        yield from atoms(part)
+
+
+def freeze(axis: Axis, reason: str) -> None:
+    """Record why an axis cannot be pruned."""
+    for atom in atoms(axis):
+        atom.reasons.setdefault(reason)
+
+
+def unify(a: Axis, b: Axis, reason: str) -> None:
+    """Demand that two axes keep the same indices.
+
+    Args:
+      a: an axis.
+      b: an axis of the same size.
+      reason: why both are frozen if their parts do not fit together.
+    """
+    a, b = find(a), find(b)
+    if a is b or a.size == b.size == 1:
+        return
+    if a.size != b.size or not _merge(a, b):
+        freeze(a, reason)
+        freeze(b, reason)
+
+
+def _merge(a: Axis, b: Axis) -> bool:
+    if a.kind is None or b.kind is None:
+        _alias(a, b) if a.kind is None else _alias(b, a)
+        return True
+    if a.kind == b.kind == "sequence":
+        fits = _align(pieces(a), pieces(b), head=True)
+    else:
+        fits = _align(factors(a), factors(b), head=False)
+    if fits and find(a) is not find(b):
+        _alias(find(a), find(b))
+    return fits
+
+
+def _alias(a: Axis, b: Axis) -> None:
+    for reason in a.reasons:
+        freeze(b, reason)
+    a._same = b
+
+
+def _align(left: list[Axis], right: list[Axis], *, head: bool) -> bool:
+    """Unify two lists of parts, cutting parts where the others end.
+
+    Args:
+      left: pieces of a sequence, or factors of a product.
+      right: the same of the other axis.
+      head: start at the first part, with pieces; else at the last, with factors.
+    """
+    end = 0 if head else -1
+    while left and right:
+        x, y = find(left.pop(end)), find(right.pop(end))
+        rest = left
+        if x.size < y.size:
+            x, y, rest = y, x, right
+        if x.size != y.size:
+            cut = split_sequence(x, y.size) if head else split_product(x, y.size)
+            if cut is None:
+                return False
+            x, other = cut if head else cut[::-1]
+            rest.insert(0, other) if head else rest.append(other)
+        if not (find(x) is find(y) or _merge(find(x), find(y))):
+            return False
+    return not left and not right
+
+
+def split_product(axis: Axis, minor: int) -> tuple[Axis, Axis] | None:
+    """Split an axis into an outer axis and a minor one of the given size.
+
+    Returns:
+      Both, or None if the axis cannot be split there.
+    """
+    axis = find(axis)
+    if minor in (1, axis.size):
+        one = Axis(1)
+        return (axis, one) if minor == 1 else (one, axis)
+    if axis.size % minor:
+        return None
+    if axis.kind == "product":
+        return _split_factors(axis, minor)
+    if axis.kind == "sequence":
+        cuts = [split_product(part, minor) for part in pieces(axis)]
+        if any(cut is None for cut in cuts):
+            return None
+        outer = sequence([cut[0] for cut in cuts if cut])
+        last = cuts[0][1] if cuts[0] else axis
+        for cut in cuts:
+            if (
+                cut
+                and find(cut[1]) is not find(last)
+                and not _merge(find(cut[1]), find(last))
+            ):
+                return None
+        axis = find(axis)
+    else:
+        outer, last = Axis(axis.size // minor), Axis(minor)
+        for reason in axis.reasons:
+            freeze(outer, reason)
+            freeze(last, reason)
+    axis.kind, axis.parts, axis.reasons = "product", [outer, last], {}
+    return outer, last
+
+
+def _split_factors(axis: Axis, minor: int) -> tuple[Axis, Axis] | None:
+    left, taken, size = factors(axis), [], 1
+    while size < minor:
+        factor = left.pop()
+        if minor % size:
+            return None
+        wanted = minor // size
+        if factor.size > wanted:
+            cut = split_product(factor, wanted)
+            if cut is None:
+                return None
+            left.append(cut[0])
+            factor = cut[1]
+        taken.insert(0, factor)
+        size *= factor.size
+    return (product(left), product(taken)) if size == minor else None
+
+
+def split_sequence(axis: Axis, first: int) -> tuple[Axis, Axis] | None:
+    """Split an axis into its first indices and the others.
+
+    Returns:
+      Both, or None if the axis cannot be split there.
+    """
+    axis = find(axis)
+    if first in (0, axis.size):
+        none = Axis(0)
+        return (none, axis) if first == 0 else (axis, none)
+    if axis.kind == "sequence":
+        before, after = [], pieces(axis)
+        while first:
+            part = after.pop(0)
+            if part.size > first:
+                cut = split_sequence(part, first)
+                if cut is None:
+                    return None
+                part = cut[0]
+                after.insert(0, cut[1])
+            before.append(part)
+            first -= part.size
+        return sequence(before), sequence(after)
+    if axis.kind == "product":
+        outer, *inner = factors(axis)
+        rest = product(inner)
+        if first % rest.size:
+            return None
+        cut = split_sequence(outer, first // rest.size)
+        if cut is None:
+            return None
+        return product([cut[0], rest]), product([cut[1], rest])
+    head, tail = Axis(first), Axis(axis.size - first)
+    for reason in axis.reasons:
+        freeze(head, reason)
+        freeze(tail, reason)
+    axis.kind, axis.parts, axis.reasons = "sequence", [head, tail], {}
+    return head, tail
+
+
+def regroup(axes: Sequence[Axis], sizes: Sequence[int], reason: str) -> list[Axis]:
+    """Return the axes of a reshaped value.
+
+    Args:
+      axes: axes before.
+      sizes: sizes after; their product is the same.
+      reason: why the axes are frozen if they cannot be split.
+    """
+    if 0 in sizes:
+        return [frozen(size, reason) for size in sizes]
+    left = [f for axis in axes for f in factors(axis)]
+    result: list[Axis] = []
+    for size in reversed(sizes):
+        cut = split_product(product(left), size) if left else None
+        if size != 1 and cut is None:
+            for axis in axes:
+                freeze(axis, reason)
+            return [frozen(size, reason) for size in sizes]
+        if size == 1 or cut is None:
+            result.insert(0, Axis(1))
+            continue
+        left = factors(cut[0])
+        result.insert(0, cut[1])
+    return result
+
+
+def frozen(size: int, reason: str) -> Axis:
+    """Return a new axis that cannot be pruned."""
+    axis = Axis(size)
+    if size != 1:
+        freeze(axis, reason)
+    return axis
+
+
+class Conflict(ValueError):
+    """A mask does not fit the axes it is meant for."""
+
+
+class Kept:
+    """Which indices of the atomic axes are kept."""
+
+    def __init__(self) -> None:
+        self._masks: dict[Axis, Mask] = {}
+
+    def set(self, axis: Axis, mask: Mask, refuse: Callable[[Axis], None]) -> None:
+        """Set the mask of an axis, and with it those of its atomic axes.
+
+        Args:
+          axis: the axis.
+          mask: bool [size].
+          refuse: called with each atomic axis that loses indices.
+
+        Raises:
+          Conflict: if the mask is not a product (or sequence) of masks of its parts, or
+            differs from what was set before.
+        """
+        axis = find(axis)
+        if axis.kind == "sequence":
+            start = 0
+            for part in axis.parts:
+                self.set(part, mask[start : start + part.size], refuse)
+                start += part.size
+        elif axis.kind == "product":
+            grid = mask.reshape([part.size for part in axis.parts])
+            everything = range(grid.ndim)
+            for i, part in enumerate(axis.parts):
+                others = tuple(j for j in everything if j != i)
+                self.set(part, np.asarray(grid.any(others)), refuse)
+            if not np.array_equal(self.mask(axis), mask):
+                sizes = "x".join(str(part.size) for part in axis.parts)
+                raise Conflict(
+                    f"the program reshapes this axis to {sizes}, so a mask must keep "
+                    "whole slices of that shape, and this one does not"
+                )
+        else:
+            if not mask.all():
+                refuse(axis)
+            before = self._masks.setdefault(axis, mask)
+            if not np.array_equal(before, mask):
+                raise Conflict("two masks of coupled axes differ")
+
+    def mask(self, axis: Axis) -> Mask:
+        """Return the mask of an axis: bool [size]."""
+        axis = find(axis)
+        if axis.kind is None:
+            found = self._masks.get(axis)
+            return np.ones(axis.size, bool) if found is None else found
+        parts = [self.mask(part) for part in axis.parts]
+        if axis.kind == "sequence":
+            return np.concatenate(parts)
+        whole = parts[0]
+        for part in parts[1:]:
+            whole = np.logical_and.outer(whole, part).ravel()
+        return whole
+
+    def size(self, axis: Axis) -> int:
+        """Return how many indices of an axis are kept."""
+        axis = find(axis)
+        if axis.kind is None:
+            found = self._masks.get(axis)
+            return axis.size if found is None else int(found.sum())
+        sizes = [self.size(part) for part in axis.parts]
+        return sum(sizes) if axis.kind == "sequence" else int(np.prod(sizes))
+
+    def is_whole(self, axis: Axis) -> bool:
+        """True if every index of an axis is kept."""
+        return not self._masks or all(
+            atom not in self._masks or bool(self._masks[atom].all())
+            for atom in atoms(axis)
+        )

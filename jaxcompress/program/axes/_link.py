@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Give every value of a program its axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..trace import _compat
+from ..trace._graph import Node, Program, Region, Value
+from ._axis import Axis, freeze, frozen, unify
+from ._rules import at, link
+
+LOOPS = {"scan", "while", "cond"}
+
+
+class AxisGraph:
+    """The axes of every value of a program.
+
+    Args:
+      program: program from ``analyze``.
+      outputs: freeze the axes of the results.
+
+    Attributes:
+      params: axes of every parameter leaf.
+      given: axes of every leaf of the other arguments.
+    """
+
+    def __init__(self, program: Program, *, outputs: bool = True):
+        self.program = program
+        self._axes: dict[Value, list[Axis]] = {}
+        values, count = program.root.ins, len(program.paths)
+        for value in values[:count]:
+            self._axes[value] = [Axis(n) for n in value.aval.shape]
+        for value, path in zip(values[count:], program.arguments, strict=True):
+            reason = f"an input of the network (argument {path})"
+            self._axes[value] = [frozen(n, reason) for n in value.aval.shape]
+        self._link_region(program.root)
+        if outputs:
+            for value in program.root.outs:
+                for axis in self.of(value):
+                    freeze(axis, "an output of the network")
+        self.params = [self.of(value) for value in values[:count]]
+        self.given = [self.of(value) for value in values[count:]]
+
+    def of(self, value: Value) -> list[Axis]:
+        """Return the axes of a value."""
+        axes = self._axes.get(value)
+        if axes is None:
+            reason = "meets an array that the function closes over"
+            axes = self._axes[value] = [frozen(n, reason) for n in value.aval.shape]
+        return axes
+
+    def _link_region(self, region: Region) -> None:
+        for node in region.nodes:
+            if node.primitive in LOOPS:
+                _LOOPS[node.primitive](self, node)
+            elif node.bodies:
+                for body in node.bodies:  # its values are the caller's own
+                    self._link_region(body)
+            else:
+                results = link(node, [self.of(v) for v in node.ins])
+                for value, axes in zip(node.outs, results, strict=False):
+                    self._axes[value] = axes
+
+    def _tie(self, node: Node, a: Value, b: Value) -> None:
+        reason = at(node, "axes that are divided in different ways meet here")
+        for x, y in zip(self.of(a), self.of(b), strict=True):
+            unify(x, y, reason)
+
+    def _scan(self, node: Node) -> None:
+        (body,) = node.bodies
+        parts = _compat.scan_parts(node.eqn)
+        first = parts.consts + parts.carry
+        trips = at(node, "the steps of a loop")
+        for inner, outer in zip(body.ins, node.ins, strict=True):
+            axes = self.of(outer)
+            stacked = len(axes) != len(inner.aval.shape)
+            if stacked:
+                freeze(axes[0], trips)
+            self._axes[inner] = list(axes[1:] if stacked else axes)
+        self._link_region(body)
+        for i, (inner, outer) in enumerate(zip(body.outs, node.outs, strict=True)):
+            axes = self.of(inner)
+            stacked = i >= parts.carry
+            length = [frozen(outer.aval.shape[0], trips)] if stacked else []
+            self._axes[outer] = [*length, *axes]
+        for i in range(parts.consts, first):
+            self._tie(node, body.ins[i], body.outs[i - parts.consts])
+
+    def _while(self, node: Node) -> None:
+        (body,) = node.bodies
+        cond, _, cond_consts, _ = _compat.while_parts(node.eqn)
+        outer = node.ins[cond_consts:]
+        for inner, value in zip(body.ins, outer, strict=True):
+            self._axes[inner] = list(self.of(value))
+        self._link_region(body)
+        carried = body.ins[len(body.ins) - len(body.outs) :]
+        for inner, value, result in zip(body.outs, carried, node.outs, strict=True):
+            self._tie(node, inner, value)
+            self._axes[result] = list(self.of(inner))
+        # The condition runs as it is, so what it reads keeps its shape.
+        inner_jaxpr, _ = _compat.opened(cond)
+        used = {a for eqn in inner_jaxpr.eqns for a in eqn.invars if _is_var(a)}
+        reads = [*node.ins[:cond_consts], *carried]
+        for var, value in zip(inner_jaxpr.invars, reads, strict=True):
+            if var in used:
+                for axis in self.of(value):
+                    freeze(axis, at(node, "read by the condition of a loop"))
+
+    def _cond(self, node: Node) -> None:
+        for body in node.bodies:
+            for inner, outer in zip(body.ins, node.ins[1:], strict=True):
+                self._axes[inner] = list(self.of(outer))
+            self._link_region(body)
+        for outs in zip(node.outs, *(body.outs for body in node.bodies), strict=True):
+            self._axes[outs[0]] = list(self.of(outs[1]))
+            for other in outs[2:]:
+                self._tie(node, outs[1], other)
+
+
+_LOOPS = {"scan": AxisGraph._scan, "while": AxisGraph._while, "cond": AxisGraph._cond}
+
+
+def _is_var(atom: object) -> bool:
+    return not isinstance(atom, _compat.Literal)
+
+
+def shapes(axes: Sequence[Sequence[Axis]]) -> list[tuple[int, ...]]:
+    """Return the shapes that lists of axes describe."""
+    return [tuple(axis.size for axis in value) for value in axes]

@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Prove that sums over pruned channels lose nothing but zeros.
+
+A masked network computes zeros where a sliced network has no channels. They agree if
+every sum over such an axis adds zeros there. Zeros come from the masked parameters and
+survive products, sums of zeros, and functions such as ReLU and GELU, but not a sigmoid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..trace import _compat, _compat_shapes
+from ..trace._graph import Node, Region, Value
+from ._axis import Axis, atoms, freeze
+from ._link import AxisGraph
+from ._rules import at
+
+Zeros = frozenset[tuple[int, Axis]] | None
+"""``(axis, atom)``: zero wherever an index along the axis is pruned; None: zero always."""
+
+NOWHERE: Zeros = frozenset()
+
+# They map zero to zero.
+_KEEPS_ZERO = {
+    "abs", "asin", "asinh", "atan", "atanh", "cbrt", "ceil", "conj", "convert_element_type",
+    "copy", "copy_p", "device_put", "erf", "erf_inv", "expm1", "floor", "imag", "log1p",
+    "name", "neg", "pbroadcast", "pcast", "psum", "pvary", "real", "reduce_precision",
+    "reshard", "round", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square",
+    "stop_gradient", "tan", "tanh", "cumsum",
+}  # fmt: skip
+# Zero where their first operand is.
+_FOLLOWS_FIRST = {"div", "rem", "shift_left", "shift_right_arithmetic"}
+_PRODUCTS = {"mul", "and"}
+_SUMS = {"add", "add_any", "sub", "max", "min", "or", "xor", "complex"}
+_WINDOWS = {"reduce_window_max", "reduce_window_min", "reduce_window_sum"}
+
+
+def check_sums(graph: AxisGraph) -> dict[Axis, list[str]]:
+    """Freeze axes along which a reduction would add values that are not zero.
+
+    Returns:
+      The other reductions over atomic axes. A module that is rebuilt at the new width may
+      divide by another count there.
+    """
+    zeros = _Zeros(graph)
+    zeros.run()
+    return {atom: list(notes) for atom, notes in zeros.notes.items()}
+
+
+class _Zeros:
+    def __init__(self, graph: AxisGraph):
+        self.graph = graph
+        self.zeros: dict[Value, Zeros] = {}
+        self.notes: dict[Axis, dict[str, None]] = {}
+        self.unsettled = 0  # loops around, whose carried claims may still weaken
+
+    def run(self) -> None:
+        program = self.graph.program
+        for value in program.root.ins[: len(program.paths)]:
+            self.zeros[value] = self.everywhere(value)
+        self.region(program.root)
+
+    def everywhere(self, value: Value) -> Zeros:
+        """Return the claim that a value is zero at every pruned index."""
+        axes = self.graph.of(value)
+        return frozenset((i, a) for i, axis in enumerate(axes) for a in atoms(axis))
+
+    def of(self, value: Value) -> Zeros:
+        if value in self.zeros:
+            return self.zeros[value]
+        return None if _number(value) == 0 else NOWHERE
+
+    def region(self, region: Region) -> None:
+        for node in region.nodes:
+            if node.primitive in ("scan", "while", "cond"):
+                getattr(self, node.primitive + "_")(node)
+            elif node.bodies:
+                for body in node.bodies:
+                    self.region(body)
+            else:
+                self.step(node)
+
+    def step(self, node: Node) -> None:
+        name, ins = node.primitive, [self.of(v) for v in node.ins]
+        outs: Sequence[Zeros] | None = None
+        if name == "dot_general":
+            outs = [self.dot(node, *ins)]
+        elif name == "conv_general_dilated":
+            outs = [self.conv(node, *ins)]
+        elif name in _WINDOWS:
+            outs = ins[: len(node.outs)]
+        elif name.startswith("reduce_") and name != "reduce_precision":
+            outs = self.reduce(node, ins)
+        elif name in _MOVES:
+            outs = [self.moved(node, value) for value in node.outs]
+        elif name in ("concatenate", "stack"):
+            outs = [self.joined(node, ins)]
+        elif name in _KEEPS_ZERO:
+            outs = [ins[0]]
+        elif name == "optimization_barrier":
+            outs = ins
+        elif name in _FOLLOWS_FIRST:
+            outs = [self.aligned(node, 0)]
+        elif name == "integer_pow":
+            outs = [ins[0] if _compat_shapes.power(node.eqn) > 0 else NOWHERE]
+        elif name in _PRODUCTS:
+            parts = [self.aligned(node, i) for i in range(len(ins))]
+            outs = [None if None in parts else frozenset().union(*parts)]  # pyright: ignore[reportArgumentType]
+        elif name in _SUMS:
+            outs = [self.sum(node)]
+        elif name == "select_n":
+            outs = [self.all_of(node, range(1, len(ins)))]
+        elif name == "clamp":
+            low, high = _number(node.ins[0]), _number(node.ins[2])
+            holds = low is not None and high is not None and low <= 0 <= high
+            outs = [self.aligned(node, 1) if holds else NOWHERE]
+        elif name == "dynamic_update_slice" or name.startswith("scatter"):
+            outs = [self.updated(node)]
+        for value, zeros in zip(node.outs, outs or (), strict=False):
+            self.zeros[value] = zeros
+
+    def aligned(self, node: Node, i: int) -> Zeros:
+        """Return what an operand of an elementwise operation says of the result."""
+        zeros = self.of(node.ins[i])
+        if zeros is None:
+            return None
+        before, after = self.graph.of(node.ins[i]), self.graph.of(node.outs[0])
+        if len(before) != len(after):
+            return NOWHERE
+        return frozenset(
+            (j, a) for j, a in zeros if before[j].size == after[j].size != 1
+        )
+
+    def all_of(self, node: Node, operands: Sequence[int]) -> Zeros:
+        """Return where all operands are zero."""
+        parts = [self.aligned(node, i) for i in operands]
+        known = [part for part in parts if part is not None]
+        return frozenset.intersection(*known) if known else None
+
+    def sum(self, node: Node) -> Zeros:
+        numbers = [_number(v) for v in node.ins]
+        for i, number in enumerate(numbers):
+            if number is None or len(numbers) != 2:
+                continue
+            # max(x, -1) and min(x, 6) keep the zeros of x.
+            if (node.primitive == "max" and number <= 0) or (
+                node.primitive == "min" and number >= 0
+            ):
+                return self.aligned(node, 1 - i)
+        return self.all_of(node, range(len(node.ins)))
+
+    def moved(self, node: Node, out: Value) -> Zeros:
+        """Follow zeros through an operation that moves axes, by their atoms."""
+        zeros = self.of(node.ins[0])
+        if zeros is None:
+            return None
+        places: dict[Axis, list[int]] = {}
+        for i, axis in enumerate(self.graph.of(node.ins[0])):
+            for a in atoms(axis):
+                places.setdefault(a, []).append(i)
+        keeps = {a for a, axes in places.items() if all((i, a) in zeros for i in axes)}
+        if node.primitive == "pad":
+            if _number(node.ins[1]) != 0:
+                return NOWHERE
+            keeps |= {a for axis in self.graph.of(out) for a in atoms(axis)} - set(
+                places
+            )
+        return frozenset(
+            (i, a)
+            for i, axis in enumerate(self.graph.of(out))
+            for a in atoms(axis)
+            if a in keeps
+        )
+
+    def joined(self, node: Node, ins: Sequence[Zeros]) -> Zeros:
+        axis, _ = _compat.joined(node.eqn)
+        stacked = node.primitive == "stack"
+        claims = self.everywhere(node.outs[0])
+        for value, zeros in zip(node.ins, ins, strict=True):
+            if zeros is None:
+                continue
+            own = {(i + (stacked and i >= axis), a) for i, a in zeros}
+            along = () if stacked else set(atoms(self.graph.of(value)[axis]))
+            claims = {
+                (i, a)
+                for i, a in claims or ()
+                if (i, a) in own or (i == axis and not stacked and a not in along)
+            }
+        return frozenset(claims or ())
+
+    def updated(self, node: Node) -> Zeros:
+        update = node.ins[1 if node.primitive == "dynamic_update_slice" else 2]
+        ours, theirs = self.of(node.ins[0]), self.of(update)
+        if theirs is None or ours is None:
+            return ours if theirs is None else NOWHERE
+        return (
+            ours & theirs
+            if len(update.aval.shape) == node.outs[0].aval.ndim
+            else NOWHERE
+        )
+
+    def reduce(self, node: Node, ins: Sequence[Zeros]) -> Sequence[Zeros]:
+        axes, zeros = _compat.reduced_axes(node.eqn), ins[0]
+        operand = self.graph.of(node.ins[0])
+        adds = node.primitive in ("reduce_sum", "reduce_or", "reduce_xor")
+        for i in axes:
+            for a in atoms(operand[i]):
+                if not (adds and (zeros is None or (i, a) in zeros)):
+                    self.refuse(node, a)
+                self.notes.setdefault(a, {}).setdefault(at(node, "summed over"))
+        if zeros is None:
+            return [None] * len(node.outs)
+        kept = [i for i in range(len(operand)) if i not in axes]
+        place = {i: n for n, i in enumerate(kept)}
+        result = frozenset((place[i], a) for i, a in zeros if i in place)
+        return [result] * len(node.outs)
+
+    def refuse(self, node: Node, atom: Axis) -> None:
+        if self.unsettled:
+            return
+        text = "reduced where the values of pruned indices are not zero"
+        freeze(atom, at(node, text))
+
+    def contract(
+        self,
+        node: Node,
+        left: Zeros,
+        right: Zeros,
+        pairs: Sequence[tuple[int, int]],
+        ours: Callable[[Axis], bool] = lambda atom: True,
+    ) -> None:
+        """Check that a product adds zeros at the pruned indices of contracted axes."""
+        for i, j in pairs:
+            for a in atoms(self.graph.of(node.ins[0])[i]):
+                zero = left is None or right is None or (i, a) in left
+                if ours(a) and not (zero or (j, a) in (right or ())):
+                    self.refuse(node, a)
+
+    def dot(self, node: Node, left: Zeros, right: Zeros) -> Zeros:
+        axes = _compat.dot_axes(node.eqn)
+        self.contract(node, left, right, list(zip(axes.lhs, axes.rhs, strict=True)))
+        if left is None or right is None:
+            return None
+        ranks = [len(v.aval.shape) for v in node.ins]
+        free = [i for i in range(ranks[0]) if i not in (*axes.lhs, *axes.lhs_batch)]
+        other = [j for j in range(ranks[1]) if j not in (*axes.rhs, *axes.rhs_batch)]
+        order = [*axes.lhs_batch, *free]
+        lhs_at = {i: n for n, i in enumerate(order)}
+        rhs_at = {j: n for n, j in enumerate(axes.rhs_batch)}
+        rhs_at |= {j: n + len(order) for n, j in enumerate(other)}
+        return frozenset(
+            [(lhs_at[i], a) for i, a in left if i in lhs_at]
+            + [(rhs_at[j], a) for j, a in right if j in rhs_at]
+        )
+
+    def conv(self, node: Node, left: Zeros, right: Zeros) -> Zeros:
+        conv = _compat.convolution(node.eqn)
+        features, inputs = conv.lhs_spec[1], conv.rhs_spec[1]
+        summed = set(atoms(self.graph.of(node.ins[1])[inputs]))
+        self.contract(node, left, right, [(features, inputs)], summed.__contains__)
+        if left is None or right is None:
+            return None
+        batch, feature, *_ = _compat_shapes.result_axes(node.eqn)
+        out = set(atoms(self.graph.of(node.outs[0])[feature]))
+        zeros = [(batch, a) for i, a in left if i == conv.lhs_spec[0]]
+        # Groups without channels are groups without results.
+        zeros += [(feature, a) for i, a in left if i == features and a in out]
+        zeros += [(feature, a) for i, a in right if i == conv.rhs_spec[0]]
+        return frozenset(zeros)
+
+    def scan_(self, node: Node) -> None:
+        (body,) = node.bodies
+        parts = _compat.scan_parts(node.eqn)
+        first = parts.consts + parts.carry
+        for i, (inner, outer) in enumerate(zip(body.ins, node.ins, strict=True)):
+            zeros = self.of(outer)
+            if i >= first and zeros is not None:
+                zeros = frozenset((j - 1, a) for j, a in zeros if j)
+            self.zeros[inner] = zeros
+        self.settle(body, body.ins[parts.consts : first])
+        for i, (inner, outer) in enumerate(zip(body.outs, node.outs, strict=True)):
+            zeros = self.of(inner)
+            if i >= parts.carry and zeros is not None:
+                zeros = frozenset((j + 1, a) for j, a in zeros)
+            self.zeros[outer] = zeros
+
+    def while_(self, node: Node) -> None:
+        (body,) = node.bodies
+        _, _, cond_consts, _ = _compat.while_parts(node.eqn)
+        for inner, outer in zip(body.ins, node.ins[cond_consts:], strict=True):
+            self.zeros[inner] = self.of(outer)
+        self.settle(body, body.ins[len(body.ins) - len(body.outs) :])
+        for inner, outer in zip(body.outs, node.outs, strict=True):
+            self.zeros[outer] = self.of(inner)
+
+    def settle(self, body: Region, carried: Sequence[Value]) -> None:
+        """Weaken the claims about carried values until a trip keeps them.
+
+        Nothing is refused before the claims are final.
+        """
+        self.unsettled += 1
+        while True:
+            self.region(body)
+            before = [self.of(v) for v in carried]
+            after = [
+                _meet(old, self.of(v))
+                for old, v in zip(before, body.outs[: len(carried)], strict=True)
+            ]
+            self.zeros.update(zip(carried, after, strict=True))
+            if after == before:
+                break
+        self.unsettled -= 1
+        self.region(body)
+
+    def cond_(self, node: Node) -> None:
+        for body in node.bodies:
+            for inner, outer in zip(body.ins, node.ins[1:], strict=True):
+                self.zeros[inner] = self.of(outer)
+            self.region(body)
+        for out, *inner in zip(
+            node.outs, *(body.outs for body in node.bodies), strict=True
+        ):
+            zeros = self.of(inner[0])
+            for other in inner[1:]:
+                zeros = _meet(zeros, self.of(other))
+            self.zeros[out] = zeros
+
+
+_REPEATS = {"broadcast_in_dim", "convert_element_type", "copy"}
+_MOVES = {
+    "broadcast_in_dim", "dynamic_slice", "gather", "pad", "reshape", "rev", "slice",
+    "split", "squeeze", "tile", "transpose",
+}  # fmt: skip
+
+
+def _meet(a: Zeros, b: Zeros) -> Zeros:
+    if a is None or b is None:
+        return b if a is None else a
+    return a & b
+
+
+def _number(value: Value) -> float | None:
+    """Return the number that a value repeats, if the program contains it."""
+    while value.literal is None:
+        node = value.producer
+        if node is None or node.primitive not in _REPEATS:
+            return None
+        value = node.ins[0]
+    is_real = np.ndim(value.literal) == 0 and np.isreal(value.literal)
+    return float(value.literal) if is_real else None

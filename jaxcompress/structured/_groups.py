@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Groups of channels that can only be pruned together, found in a traced program."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .._arguments import check_function, check_params
+from ..program.axes import (
+    Axis,
+    AxisGraph,
+    Kept,
+    Products,
+    atoms,
+    check_sums,
+    factors,
+    pieces,
+)
+from ..program.products._table import table
+from ..program.trace._analyze import analyze
+from ._plan import Plan, PlanError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Member:
+    """One axis of one leaf that takes part in a group.
+
+    Attributes:
+      leaf: path of the leaf.
+      axis: axis of the leaf.
+      index: int [n], for every index along the axis the channel of the group that it
+        belongs to; -1 where it belongs to none. A flattened image, for instance, repeats
+        its channels.
+    """
+
+    leaf: str
+    axis: int
+    index: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group:
+    """Channels that exist in several leaves at once and can only be pruned together.
+
+    Attributes:
+      name: the leaf and axis that the group is named after.
+      size: number of channels.
+      members: every leaf and axis that has these channels.
+      frozen: why they cannot be pruned; empty if they can.
+      reductions: operations that sum over the channels. Pruning stays exact, since only
+        zeros are missing from the sum, but a module that is rebuilt at the new width may
+        compute a mean over another count.
+    """
+
+    name: str
+    size: int
+    members: tuple[Member, ...]
+    frozen: tuple[str, ...]
+    reductions: tuple[str, ...]
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """Paths of the leaves, each once."""
+        return tuple(dict.fromkeys(member.leaf for member in self.members))
+
+
+class Groups(Mapping[str, Group]):
+    """The groups of a function's parameters, by name; prints as a table.
+
+    Attributes:
+      shapes: shape of every leaf.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[tuple[Group, Axis]],
+        graph: AxisGraph,
+        shapes: Mapping[str, tuple[int, ...]],
+    ):
+        self._groups = {group.name: group for group, _ in groups}
+        self._axes = {group.name: axis for group, axis in groups}
+        self._graph = graph
+        self._products = Products(graph)
+        self.shapes = dict(shapes)
+
+    def __getitem__(self, name: str) -> Group:
+        return self._groups[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def __repr__(self) -> str:
+        rows = [("group", "channels", "leaves", "sums")]
+        for group in self.prunable.values():
+            cells = (str(group.size), str(len(group.leaves)))
+            rows.append((group.name, *cells, str(len(group.reductions) or "-")))
+        lines = [table(rows)]
+        frozen = [group for group in self.values() if group.frozen]
+        lines += [f"{g.name}: frozen, {'; '.join(g.frozen)}" for g in frozen]
+        return "\n".join(lines)
+
+    @property
+    def prunable(self) -> dict[str, Group]:
+        """The groups that are not frozen."""
+        return {name: group for name, group in self.items() if not group.frozen}
+
+    def plan(self, masks: Mapping[str, Any]) -> Plan:
+        """Return the plan that keeps the given channels.
+
+        Args:
+          masks: bool [size] by group name; groups that are not named keep everything.
+
+        Raises:
+          PlanError: if a group is unknown or frozen, or a mask does not fit.
+        """
+        return self._plan(self._kept(masks))
+
+    def macs(self, masks: Mapping[str, Any] | None = None) -> int:
+        """Return the multiply-accumulates of one call of the traced function.
+
+        Args:
+          masks: bool [size] by group name; None for the unpruned function.
+        """
+        return self._products.macs(self._kept(masks or {}))
+
+    def parameters(self, masks: Mapping[str, Any] | None = None) -> int:
+        """Return the number of parameters; arguments as for ``macs``."""
+        return self._plan(self._kept(masks or {})).parameters
+
+    def _kept(self, masks: Mapping[str, Any]) -> Kept:
+        kept = Kept()
+        for name, values in masks.items():
+            mask, group = np.asarray(values), self._groups.get(name)
+            if group is None:
+                raise PlanError(f"there is no group {name!r}; see the printed groups")
+            if mask.shape != (group.size,) or mask.dtype != bool:
+                raise PlanError(
+                    f"the mask of group {name!r} must be bool [{group.size}], got "
+                    f"{mask.dtype} {list(mask.shape)}"
+                )
+            if not mask.all() and group.frozen:
+                raise PlanError(f"group {name!r} is frozen: {'; '.join(group.frozen)}")
+            if not mask.any():
+                raise PlanError(f"group {name!r} must keep at least one channel")
+            kept.set(self._axes[name], mask, lambda atom: None)
+        return kept
+
+    def _plan(self, kept: Kept) -> Plan:
+        pairs = zip(self._graph.program.paths, self._graph.params, strict=True)
+        masks = {
+            (path, i): kept.mask(axis)
+            for path, axes in pairs
+            for i, axis in enumerate(axes)
+        }
+        return Plan(masks, self.shapes)
+
+
+def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
+    """Find which channels of a network can be pruned, and what has to go with them.
+
+    Removing a channel touches the kernel that computes it, its bias and norm, everything
+    that it is added to, and every kernel that reads it. This is read from the traced
+    program, so it works for any framework and needs no hints. A group is either exact
+    (with its channels removed, the network computes what it computes with them set to
+    zero) or frozen, with the reason.
+
+    Trace the network in evaluation mode, and pass everything that has channels as
+    ``params``: for Linen with batch norm, all variables. What is in ``args`` is data, and
+    keeps its shape. The plan also fits the function in training mode.
+
+    Args:
+      fn: ``(params, *args) -> out``; see ``jc.sites``.
+      params: tree of arrays or ``jax.ShapeDtypeStruct``.
+      *args: trees of arrays or ``jax.ShapeDtypeStruct``.
+
+    Returns:
+      The groups, by name.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"up": jnp.ones((3, 8)), "down": jnp.ones((8, 2))}
+      >>> def fn(params, x):
+      ...     return jnp.maximum(x @ params["up"], 0) @ params["down"]
+      >>> jc.trace_axes(fn, params, jnp.ones((4, 3)))
+      group    channels  leaves  sums
+      up[1]           8       2     -
+      down[1]: frozen, an output of the network
+      up[0]: frozen, an input of the network (argument 0)
+
+    References:
+      Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023.
+    """
+    check_function(fn, "trace_axes(fn, params, *args)")
+    check_params(params, "trace_axes(fn, params, *args)")
+    graph = AxisGraph(analyze(fn, params, args))
+    sums = check_sums(graph)
+    program = graph.program
+    members: dict[Axis, list[Member]] = {}
+    for path, axes in zip(program.paths, graph.params, strict=True):
+        for i, axis in enumerate(axes):
+            for atom, index in _indices(axis):
+                members.setdefault(atom, []).append(Member(path, i, index))
+    shapes = {
+        path: tuple(leaf.shape)
+        for path, leaf in zip(program.paths, program.leaves, strict=True)
+    }
+    groups, taken = [], set()
+    for atom, own in members.items():
+        if atom.size < 2:
+            continue
+        name = _name(own, shapes, taken)
+        notes = tuple(sums.get(atom, ()))
+        group = Group(name, atom.size, tuple(own), tuple(atom.reasons), notes)
+        groups.append((group, atom))
+    return Groups(groups, graph, shapes)
+
+
+def _indices(axis: Axis) -> list[tuple[Axis, np.ndarray]]:
+    """Return the atoms of an axis, each with its index at every position."""
+    parts = pieces(axis)
+    if len(parts) > 1:
+        result, start = [], 0
+        for part in parts:
+            for atom, index in _indices(part):
+                whole = np.full(axis.size, -1)
+                whole[start : start + part.size] = index
+                result.append((atom, whole))
+            start += part.size
+        return result
+    parts = factors(axis)
+    if len(parts) > 1:
+        grid = np.indices([part.size for part in parts]).reshape(len(parts), -1)
+        return [
+            (atom, index[places])
+            for part, places in zip(parts, grid, strict=True)
+            for atom, index in _indices(part)
+        ]
+    return [(atom, np.arange(atom.size)) for atom in atoms(axis)]
+
+
+def _name(
+    members: Sequence[Member], shapes: Mapping[str, tuple[int, ...]], taken: set[str]
+) -> str:
+    """Name a group after the last axis of a matrix, which is most often what makes it."""
+
+    def rank(member: Member) -> bool:
+        shape = shapes[member.leaf]
+        return not (len(shape) > 1 and member.axis == len(shape) - 1)
+
+    member = min(members, key=rank)
+    base = name = f"{member.leaf}[{member.axis}]"
+    count = 1
+    while name in taken:
+        count += 1
+        name = f"{base}#{count}"
+    taken.add(name)
+    return name

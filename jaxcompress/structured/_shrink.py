@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The function of a pruned network: the original one, at the small shapes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._arguments import check_function
+from .._mesh import on_any_mesh
+from .._select import paths_and_leaves
+from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay
+from ..program.trace._analyze import analyze
+from ._params import mask_params, slice_params
+from ._plan import Plan, PlanError
+
+
+def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
+    """Return ``fn`` for the parameters that ``slice_params`` makes small.
+
+    A module would refuse the small parameters, because it was built for the full widths.
+    The function that this returns traces ``fn`` at full size and runs the program at the
+    small shapes. It is an ordinary function: it can be trained, quantized, jitted and
+    exported, at any batch size. It computes what ``fn`` computes with the removed channels
+    set to zero. Jit it: without ``jit``, every call traces the function again.
+
+    Args:
+      fn: ``(params, *args) -> out``. It may be another function of the same parameters
+        than the one that was traced, such as the network in training mode.
+      plan: the plan.
+
+    Returns:
+      ``(small params, *args) -> out``.
+
+    Raises:
+      PlanError: when called, if the parameters are not those of the plan, or if the
+        function cannot be pruned that way.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"up": jnp.ones((3, 8)), "down": jnp.ones((8, 2))}
+      >>> def fn(params, x):
+      ...     return jnp.maximum(x @ params["up"], 0) @ params["down"]
+      >>> groups = jc.trace_axes(fn, params, jnp.ones((4, 3)))
+      >>> plan = groups.plan({"up[1]": jnp.arange(8) < 2})
+      >>> small = jc.structured.slice_params(params, plan)
+      >>> jc.structured.shrink(fn, plan)(small, jnp.ones((5, 3))).tolist()[0]
+      [6.0, 6.0]
+    """
+    check_function(fn, "shrink(fn, plan)")
+    if not isinstance(plan, Plan):
+        raise TypeError(f"shrink(fn, plan) takes a Plan, got {type(plan).__name__}")
+
+    @on_any_mesh
+    def small(params: Any, *args: Any) -> Any:
+        graph, kept = _pruned(fn, params, args, plan)
+        return Replay(graph, kept)(jax.tree.leaves((params, args)))
+
+    return small
+
+
+def _pruned(
+    fn: Callable[..., Any], params: Any, args: Sequence[Any], plan: Plan
+) -> tuple[AxisGraph, Kept]:
+    """Trace a function at full size, and return which of its indices are kept."""
+    paths, leaves, treedef = paths_and_leaves(params)
+    _check_small(paths, leaves, plan)
+    full = [
+        jax.ShapeDtypeStruct(plan.shapes[path], leaf.dtype)
+        for path, leaf in zip(paths, leaves, strict=True)
+    ]
+    program = analyze(fn, jax.tree.unflatten(treedef, full), args)
+    graph = AxisGraph(program, outputs=False)
+    return graph, _kept(graph, plan)
+
+
+def _kept(graph: AxisGraph, plan: Plan) -> Kept:
+    kept, paths = Kept(), graph.program.paths
+    axes = {
+        (path, i): axis
+        for path, own in zip(paths, graph.params, strict=True)
+        for i, axis in enumerate(own)
+    }
+    for (path, i), mask in plan.items():
+
+        def refuse(atom: Axis, path: str = path, i: int = i) -> None:
+            if atom.reasons:
+                raise PlanError(
+                    f"the function cannot be pruned along axis {i} of {path!r}: "
+                    + "; ".join(atom.reasons)
+                )
+
+        try:
+            kept.set(axes[path, i], mask, refuse)
+        except Conflict as error:
+            raise PlanError(f"axis {i} of {path!r}: {error}") from error
+    for (path, i), axis in axes.items():
+        wanted = plan.get((path, i))
+        mask = kept.mask(axis)
+        if not np.array_equal(mask, np.ones_like(mask) if wanted is None else wanted):
+            raise PlanError(
+                f"axis {i} of {path!r} is coupled with axes that the plan prunes, but "
+                "the plan does not prune it alike. Make plans by select or by "
+                "trace_axes(...).plan(...)."
+            )
+    return kept
+
+
+def _check_small(paths: Sequence[str], leaves: Sequence[Any], plan: Plan) -> None:
+    missing = sorted(set(plan.shapes) ^ set(paths))
+    if missing:
+        raise PlanError(
+            f"the parameters and the plan do not have the same leaves: {missing[:3]}"
+        )
+    for path, leaf in zip(paths, leaves, strict=True):
+        if not isinstance(leaf, jax.Array | np.ndarray | jax.ShapeDtypeStruct):
+            raise PlanError(
+                f"{path!r} must be an array, got {type(leaf).__name__}. Call jc.dense "
+                "on packed parameters first."
+            )
+        if tuple(leaf.shape) != plan.shape(path):
+            hint = (
+                "; call slice_params on the parameters first"
+                if tuple(leaf.shape) == plan.shapes[path]
+                else ""
+            )
+            raise PlanError(
+                f"{path!r} must have the pruned shape {plan.shape(path)}, got "
+                f"{tuple(leaf.shape)}{hint}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """How far a sliced network is from the masked one.
+
+    Attributes:
+      error: largest absolute difference of the outputs.
+      scale: largest absolute output of the masked network.
+    """
+
+    error: float
+    scale: float
+
+
+def verify(
+    fn: Callable[..., Any],
+    params: Any,
+    plan: Plan,
+    *args: Any,
+    tolerance: float = 1e-4,
+) -> Verification:
+    """Run the masked and the sliced network, and compare what they compute.
+
+    Args:
+      fn: ``(params, *args) -> out``.
+      params: the unpruned parameters.
+      plan: the plan.
+      *args: arguments, such as a batch.
+      tolerance: largest error, as a fraction of the largest output. Sums are added in
+        another order at the small shapes, so the outputs agree to rounding.
+
+    Returns:
+      The error and the scale that it is measured by.
+
+    Raises:
+      PlanError: if the outputs differ by more, or are not finite.
+    """
+    masked = jax.jit(fn)(mask_params(params, plan), *args)
+    small_params = slice_params(params, plan)
+    small = jax.jit(shrink(fn, plan))(small_params, *args)
+    graph, kept = _pruned(fn, small_params, args, plan)
+    error = scale = 0.0
+    outs = graph.program.root.outs
+    for full, cut, value in zip(
+        jax.tree.leaves(masked), jax.tree.leaves(small), outs, strict=True
+    ):
+        for i, axis in enumerate(graph.of(value)):
+            full = full.take(np.flatnonzero(kept.mask(axis)), axis=i)
+        full, cut = (jnp.asarray(x).astype(jnp.float32) for x in (full, cut))
+        if full.size:
+            error = max(error, float(jnp.max(jnp.abs(full - cut))))
+            scale = max(scale, float(jnp.max(jnp.abs(full))))
+    # NaN compares false, so a NaN on either side is an error too.
+    if not error <= tolerance * max(scale, 1e-30):
+        raise PlanError(
+            f"masked and sliced outputs differ by {error:.3g} at a scale of {scale:.3g}. "
+            "The outputs are not finite, or an operation treats zeros unlike absent "
+            "channels; please report the function."
+        )
+    return Verification(error, scale)

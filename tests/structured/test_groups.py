@@ -1,0 +1,60 @@
+"""Every network is pruned exactly, or frozen with a reason."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from prunable import CASES
+
+import jaxcompress as jc
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request):
+    return CASES[request.param]()
+
+
+def random_masks(groups, seed=0):
+    rng = np.random.default_rng(seed)
+    masks = {}
+    for name, group in groups.prunable.items():
+        masks[name] = np.zeros(group.size, bool)
+        masks[name][rng.permutation(group.size)[: (group.size + 1) // 2]] = True
+    return masks
+
+
+def close(a, b, scale):
+    assert a.shape == b.shape
+    np.testing.assert_allclose(a, b, rtol=0, atol=3e-5 * scale)
+
+
+def test_sliced_equals_masked_with_gradients(case):
+    groups = jc.trace_axes(case.fn, case.params, *case.args)
+    assert sorted(g.size for g in groups.prunable.values()) == case.prunable
+    plan = groups.plan(random_masks(groups))
+    masked = jc.structured.mask_params(case.params, plan)
+    sliced = jc.structured.slice_params(case.params, plan)
+    small = jc.shrink(case.fn, plan)
+    assert plan.parameters == sum(x.size for x in jax.tree.leaves(sliced))
+
+    def squares(fn):
+        def loss(params, *args):
+            out = fn(params, *args)
+            return jnp.sum(jnp.square(out)), out
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+    (_, out), grads = squares(case.fn)(masked, *case.args)
+    (_, small_out), small_grads = squares(small)(sliced, *case.args)
+    assert float(jnp.max(jnp.abs(out))) > 1e-3
+    close(out, small_out, float(jnp.max(jnp.abs(out))))
+    scale = max(float(jnp.max(jnp.abs(g))) for g in jax.tree.leaves(grads))
+    wanted = jc.structured.slice_params(grads, plan)
+    jax.tree.map(lambda a, b: close(a, b, scale), wanted, small_grads)
+
+
+def test_frozen_groups_say_why(case):
+    groups = jc.trace_axes(case.fn, case.params, *case.args)
+    frozen = [g for g in groups.values() if g.frozen]
+    assert frozen
+    assert all(reason for g in frozen for reason in g.frozen)
