@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Networks of many kinds whose channels can be pruned, tiny."""
 
 import dataclasses
@@ -207,7 +208,7 @@ def recurrent(cell, prunable):
     class Recurrent(nn.Module):
         @nn.compact
         def __call__(self, x):
-            return nn.Dense(3)(nn.RNN(cell(6))(x)[:, -1])
+            return nn.Dense(3)(jnp.asarray(nn.RNN(cell(6))(x))[:, -1])
 
     return linen(Recurrent(), SIGNALS, prunable)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every network is pruned exactly, or frozen with a reason."""
 
 import jax

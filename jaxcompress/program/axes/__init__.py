@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which axes of a program must be pruned together, and the program without them."""
 
-from ._axis import Axis, Conflict, Kept, Mask, atoms, factors, pieces
+from ._axis import Axis, atoms, factors, pieces
 from ._cost import Products
+from ._kept import Conflict, Kept, Mask
 from ._link import AxisGraph
 from ._replay import Replay
 from ._zeros import check_sums

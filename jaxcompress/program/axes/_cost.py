@@ -7,7 +7,8 @@ import math
 
 from ..trace import _compat, _compat_shapes
 from ..trace._graph import Node, nodes
-from ._axis import Axis, Kept
+from ._axis import Axis
+from ._kept import Kept
 from ._link import AxisGraph
 
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ..trace import _compat
 from ..trace._graph import Node, Program, Region, Value
 from ._axis import Axis, freeze, frozen, unify
-from ._rules import at, link
+from ._rule import at
+from ._rules import link
 
 LOOPS = {"scan", "while", "cond"}
 

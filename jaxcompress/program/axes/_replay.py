@@ -13,7 +13,8 @@ from jax import lax
 from ..trace import _compat, _compat_shapes
 from ..trace._analyze import analyze
 from ..trace._graph import Node, Region, Value
-from ._axis import Axis, Kept, Mask
+from ._axis import Axis
+from ._kept import Kept, Mask
 from ._link import AxisGraph
 
 

@@ -10,32 +10,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from ..trace import _compat, _compat_shapes
 from ..trace._graph import Node, Region, Value
 from ._axis import Axis, atoms, freeze
 from ._link import AxisGraph
-from ._rules import at
+from ._rule import at
+from ._zero_keeping import (
+    FOLLOWS_FIRST,
+    KEEPS_ZERO,
+    MOVES,
+    PRODUCTS,
+    SUMS,
+    WINDOWS,
+    constant,
+)
 
 Zeros = frozenset[tuple[int, Axis]] | None
 """``(axis, atom)``: zero wherever an index along the axis is pruned; None: zero always."""
 
 NOWHERE: Zeros = frozenset()
-
-# They map zero to zero.
-_KEEPS_ZERO = {
-    "abs", "asin", "asinh", "atan", "atanh", "cbrt", "ceil", "conj", "convert_element_type",
-    "copy", "copy_p", "device_put", "erf", "erf_inv", "expm1", "floor", "imag", "log1p",
-    "name", "neg", "pbroadcast", "pcast", "psum", "pvary", "real", "reduce_precision",
-    "reshard", "round", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square",
-    "stop_gradient", "tan", "tanh", "cumsum",
-}  # fmt: skip
-# Zero where their first operand is.
-_FOLLOWS_FIRST = {"div", "rem", "shift_left", "shift_right_arithmetic"}
-_PRODUCTS = {"mul", "and"}
-_SUMS = {"add", "add_any", "sub", "max", "min", "or", "xor", "complex"}
-_WINDOWS = {"reduce_window_max", "reduce_window_min", "reduce_window_sum"}
 
 
 def check_sums(graph: AxisGraph) -> dict[Axis, list[str]]:
@@ -71,7 +64,7 @@ class _Zeros:
     def of(self, value: Value) -> Zeros:
         if value in self.zeros:
             return self.zeros[value]
-        return None if _number(value) == 0 else NOWHERE
+        return None if constant(value) == 0 else NOWHERE
 
     def region(self, region: Region) -> None:
         for node in region.nodes:
@@ -90,31 +83,31 @@ class _Zeros:
             outs = [self.dot(node, *ins)]
         elif name == "conv_general_dilated":
             outs = [self.conv(node, *ins)]
-        elif name in _WINDOWS:
+        elif name in WINDOWS:
             outs = ins[: len(node.outs)]
         elif name.startswith("reduce_") and name != "reduce_precision":
             outs = self.reduce(node, ins)
-        elif name in _MOVES:
+        elif name in MOVES:
             outs = [self.moved(node, value) for value in node.outs]
         elif name in ("concatenate", "stack"):
             outs = [self.joined(node, ins)]
-        elif name in _KEEPS_ZERO:
+        elif name in KEEPS_ZERO:
             outs = [ins[0]]
         elif name == "optimization_barrier":
             outs = ins
-        elif name in _FOLLOWS_FIRST:
+        elif name in FOLLOWS_FIRST:
             outs = [self.aligned(node, 0)]
         elif name == "integer_pow":
             outs = [ins[0] if _compat_shapes.power(node.eqn) > 0 else NOWHERE]
-        elif name in _PRODUCTS:
+        elif name in PRODUCTS:
             parts = [self.aligned(node, i) for i in range(len(ins))]
             outs = [None if None in parts else frozenset().union(*parts)]  # pyright: ignore[reportArgumentType]
-        elif name in _SUMS:
+        elif name in SUMS:
             outs = [self.sum(node)]
         elif name == "select_n":
             outs = [self.all_of(node, range(1, len(ins)))]
         elif name == "clamp":
-            low, high = _number(node.ins[0]), _number(node.ins[2])
+            low, high = constant(node.ins[0]), constant(node.ins[2])
             holds = low is not None and high is not None and low <= 0 <= high
             outs = [self.aligned(node, 1) if holds else NOWHERE]
         elif name == "dynamic_update_slice" or name.startswith("scatter"):
@@ -141,7 +134,7 @@ class _Zeros:
         return frozenset.intersection(*known) if known else None
 
     def sum(self, node: Node) -> Zeros:
-        numbers = [_number(v) for v in node.ins]
+        numbers = [constant(v) for v in node.ins]
         for i, number in enumerate(numbers):
             if number is None or len(numbers) != 2:
                 continue
@@ -163,7 +156,7 @@ class _Zeros:
                 places.setdefault(a, []).append(i)
         keeps = {a for a, axes in places.items() if all((i, a) in zeros for i in axes)}
         if node.primitive == "pad":
-            if _number(node.ins[1]) != 0:
+            if constant(node.ins[1]) != 0:
                 return NOWHERE
             keeps |= {a for axis in self.graph.of(out) for a in atoms(axis)} - set(
                 places
@@ -329,25 +322,7 @@ class _Zeros:
             self.zeros[out] = zeros
 
 
-_REPEATS = {"broadcast_in_dim", "convert_element_type", "copy"}
-_MOVES = {
-    "broadcast_in_dim", "dynamic_slice", "gather", "pad", "reshape", "rev", "slice",
-    "split", "squeeze", "tile", "transpose",
-}  # fmt: skip
-
-
 def _meet(a: Zeros, b: Zeros) -> Zeros:
     if a is None or b is None:
         return b if a is None else a
     return a & b
-
-
-def _number(value: Value) -> float | None:
-    """Return the number that a value repeats, if the program contains it."""
-    while value.literal is None:
-        node = value.producer
-        if node is None or node.primitive not in _REPEATS:
-            return None
-        value = node.ins[0]
-    is_real = np.ndim(value.literal) == 0 and np.isreal(value.literal)
-    return float(value.literal) if is_real else None
