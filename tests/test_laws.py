@@ -315,11 +315,34 @@ def test_every_compressor_with_statistics_keeps_the_laws(name):
     check()
 
 
+def test_structured_pruning_keeps_the_laws():
+    @FEW
+    @hypothesis.given(data=st.data())
+    def check(data):
+        params = drawn_params(data.draw, [(jnp.float32, jnp.float32)])
+        groups = jc.trace_axes(
+            two_layers, params, jnp.ones((2, len(params["Dense_0"]["kernel"])))
+        )
+        pruner = jc.structured.structured_pruning(
+            groups, ramp(data.draw(SPARSITY)), every=data.draw(EVERY)
+        )
+        result = jc.testing.check_compressor(pruner, params)
+        assert set(result.values()) <= {"held"}
+
+    check()
+
+
+def two_layers(params, x):
+    first, last = params["Dense_0"], params["Dense_1"]
+    h = jnp.tanh(x @ first["kernel"] + first["bias"][None])
+    return h @ last["kernel"] + last["bias"][None]
+
+
 def test_the_table_names_every_factory():
     exported = {
         name
         for module in (
-            jc, jc.prune, jc.quantize, jc.distill, prune.training, prune.second_order,
+            jc, jc.prune, jc.quantize, jc.structured, jc.distill, prune.training, prune.second_order,
             quantize.post_training, quantize.equivalent,
         )
         for name in module.__all__

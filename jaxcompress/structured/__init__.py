@@ -1,21 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Structured pruning: channels, filters, heads and layers that are really removed."""
 
+from . import budgets, penalties, rankings, scores
+from ._compressor import StructuredState, plan_of, structured_pruning
 from ._groups import Group, Groups, Member, trace_axes
 from ._params import mask_params, slice_params
 from ._plan import Plan, PlanError
+from ._select import KeptWarning, select
 from ._shrink import Verification, shrink, verify
 
 __all__ = [
     "Group",
     "Groups",
+    "KeptWarning",
     "Member",
     "Plan",
     "PlanError",
+    "StructuredState",
     "Verification",
+    "budgets",
     "mask_params",
+    "penalties",
+    "plan_of",
+    "rankings",
+    "scores",
+    "select",
     "shrink",
     "slice_params",
+    "structured_pruning",
     "trace_axes",
     "verify",
 ]

@@ -189,8 +189,8 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
       >>> def fn(params, x):
       ...     return jnp.maximum(x @ params["up"], 0) @ params["down"]
       >>> jc.trace_axes(fn, params, jnp.ones((4, 3)))
-      group    channels  leaves  sums
-      up[1]           8       2     -
+      group  channels  leaves  sums
+      up[1]         8       2     -
       down[1]: frozen, an output of the network
       up[0]: frozen, an input of the network (argument 0)
 

@@ -12,11 +12,13 @@ import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
 
+from .._mesh import on_any_mesh
 from .._select import paths_and_leaves
 from .._types import PyTree
 from ._plan import Plan, PlanError
 
 
+@on_any_mesh
 def mask_params(tree: PyTree, plan: Plan) -> PyTree:
     """Set the channels that a plan removes to zero, in every leaf that has them.
 
@@ -30,9 +32,10 @@ def mask_params(tree: PyTree, plan: Plan) -> PyTree:
     Raises:
       PlanError: if the tree does not have the plan's leaves, or other shapes.
     """
-    return _map(tree, plan, _mask)
+    return _map(tree, plan, mask_leaf)
 
 
+@on_any_mesh
 def slice_params(tree: PyTree, plan: Plan) -> PyTree:
     """Remove the channels that a plan removes, in every leaf that has them.
 
@@ -66,7 +69,8 @@ def slice_params(tree: PyTree, plan: Plan) -> PyTree:
     return _map(tree, plan, _slice)
 
 
-def _mask(leaf: Any, masks: Mapping[int, np.ndarray]) -> Any:
+def mask_leaf(leaf: Any, masks: Mapping[int, Any]) -> Any:
+    """Set a leaf to zero outside of masks along some of its axes."""
     for axis, mask in masks.items():
         shape = [-1 if i == axis else 1 for i in range(leaf.ndim)]
         leaf = jnp.where(mask.reshape(shape), leaf, jnp.zeros((), leaf.dtype))

@@ -39,7 +39,7 @@ class Plan(Mapping[tuple[str, int], Mask]):
       >>> import numpy as np, jaxcompress as jc
       >>> keep = np.array([True, False, True])
       >>> plan = jc.structured.Plan({("kernel", 1): keep}, {"kernel": (4, 3)})
-      >>> plan.sizes
+      >>> plan.widths
       {'kernel': (4, 2)}
       >>> jc.structured.Plan.from_json(plan.to_json()) == plan
       True
@@ -93,12 +93,12 @@ class Plan(Mapping[tuple[str, int], Mask]):
     def __repr__(self) -> str:
         lines = [
             f"  {path}: {self.shapes[path]} -> {size}"
-            for path, size in self.sizes.items()
+            for path, size in self.widths.items()
         ]
         return "\n".join(["Plan(", *lines, ")"])
 
     @property
-    def sizes(self) -> dict[str, tuple[int, ...]]:
+    def widths(self) -> dict[str, tuple[int, ...]]:
         """New shape of every leaf that loses indices."""
         changed = dict.fromkeys(path for path, _ in self._masks)
         return {path: self.shape(path) for path in changed}

@@ -184,9 +184,9 @@ def verify(
             full = full.take(np.flatnonzero(kept.mask(axis)), axis=i)
         full, cut = (jnp.asarray(x).astype(jnp.float32) for x in (full, cut))
         if full.size:
-            error = max(error, float(jnp.max(jnp.abs(full - cut))))
-            scale = max(scale, float(jnp.max(jnp.abs(full))))
-    # NaN compares false, so a NaN on either side is an error too.
+            # numpy's maximum, unlike Python's, keeps a NaN.
+            error = float(np.maximum(error, jnp.max(jnp.abs(full - cut))))
+            scale = float(np.maximum(scale, jnp.max(jnp.abs(full))))
     if not error <= tolerance * max(scale, 1e-30):
         raise PlanError(
             f"masked and sliced outputs differ by {error:.3g} at a scale of {scale:.3g}. "

@@ -5,8 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from examples import examples
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 import jaxcompress as jc
 

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Choose which channels to prune: scores, a ranking and a budget become a plan."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from .._refuse import refuse_values
+from .._select import closest, matches
+from .._signatures import name_defaults
+from ._groups import Groups
+from ._plan import Plan, PlanError
+from .budgets import Budget
+from .rankings import Ranking, relative
+from .scores import Scores, check_scores
+
+
+class KeptWarning(UserWarning):
+    """Some groups are not pruned."""
+
+
+@name_defaults
+def select(
+    groups: Groups,
+    scores: Mapping[str, Any],
+    budget: Budget,
+    *,
+    ranking: Ranking = relative,
+    round_to: int = 1,
+    keep: int = 1,
+    protect: Iterable[str] = (),
+) -> Plan:
+    """Prune the channels with the lowest scores until a budget is met.
+
+    Args:
+      groups: the result of ``jc.trace_axes``.
+      scores: float [size] by group, such as ``structured.scores.l2(groups, params)``.
+      budget: ``structured.budgets.macs(0.5)``, ``parameters``, ``channels``, ``bytes_`` or
+        ``latency``.
+      ranking: how channels of different groups compare: ``rankings.relative`` (to the mean
+        of the group), ``global_``, ``local`` (the same fraction of each group) or
+        ``isomorphic``.
+      round_to: widths stay multiples of this, since hardware computes in blocks. Groups
+        that are narrower are not pruned.
+      keep: number of channels that every group keeps at least.
+      protect: globs of leaves. Their groups are not pruned.
+
+    Raises:
+      PlanError: if the budget cannot be met; it says what can. If scores do not fit, or a
+        glob of ``protect`` matches no leaf.
+
+    Warns:
+      KeptWarning: if groups have no scores.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jaxcompress as jc
+      >>> keys = jax.random.split(jax.random.key(0))
+      >>> params = {
+      ...     "a": {"kernel": jax.random.normal(keys[0], (3, 8))},
+      ...     "b": {"kernel": jax.random.normal(keys[1], (8, 2))},
+      ... }
+      >>> def fn(params, x):
+      ...     return jnp.maximum(x @ params["a"]["kernel"], 0) @ params["b"]["kernel"]
+      >>> groups = jc.trace_axes(fn, params, jnp.ones((4, 3)))
+      >>> scores = jc.structured.scores.l2(groups, params)
+      >>> jc.structured.select(groups, scores, jc.structured.budgets.macs(0.5)).widths
+      {'a/kernel': (3, 4), 'b/kernel': (4, 2)}
+    """
+    check_count("round_to", round_to)
+    check_count("keep", keep)
+    known = check_scores(groups, scores)
+    protected = protected_groups(groups, protect)
+    missing = [n for n in groups.prunable if n not in known and n not in protected]
+    if missing:
+        warnings.warn(
+            f"{len(missing)} of {len(groups.prunable)} groups have no scores and are not "
+            f"pruned: {missing[:3]}",
+            KeptWarning,
+            stacklevel=2,
+        )
+    known = {name: s for name, s in known.items() if name not in protected}
+    if not known:
+        raise PlanError("no group is left to prune: see the printed groups")
+    refuse_values(known, jnp.isnan, lambda name: f"the scores of {name!r} hold NaN")
+    ranks = ranking(groups, known)
+    low, high = 0, sum(groups[name].size for name in known)
+
+    def masks_at(count: int) -> dict[str, np.ndarray]:
+        masks = keep_highest(ranks, count, round_to=round_to, keep=keep)
+        return {name: np.asarray(mask) for name, mask in masks.items()}
+
+    def is_met(count: int) -> bool:
+        cost, limit = budget(groups, masks_at(count))
+        return cost <= limit
+
+    if not is_met(high):
+        cost, limit = budget(groups, masks_at(high))
+        raise PlanError(
+            f"the budget of {limit:g} cannot be met: with everything pruned that may be, "
+            f"{cost:g} is left. Lower `keep` or `round_to`, or protect fewer leaves."
+        )
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_met(middle) else (middle + 1, high)
+    return groups.plan(masks_at(low))
+
+
+def keep_highest(
+    ranks: Scores, count: Any, *, round_to: int = 1, keep: int = 1
+) -> dict[str, jax.Array]:
+    """Return masks without the ``count`` lowest ranked channels of all groups.
+
+    Args:
+      ranks: float [size] by group.
+      count: number of channels, may be traced.
+      round_to: each group keeps a multiple of this.
+      keep: each group keeps at least so many.
+
+    Returns:
+      bool [size] by group.
+    """
+    names = list(ranks)
+    joined = jnp.concatenate([ranks[name].astype(jnp.float32) for name in names])
+    # Positions instead of a threshold, so that ties are cut at the exact count.
+    positions = jnp.argsort(jnp.argsort(joined, stable=True), stable=True)
+    cuts = np.cumsum([ranks[name].size for name in names])[:-1]
+    masks = {}
+    for name, own in zip(names, jnp.split(positions, cuts), strict=True):
+        size = own.size
+        wanted = jnp.maximum((own >= count).sum(), min(keep, size))
+        wanted = jnp.minimum(-(-wanted // round_to) * round_to, size)
+        order = jnp.argsort(jnp.argsort(-own, stable=True), stable=True)
+        masks[name] = order < wanted
+    return masks
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise if a number of channels is not a positive whole number."""
+    if (
+        isinstance(value, Tracer)
+        or not isinstance(value, int | np.integer)
+        or value < 1
+    ):
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def protected_groups(groups: Groups, globs: Iterable[str]) -> set[str]:
+    """Return the names of the groups of leaves that match globs."""
+    if isinstance(globs, str):
+        globs = (globs,)
+    protected = set()
+    for glob in globs:
+        leaves = [path for path in groups.shapes if matches(glob, path)]
+        if not leaves:
+            raise PlanError(
+                f"protect={glob!r} matches no leaf; closest: "
+                + ", ".join(map(repr, closest(glob, list(groups.shapes))))
+            )
+        hit = set(leaves)
+        protected |= {name for name, g in groups.items() if hit & set(g.leaves)}
+    return protected
