@@ -7,9 +7,11 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 
-from .._arguments import check_function, check_params
+from .._arguments import check_function
+from ..leaves import is_leaf
 from ..program.axes import (
     Axis,
     AxisGraph,
@@ -198,7 +200,12 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
       Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023.
     """
     check_function(fn, "trace_axes(fn, params, *args)")
-    check_params(params, "trace_axes(fn, params, *args)")
+    packed = [x for x in jax.tree.leaves(params, is_leaf=is_leaf) if is_leaf(x)]
+    if packed:
+        raise TypeError(
+            "trace_axes(fn, params, *args) takes arrays or shapes, got packed parameters "
+            f"({type(packed[0]).__name__}). Prune first, then quantize and pack."
+        )
     graph = AxisGraph(analyze(fn, params, args))
     sums = check_sums(graph)
     program = graph.program
