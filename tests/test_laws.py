@@ -320,9 +320,8 @@ def test_structured_pruning_keeps_the_laws():
     @hypothesis.given(data=st.data())
     def check(data):
         params = drawn_params(data.draw, [(jnp.float32, jnp.float32)])
-        groups = jc.trace_axes(
-            two_layers, params, jnp.ones((2, len(params["Dense_0"]["kernel"])))
-        )
+        x = jnp.ones((2, len(params["Dense_0"]["kernel"])))
+        groups = jc.trace_axes(two_layers, params, x)
         pruner = jc.structured.structured_pruning(
             groups, ramp(data.draw(SPARSITY)), every=data.draw(EVERY)
         )
@@ -342,8 +341,8 @@ def test_the_table_names_every_factory():
     exported = {
         name
         for module in (
-            jc, jc.prune, jc.quantize, jc.structured, jc.distill, prune.training, prune.second_order,
-            quantize.post_training, quantize.equivalent,
+            jc, jc.prune, jc.quantize, jc.structured, jc.distill, prune.training,
+            prune.second_order, quantize.post_training, quantize.equivalent,
         )
         for name in module.__all__
         if inspect.isfunction(getattr(module, name))

@@ -2,6 +2,7 @@
 """Structured pruning: channels, filters, heads and layers that are really removed."""
 
 from . import budgets, penalties, rankings, scores
+from ._blocks import Block, Blocks, block_scores, trace_blocks
 from ._compressor import StructuredState, plan_of, structured_pruning
 from ._groups import Group, Groups, Member, trace_axes
 from ._params import mask_params, slice_params
@@ -10,6 +11,8 @@ from ._select import KeptWarning, select
 from ._shrink import Verification, shrink, verify
 
 __all__ = [
+    "Block",
+    "Blocks",
     "Group",
     "Groups",
     "KeptWarning",
@@ -18,6 +21,7 @@ __all__ = [
     "PlanError",
     "StructuredState",
     "Verification",
+    "block_scores",
     "budgets",
     "mask_params",
     "penalties",
@@ -29,5 +33,6 @@ __all__ = [
     "slice_params",
     "structured_pruning",
     "trace_axes",
+    "trace_blocks",
     "verify",
 ]

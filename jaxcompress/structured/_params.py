@@ -32,7 +32,7 @@ def mask_params(tree: PyTree, plan: Plan) -> PyTree:
     Raises:
       PlanError: if the tree does not have the plan's leaves, or other shapes.
     """
-    return _map(tree, plan, mask_leaf)
+    return _map(tree, plan, mask_leaf, lambda leaf: jnp.zeros_like(leaf))
 
 
 @on_any_mesh
@@ -66,7 +66,7 @@ def slice_params(tree: PyTree, plan: Plan) -> PyTree:
       >>> jc.structured.slice_params(state, plan)[0].mu["kernel"].shape
       (4, 2)
     """
-    return _map(tree, plan, _slice)
+    return _map(tree, plan, _slice, _without_elements)
 
 
 def mask_leaf(leaf: Any, masks: Mapping[int, Any]) -> Any:
@@ -75,6 +75,12 @@ def mask_leaf(leaf: Any, masks: Mapping[int, Any]) -> Any:
         shape = [-1 if i == axis else 1 for i in range(leaf.ndim)]
         leaf = jnp.where(mask.reshape(shape), leaf, jnp.zeros((), leaf.dtype))
     return leaf
+
+
+def _without_elements(leaf: Any) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((0,) * len(leaf.shape), leaf.dtype)
+    return jnp.zeros((0,) * leaf.ndim, leaf.dtype)
 
 
 def _slice(leaf: Any, masks: Mapping[int, np.ndarray]) -> Any:
@@ -107,14 +113,18 @@ def _devices(mesh: Any, entry: Any) -> int:
     return int(np.prod([mesh.shape[name] for name in names if name is not None]))
 
 
-def _map(tree: PyTree, plan: Plan, change: Any) -> PyTree:
+def _map(tree: PyTree, plan: Plan, change: Any, remove: Any) -> PyTree:
     paths, leaves, treedef = paths_and_leaves(tree)
     owners = _owners(paths, leaves, plan)
     masks: dict[str, dict[int, np.ndarray]] = {}
     for (path, axis), mask in plan.items():
         masks.setdefault(path, {})[axis] = mask
     changed = [
-        change(leaf, masks[owner]) if owner in masks else leaf
+        remove(leaf)
+        if owner in plan.removed
+        else change(leaf, masks[owner])
+        if owner in masks
+        else leaf
         for leaf, owner in zip(leaves, owners, strict=True)
     ]
     return jax.tree.unflatten(treedef, changed)
@@ -146,7 +156,7 @@ def _owners(
                 "parameters as trace_axes got them, or a tree that mirrors them."
             )
     for path, leaf, owner in zip(paths, leaves, owners, strict=True):
-        if owner is None or not any(key == owner for key, _ in plan):
+        if owner is None or plan.shape(owner) == plan.shapes[owner]:
             continue
         shape = getattr(leaf, "shape", None)
         if shape is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,8 @@ class Plan(Mapping[tuple[str, int], Mask]):
     Args:
       masks: true for the indices that are kept, by leaf path and axis.
       shapes: shape of every leaf of the unpruned parameters.
+      removed: leaves that go altogether, with their block. They are kept in the tree as
+        arrays of size 0.
 
     Raises:
       PlanError: if a mask does not have the length of its axis, or keeps nothing.
@@ -49,8 +51,13 @@ class Plan(Mapping[tuple[str, int], Mask]):
         self,
         masks: Mapping[tuple[str, int], Any],
         shapes: Mapping[str, tuple[int, ...]],
+        removed: Iterable[str] = (),
     ):
         self.shapes = {path: tuple(shape) for path, shape in shapes.items()}
+        self.removed = frozenset(removed)
+        unknown = sorted(self.removed - set(self.shapes))
+        if unknown:
+            raise PlanError(f"a plan removes {unknown[0]!r}, which is unknown")
         self._masks: dict[tuple[str, int], Mask] = {}
         for (path, axis), values in masks.items():
             mask = np.asarray(values)
@@ -84,6 +91,7 @@ class Plan(Mapping[tuple[str, int], Mask]):
         return (
             isinstance(other, Plan)
             and self.shapes == other.shapes
+            and self.removed == other.removed
             and self._masks.keys() == other._masks.keys()
             and all(np.array_equal(m, other[key]) for key, m in self._masks.items())
         )
@@ -100,11 +108,31 @@ class Plan(Mapping[tuple[str, int], Mask]):
     @property
     def widths(self) -> dict[str, tuple[int, ...]]:
         """New shape of every leaf that loses indices."""
-        changed = dict.fromkeys(path for path, _ in self._masks)
-        return {path: self.shape(path) for path in changed}
+        return {
+            path: self.shape(path)
+            for path, shape in self.shapes.items()
+            if self.shape(path) != shape
+        }
+
+    def __or__(self, other: Plan) -> Plan:
+        """Do both: remove what either plan removes.
+
+        Raises:
+          PlanError: if they are plans for other parameters.
+        """
+        if not isinstance(other, Plan):
+            return NotImplemented
+        if self.shapes != other.shapes:
+            raise PlanError("the plans are for parameters of different shapes")
+        masks = dict(self._masks)
+        for key, mask in other.items():
+            masks[key] = masks[key] & mask if key in masks else mask
+        return Plan(masks, self.shapes, self.removed | other.removed)
 
     def shape(self, path: str) -> tuple[int, ...]:
         """Return the new shape of a leaf."""
+        if path in self.removed:
+            return (0,) * len(self.shapes[path])
         return tuple(
             int(self._masks[path, i].sum()) if (path, i) in self._masks else n
             for i, n in enumerate(self.shapes[path])
@@ -122,7 +150,8 @@ class Plan(Mapping[tuple[str, int], Mask]):
             for (path, axis), mask in self._masks.items()
         ]
         shapes = {path: list(shape) for path, shape in self.shapes.items()}
-        body = {"format": _FORMAT, "shapes": shapes, "kept": kept}
+        removed = sorted(self.removed)
+        body = {"format": _FORMAT, "shapes": shapes, "kept": kept, "removed": removed}
         return json.dumps({**body, "crc32": _checksum(body)})
 
     @classmethod
@@ -143,11 +172,12 @@ class Plan(Mapping[tuple[str, int], Mask]):
             masks = {}
             for path, axis, kept in body["kept"]:
                 masks[path, axis] = np.isin(np.arange(shapes[path][axis]), kept)
+            removed = list(body["removed"])
         except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, PlanError):
                 raise
             raise PlanError(f"not a plan of jaxcompress: {error!r}") from error
-        return cls(masks, shapes)
+        return cls(masks, shapes, removed)
 
     def save(self, path: str | Path) -> None:
         """Write the plan to a JSON file; the file is complete or absent.

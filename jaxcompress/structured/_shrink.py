@@ -14,8 +14,9 @@ import numpy as np
 from .._arguments import check_function
 from .._mesh import on_any_mesh
 from .._select import paths_and_leaves
-from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay
+from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay, branches
 from ..program.trace._analyze import analyze
+from ..program.trace._graph import Node
 from ._params import mask_params, slice_params
 from ._plan import Plan, PlanError
 
@@ -59,7 +60,14 @@ def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
     @on_any_mesh
     def small(params: Any, *args: Any) -> Any:
         graph, kept = _pruned(fn, params, args, plan)
-        return Replay(graph, kept)(jax.tree.leaves((params, args)))
+        without = _without(graph, plan)
+        leaves = jax.tree.leaves((params, args))
+        for i, path in enumerate(graph.program.paths):
+            if path in plan.removed:
+                # Nothing reads what is computed from it; XLA drops that.
+                shape = tuple(map(kept.size, graph.params[i]))
+                leaves[i] = jnp.zeros(shape, leaves[i].dtype)
+        return Replay(graph, kept, without)(leaves)
 
     return small
 
@@ -79,6 +87,25 @@ def _pruned(
     return graph, _kept(graph, plan)
 
 
+def _without(graph: AxisGraph, plan: Plan) -> dict[Node, int]:
+    """Return the sums that pass one operand on, since the other's block is removed."""
+    if not plan.removed:
+        return {}
+    paths = graph.program.paths
+    gone = [
+        (branch, {paths[i] for i in branch.leaves})
+        for branch in branches(graph.program)
+        if all(paths[i] in plan.removed for i in branch.leaves)
+    ]
+    left = sorted(plan.removed.difference(*(leaves for _, leaves in gone)))
+    if left:
+        raise PlanError(
+            f"the function cannot do without {left[0]!r}: it is not part of a residual "
+            "block that the plan removes. Make such plans by trace_blocks(...).plan(...)."
+        )
+    return {branch.node: 1 - branch.operand for branch, _ in gone}
+
+
 def _kept(graph: AxisGraph, plan: Plan) -> Kept:
     kept, paths = Kept(), graph.program.paths
     axes = {
@@ -87,6 +114,8 @@ def _kept(graph: AxisGraph, plan: Plan) -> Kept:
         for i, axis in enumerate(own)
     }
     for (path, i), mask in plan.items():
+        if path in plan.removed:
+            continue
 
         def refuse(atom: Axis, path: str = path, i: int = i) -> None:
             if atom.reasons:
@@ -100,6 +129,8 @@ def _kept(graph: AxisGraph, plan: Plan) -> Kept:
         except Conflict as error:
             raise PlanError(f"axis {i} of {path!r}: {error}") from error
     for (path, i), axis in axes.items():
+        if path in plan.removed:
+            continue
         wanted = plan.get((path, i))
         mask = kept.mask(axis)
         if not np.array_equal(mask, np.ones_like(mask) if wanted is None else wanted):

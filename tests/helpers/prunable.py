@@ -271,7 +271,7 @@ CASES: dict[str, Callable[[], Case]] = {
         Transformer(fused=True), TOKENS, [2, 4, 4, 8, 12]
     ),
     "transformer, scanned": lambda: linen(
-        Transformer(scanned=True), TOKENS, [2, 4, 4, 8, 12]
+        Transformer(scanned=True), TOKENS, [2, 3, 4, 4, 8, 12]
     ),
     "vit": vit,
     "grouped-query attention": grouped_query,

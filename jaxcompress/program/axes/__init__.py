@@ -2,6 +2,7 @@
 """Which axes of a program must be pruned together, and the program without them."""
 
 from ._axis import Axis, atoms, factors, pieces
+from ._branches import Branch, branches
 from ._cost import Products
 from ._kept import Conflict, Kept, Mask
 from ._link import AxisGraph
@@ -11,12 +12,14 @@ from ._zeros import check_sums
 __all__ = [
     "Axis",
     "AxisGraph",
+    "Branch",
     "Conflict",
     "Kept",
     "Mask",
     "Products",
     "Replay",
     "atoms",
+    "branches",
     "check_sums",
     "factors",
     "pieces",

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 from ..trace import _compat, _compat_shapes
-from ..trace._graph import Node, nodes
+from ..trace._graph import Node, Region
 from ._axis import Axis
 from ._kept import Kept
 from ._link import AxisGraph
@@ -20,27 +21,29 @@ class Products:
     """
 
     def __init__(self, graph: AxisGraph):
-        self._terms = [
-            _term(graph, node)
-            for node in nodes(graph.program.root)
-            if node.primitive in ("dot_general", "conv_general_dilated")
-        ]
+        self._terms = list(_terms(graph, graph.program.root, []))
 
     def macs(self, kept: Kept) -> int:
         """Return the multiply-accumulates with the indices that are kept."""
-        return sum(
-            times * math.prod(kept.size(axis) for axis in axes)
-            for times, axes in self._terms
-        )
+        return sum(math.prod(map(kept.size, axes)) for axes in self._terms)
 
 
-def _term(graph: AxisGraph, node: Node) -> tuple[int, list[Axis]]:
-    times = math.prod(loop.trips or 1 for loop in node.region.loops)
+def _terms(graph: AxisGraph, region: Region, loops: list[Axis]) -> Iterator[list[Axis]]:
+    for node in region.nodes:
+        steps = graph.steps.get(node)
+        inside = loops if steps is None else [*loops, steps]
+        for body in node.bodies:
+            yield from _terms(graph, body, inside)
+        if node.primitive in ("dot_general", "conv_general_dilated"):
+            yield [*loops, *_axes(graph, node)]
+
+
+def _axes(graph: AxisGraph, node: Node) -> list[Axis]:
     lhs, rhs = (graph.of(value) for value in node.ins)
     (out,) = (graph.of(value) for value in node.outs)
     if node.primitive == "dot_general":
-        return times, [*out, *(lhs[i] for i in _compat.dot_axes(node.eqn).lhs)]
+        return [*out, *(lhs[i] for i in _compat.dot_axes(node.eqn).lhs)]
     _, inputs, *space = _compat.convolution(node.eqn).rhs_spec
     batch, feature, *places = _compat_shapes.result_axes(node.eqn)
     axes = [out[i] for i in (batch, feature, *places)]
-    return times, [*axes, rhs[inputs], *(rhs[i] for i in space)]
+    return [*axes, rhs[inputs], *(rhs[i] for i in space)]

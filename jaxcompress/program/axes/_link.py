@@ -10,6 +10,7 @@ from ..trace._graph import Node, Program, Region, Value
 from ._axis import Axis, freeze, frozen, unify
 from ._rule import at
 from ._rules import link
+from ._vanish import steps_add
 
 LOOPS = {"scan", "while", "cond"}
 
@@ -24,11 +25,13 @@ class AxisGraph:
     Attributes:
       params: axes of every parameter leaf.
       given: axes of every leaf of the other arguments.
+      steps: the axis of the steps of every scan.
     """
 
     def __init__(self, program: Program, *, outputs: bool = True):
         self.program = program
         self._axes: dict[Value, list[Axis]] = {}
+        self.steps: dict[Node, Axis] = {}
         values, count = program.root.ins, len(program.paths)
         for value in values[:count]:
             self._axes[value] = [Axis(n) for n in value.aval.shape]
@@ -72,19 +75,20 @@ class AxisGraph:
         (body,) = node.bodies
         parts = _compat.scan_parts(node.eqn)
         first = parts.consts + parts.carry
-        trips = at(node, "the steps of a loop")
+        # One axis for all: the layers of a stack, or the steps of a sequence.
+        steps = self.steps[node] = Axis(parts.length)
+        if not steps_add(node):
+            freeze(steps, at(node, "the steps of a loop"))
         for inner, outer in zip(body.ins, node.ins, strict=True):
             axes = self.of(outer)
             stacked = len(axes) != len(inner.aval.shape)
             if stacked:
-                freeze(axes[0], trips)
+                unify(axes[0], steps, at(node, "the steps of a loop"))
             self._axes[inner] = list(axes[1:] if stacked else axes)
         self._link_region(body)
         for i, (inner, outer) in enumerate(zip(body.outs, node.outs, strict=True)):
             axes = self.of(inner)
-            stacked = i >= parts.carry
-            length = [frozen(outer.aval.shape[0], trips)] if stacked else []
-            self._axes[outer] = [*length, *axes]
+            self._axes[outer] = [*([steps] if i >= parts.carry else []), *axes]
         for i in range(parts.consts, first):
             self._tie(node, body.ins[i], body.outs[i - parts.consts])
 

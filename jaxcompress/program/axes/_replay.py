@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,11 +24,15 @@ class Replay:
     Args:
       graph: axes of the program.
       kept: which indices are left.
+      without: sums that return one of their operands, by its number.
     """
 
-    def __init__(self, graph: AxisGraph, kept: Kept):
+    def __init__(
+        self, graph: AxisGraph, kept: Kept, without: Mapping[Node, int] | None = None
+    ):
         self.graph = graph
         self.kept = kept
+        self.without = without or {}
 
     def __call__(self, leaves: Sequence[Any]) -> Any:
         """Run the program on small leaves of the parameters and the arguments."""
@@ -60,7 +64,11 @@ class Replay:
 
     def step(self, node: Node, operands: list[Any]) -> Sequence[Any]:
         """Evaluate one node."""
-        if not any(map(self.is_changed, (*node.ins, *node.outs))):
+        if node in self.without:
+            return [operands[self.without[node]]]
+        if not (self.without and node.bodies) and not any(
+            map(self.is_changed, (*node.ins, *node.outs))
+        ):
             return self._bind(node, node.eqn, operands)
         with _compat.in_scope(node.eqn):
             if node.primitive == "scan":
@@ -106,7 +114,11 @@ class Replay:
             return outs[: parts.carry], outs[parts.carry :]
 
         start, xs = operands[parts.consts : first], operands[first:]
-        carry, ys = lax.scan(trip, start, xs, **parts.kwargs)
+        options = dict(parts.kwargs)
+        if xs and "length" in options:  # layers of a stack may have been removed
+            options["length"] = xs[0].shape[0]
+            options["unroll"] = min(options.get("unroll", 1), xs[0].shape[0])
+        carry, ys = lax.scan(trip, start, xs, **options)
         return [*carry, *ys]
 
     def _while(self, node: Node, operands: list[Any]) -> Sequence[Any]:

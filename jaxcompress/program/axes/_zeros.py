@@ -96,12 +96,11 @@ class _Zeros:
         elif name == "optimization_barrier":
             outs = ins
         elif name in FOLLOWS_FIRST:
-            outs = [self.aligned(node, 0)]
+            outs = [_less(self.aligned(node, 0), self.aligned(node, 1))]
         elif name == "integer_pow":
             outs = [ins[0] if _compat_shapes.power(node.eqn) > 0 else NOWHERE]
         elif name in PRODUCTS:
-            parts = [self.aligned(node, i) for i in range(len(ins))]
-            outs = [None if None in parts else frozenset().union(*parts)]  # pyright: ignore[reportArgumentType]
+            outs = [self.product(node)]
         elif name in SUMS:
             outs = [self.sum(node)]
         elif name == "select_n":
@@ -132,6 +131,18 @@ class _Zeros:
         parts = [self.aligned(node, i) for i in operands]
         known = [part for part in parts if part is not None]
         return frozenset.intersection(*known) if known else None
+
+    def product(self, node: Node) -> Zeros:
+        parts = [self.aligned(node, i) for i in range(2)]
+        if None in parts:
+            return None
+        result: Zeros = frozenset().union(*(part or () for part in parts))
+        for value in node.ins:
+            maker = value.producer
+            if maker is not None and maker.primitive in ("rsqrt", "log"):
+                # Zero times infinity is NaN.
+                result = _less(result, self.of(maker.ins[0]))
+        return result
 
     def sum(self, node: Node) -> Zeros:
         numbers = [constant(v) for v in node.ins]
@@ -320,6 +331,13 @@ class _Zeros:
             for other in inner[1:]:
                 zeros = _meet(zeros, self.of(other))
             self.zeros[out] = zeros
+
+
+def _less(a: Zeros, b: Zeros) -> Zeros:
+    """Return a claim about a quotient: zero divided by zero is NaN."""
+    if b is None:
+        return NOWHERE
+    return a if a is None else a - b
 
 
 def _meet(a: Zeros, b: Zeros) -> Zeros:
