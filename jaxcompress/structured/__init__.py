@@ -4,6 +4,7 @@
 from . import budgets, penalties, rankings, scores
 from ._blocks import Block, Blocks, block_scores, trace_blocks
 from ._compressor import StructuredState, plan_of, structured_pruning
+from ._draw import draw
 from ._groups import Group, Groups, Member, trace_axes
 from ._params import mask_params, slice_params
 from ._plan import Plan, PlanError
@@ -23,6 +24,7 @@ __all__ = [
     "Verification",
     "block_scores",
     "budgets",
+    "draw",
     "mask_params",
     "penalties",
     "plan_of",

@@ -59,3 +59,26 @@ def test_frozen_groups_say_why(case):
     frozen = [g for g in groups.values() if g.frozen]
     assert frozen
     assert all(reason for g in frozen for reason in g.frozen)
+
+
+def test_the_table_and_the_picture_show_every_group(tmp_path):
+    case = CASES["transformer"]()
+    groups = jc.trace_axes(case.fn, case.params, *case.args)
+    text = repr(groups)
+    assert all(name in text for name in groups)
+    assert "frozen, indices select along it (gather in Transformer/Embed_0)" in text
+    jc.structured.draw(groups, tmp_path / "groups.svg")
+    picture = (tmp_path / "groups.svg").read_text()
+    assert picture.count("<!-- params/") == sum(
+        any(leaf in g.leaves for g in groups.prunable.values())
+        for leaf in groups.shapes
+    )
+
+
+def test_packed_parameters_and_swapped_arguments_are_refused():
+    params = {"kernel": jnp.ones((4, 4))}
+    packed = jc.compress(jc.weight_quantization(bits=8), params)
+    with pytest.raises(TypeError, match="got packed parameters .QArray"):
+        jc.trace_axes(lambda p, x: x, packed, jnp.ones(3))
+    with pytest.raises(TypeError, match="takes a function first"):
+        jc.trace_axes(params, lambda p, x: x, jnp.ones(3))  # pyright: ignore[reportArgumentType]
