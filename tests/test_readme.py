@@ -32,8 +32,8 @@ def names(tmp_path_factory):
     return scope, folder
 
 
-def test_there_are_six_examples_and_what_they_share():
-    assert len(blocks()) == 7
+def test_there_are_seven_examples_and_what_they_share():
+    assert len(blocks()) == 8
 
 
 def test_pruning_learns_and_prunes(names):
@@ -42,6 +42,20 @@ def test_pruning_learns_and_prunes(names):
     assert int((kernel == 0).sum()) == round(0.9 * kernel.size)
     loss = scope["cross_entropy"]
     assert loss(scope["sparse"], scope["batch"]) < loss(scope["params"], scope["batch"])
+
+
+def test_the_narrow_network_is_small_and_computes_what_the_masked_one_does(names):
+    scope, _ = names
+    jc, plan = scope["jc"], scope["plan"]
+    assert (
+        scope["groups"].macs()
+        >= 2 * jc.count(scope["narrow_forward"], scope["narrow"], scope["x"]).macs
+    )
+    masked = jc.structured.mask_params(scope["trained"], plan)
+    wanted = scope["forward"](masked, scope["x"])
+    np.testing.assert_allclose(
+        scope["narrow_forward"](scope["narrow"], scope["x"]), wanted, atol=1e-4
+    )
 
 
 def test_the_files_hold_what_was_trained(names):

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from .._arguments import check_function
+from .._names import is_weight_name
 from ..leaves import is_leaf
 from ..program.axes import (
     Axis,
@@ -105,7 +106,7 @@ class Groups(Mapping[str, Group]):
             rows.append((group.name, *cells, str(len(group.reductions) or "-")))
         lines = [table(rows)]
         frozen = [group for group in self.values() if group.frozen]
-        lines += [f"{g.name}: frozen, {'; '.join(g.frozen)}" for g in frozen]
+        lines += [f"{g.name}: frozen, {_short(g.frozen)}" for g in frozen]
         return "\n".join(lines)
 
     @property
@@ -229,6 +230,12 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
     return Groups(groups, graph, shapes)
 
 
+def _short(reasons: Sequence[str]) -> str:
+    """Return the first two reasons."""
+    more = f"; {len(reasons) - 2} more" if len(reasons) > 2 else ""
+    return "; ".join(reasons[:2]) + more
+
+
 def _indices(axis: Axis) -> list[tuple[Axis, np.ndarray]]:
     """Return the atoms of an axis, each with its index at every position."""
     parts = pieces(axis)
@@ -255,11 +262,12 @@ def _indices(axis: Axis) -> list[tuple[Axis, np.ndarray]]:
 def _name(
     members: Sequence[Member], shapes: Mapping[str, tuple[int, ...]], taken: set[str]
 ) -> str:
-    """Name a group after the last axis of a matrix, which is most often what makes it."""
+    """Name a group after the kernel that makes it: its last axis, if there is one."""
 
-    def rank(member: Member) -> bool:
+    def rank(member: Member) -> tuple[bool, bool]:
         shape = shapes[member.leaf]
-        return not (len(shape) > 1 and member.axis == len(shape) - 1)
+        is_kernel = len(shape) > 1 and is_weight_name(member.leaf, len(shape))
+        return not is_kernel, member.axis != len(shape) - 1
 
     member = min(members, key=rank)
     base = name = f"{member.leaf}[{member.axis}]"
