@@ -3,6 +3,7 @@
 
 from . import statistics
 from ._count import Count, SiteCount, count
+from ._find_links import Links, find_links
 from ._observe import Observer, observe, observing
 from ._rewrite import Rule, rewrite, stacked
 from ._taps import Select, tap_names, taps
@@ -52,6 +53,7 @@ __all__ = [
     "Execution",
     "FloatWarning",
     "IntegerForward",
+    "Links",
     "Measured",
     "Observer",
     "Opaque",
@@ -73,6 +75,7 @@ __all__ = [
     "always",
     "count",
     "execute",
+    "find_links",
     "integer_forward",
     "large",
     "measured",

@@ -18,10 +18,8 @@ from ..program.axes import (
     AxisGraph,
     Kept,
     Products,
-    atoms,
     check_sums,
-    factors,
-    pieces,
+    indices,
 )
 from ..program.products._table import table
 from ..program.trace._analyze import analyze
@@ -213,7 +211,7 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
     members: dict[Axis, list[Member]] = {}
     for path, axes in zip(program.paths, graph.params, strict=True):
         for i, axis in enumerate(axes):
-            for atom, index in _indices(axis):
+            for atom, index in indices(axis):
                 members.setdefault(atom, []).append(Member(path, i, index))
     shapes = {
         path: tuple(leaf.shape)
@@ -234,29 +232,6 @@ def _short(reasons: Sequence[str]) -> str:
     """Return the first two reasons."""
     more = f"; {len(reasons) - 2} more" if len(reasons) > 2 else ""
     return "; ".join(reasons[:2]) + more
-
-
-def _indices(axis: Axis) -> list[tuple[Axis, np.ndarray]]:
-    """Return the atoms of an axis, each with its index at every position."""
-    parts = pieces(axis)
-    if len(parts) > 1:
-        result, start = [], 0
-        for part in parts:
-            for atom, index in _indices(part):
-                whole = np.full(axis.size, -1)
-                whole[start : start + part.size] = index
-                result.append((atom, whole))
-            start += part.size
-        return result
-    parts = factors(axis)
-    if len(parts) > 1:
-        grid = np.indices([part.size for part in parts]).reshape(len(parts), -1)
-        return [
-            (atom, index[places])
-            for part, places in zip(parts, grid, strict=True)
-            for atom, index in _indices(part)
-        ]
-    return [(atom, np.arange(atom.size)) for atom in atoms(axis)]
 
 
 def _name(

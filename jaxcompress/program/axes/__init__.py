@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which axes of a program must be pruned together, and the program without them."""
 
-from ._axis import Axis, atoms, factors, pieces
+from ._axis import Axis, atoms, indices
 from ._branches import Branch, branches
 from ._cost import Products
 from ._kept import Conflict, Kept, Mask
@@ -21,6 +21,5 @@ __all__ = [
     "atoms",
     "branches",
     "check_sums",
-    "factors",
-    "pieces",
+    "indices",
 ]

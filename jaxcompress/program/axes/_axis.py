@@ -94,6 +94,36 @@ def atoms(axis: Axis) -> Iterator[Axis]:
         yield from atoms(part)
 
 
+def indices(axis: Axis) -> list[tuple[Axis, np.ndarray]]:
+    """Return the atoms of an axis, each with its index at every position.
+
+    Args:
+      axis: the axis.
+
+    Returns:
+      Pairs of an atom and int [size]; -1 where the axis does not contain the atom.
+    """
+    parts = pieces(axis)
+    if len(parts) > 1:
+        result, start = [], 0
+        for part in parts:
+            for atom, index in indices(part):
+                whole = np.full(axis.size, -1)
+                whole[start : start + part.size] = index
+                result.append((atom, whole))
+            start += part.size
+        return result
+    parts = factors(axis)
+    if len(parts) > 1:
+        grid = np.indices([part.size for part in parts]).reshape(len(parts), -1)
+        return [
+            (atom, index[places])
+            for part, places in zip(parts, grid, strict=True)
+            for atom, index in indices(part)
+        ]
+    return [(atom, np.arange(atom.size)) for atom in atoms(axis)]
+
+
 def freeze(axis: Axis, reason: str) -> None:
     """Record why an axis cannot be pruned."""
     for atom in atoms(axis):
