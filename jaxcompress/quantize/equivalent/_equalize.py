@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..._compressor import Compressor
-from ...layerwise import Evidence
+from ...layerwise import Evidence, check_summed_axes
 from ._compressors import move_given, move_once
 from ._links import Bound, ByPath, Link, by_channel, rescale, unless_dead
 
@@ -122,6 +122,8 @@ def smooth_quant(links: Sequence[Link], alpha: float = 0.5) -> Compressor:
     ) -> ByPath:
         scales = []
         for link in bound:
+            for p, channels in link.consumers.items():
+                check_summed_axes(p, leaves[p].shape, absmax[p], channels)
             inputs = {
                 p: _broadcast(p, absmax[p], leaves[p].shape) for p in link.consumers
             }
