@@ -29,8 +29,8 @@ class Axes:
       layers: axes along which ``nn.scan`` or ``vmap`` stacks layers.
       channels: which one of the contraction axes holds the input channels, along which N:M
         hardware groups weights. None is the one next to the outputs: the input channels of
-        convolutions in Flax ``(h, w, in, out)``, Equinox and torch ``(out, in, h, w)``. Name
-        it for any other layout with several contraction axes.
+        convolutions in Flax ``(h, w, in, out)``, Equinox and torch ``(out, in, h, w)``.
+        Name it for any other layout with several contraction axes.
 
     Example:
       >>> import jaxcompress as jc

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._arguments import check_counts, check_whole
 from ._combine import masked
 from ._compressor import Compressor, PyTree
 from ._origin import Origin, check_origin, make_origin
@@ -40,6 +41,8 @@ def share(
 
     See ``weight_sharing`` for the arguments.
     """
+    check_whole(clusters=clusters, every=every)
+    check_counts(iterations=iterations)
     if not 2 <= clusters <= 65536:
         raise ValueError(f"clusters must be 2 to 65536 values, got {clusters}.")
     if every < 1:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from .._compressor import PyTree
+from .._warn import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +60,9 @@ class Evidence:
           consequence: what the tree is now: ``"nothing is rescaled"``.
         """
         if not isinstance(count, Tracer) and int(count) == 0:
-            warnings.warn(
+            warn(
                 f"{consequence}: no update was given {self.name}={self.how}. Pass it to "
-                "one update before finalize.",
-                stacklevel=3,
+                "one update before finalize."
             )
 
 

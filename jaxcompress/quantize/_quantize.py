@@ -11,11 +11,11 @@ from .._combine import masked
 from .._compressor import Compressor, Learned, PyTree, marks
 from .._origin import Origin, check_origin, make_origin
 from .._refuse import refuse_unfit
-from .._select import Where, is_weight, map_with_path
+from .._select import Where, is_weight, map_with_path, paths_and_leaves
 from .._signatures import name_defaults
 from ..formats import Format, Int, ToInteger, nearest
 from ._fake import fake_quant, to_qarray
-from ._granularity import Granularity, PerChannel, PerTensor
+from ._granularity import Granularity, PerChannel, PerTensor, scale_shapes
 from .gradients import Gradient
 from .rounding import Rounding
 from .scales._stateful import AnyScale, as_scale, as_stateful, suited
@@ -79,9 +79,12 @@ def quantize(
     def init(params: PyTree) -> PyTree:
         refuse_unfit(params)
 
+        paths, leaves, _ = paths_and_leaves(params)
+        given = {p: x.shape for p, x in zip(paths, leaves, strict=True)}
+        shapes = scale_shapes(granularity, given)
+
         def start(path: str, x: jax.Array) -> LeafState:
-            shape = granularity.scale_shape(path, x.shape)
-            state = stateful.observe(stateful.init(shape, fmt), x, fmt)
+            state = stateful.observe(stateful.init(shapes[path], fmt), x, fmt)
             draws = () if rounding is None else rounding.init(path, x.shape)
             origin = make_origin("rounding", fmt) if marks(draws, Learned) else ()
             return LeafState(state, draws, origin)

@@ -10,6 +10,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from ..._arguments import check_whole
 from ..._axes import AxesLike, channel_axis, check_axes
 from ...numerics import smallest
 
@@ -92,6 +93,7 @@ class NOfM:
     axes: AxesLike = None
 
     def __post_init__(self) -> None:
+        check_whole(n=self.n, m=self.m)
         if not 0 < self.n < self.m:
             raise ValueError(f"NOfM needs 0 < n < m, got NOfM({self.n}, {self.m}).")
         check_axes(self.axes)

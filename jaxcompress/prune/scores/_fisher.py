@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..._arguments import check_whole
 from ..._names import outputs_come_first
 from ..._select import Where, is_weight, map_with_path, select
 from ..._signatures import name_defaults
@@ -76,6 +77,7 @@ def fisher_blocks(
       >>> fisher_blocks(loss_fn, params, x, 2)["kernel"].blocks.tolist()
       [[[10.0, 18.0], [18.0, 36.0]]]
     """
+    check_whole(block=block, chunk=chunk)
     if block < 1 or chunk < 1:
         raise ValueError(
             f"block and chunk must be at least 1, got block={block}, chunk={chunk}."

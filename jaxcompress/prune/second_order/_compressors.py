@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ..._arguments import check_counts
 from ..._axes import AxesLike
 from ..._combine import masked
 from ..._compressor import Compressor
@@ -79,7 +80,7 @@ def obs_pruning(
       Hassibi and Stork, 1992; Frantar and Alistarh, 2022, "Optimal Brain Compression",
       https://arxiv.org/abs/2208.11580
     """
-
+    check_counts(batch_size=batch_size)
     if isinstance(pattern, NOfM) and pattern.axes is None:
         pattern = dataclasses.replace(pattern, axes=axes)
 
@@ -163,6 +164,7 @@ def sparsegpt_pruning(
     References:
       Frantar and Alistarh, 2023, https://arxiv.org/abs/2301.00774
     """
+    check_counts(block=block)
     n_of_m = None if pattern is None else (pattern.n, pattern.m)
     if pattern is not None and not _is(sparsity, pattern.max_sparsity):
         raise ValueError(

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._arguments import check_whole
 from ..._compressor import Compressor
 from ...layerwise import Evidence, check_summed_axes
 from ._compressors import move_given, move_once
@@ -64,6 +65,7 @@ def cross_layer_equalization(
       Nagel et al., 2019, https://arxiv.org/abs/1906.04721; Meller et al., 2019,
       https://arxiv.org/abs/1902.01917
     """
+    check_whole(iterations=iterations)
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1 sweep, got {iterations}.")
 

@@ -20,7 +20,7 @@ from ...layerwise import STATS, Matrices, batched, matrix_problems
 from ...leaves import Leaf
 from ...numerics import expand_tiles, output_error
 from .._fake import fake_quant, to_qarray
-from .._granularity import Granularity
+from .._granularity import Granularity, scale_shapes
 from ..scales._fixed import fixed
 from ..scales._following import Scale
 from ..scales._stateful import suited
@@ -103,6 +103,8 @@ def layerwise_quantization(
     def init(params: PyTree) -> LayerwiseState:
         refuse_unfit(params)
         paths, leaves, treedef = paths_and_leaves(params)
+        given = {p: x.shape for p, x in zip(paths, leaves, strict=True)}
+        scale_shapes(granularity, given)  # warns, once for all leaves
         grids = [choose(path, x) for path, x in zip(paths, leaves, strict=True)]
         origin = make_origin("layerwise", fmt)
         return _make_state(jnp.zeros((), jnp.int32), treedef, grids, origin)

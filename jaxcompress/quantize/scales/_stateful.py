@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._arguments import check_counts, check_whole
 from ..._origin import Origin, check_origin, make_origin
 from ...formats import Format, Int
 from ...leaves import Scales
@@ -152,6 +153,7 @@ def blocks(size: int, *, axis: int = -1, scale: Scale | None = None) -> Stateful
     References:
       Rouhani et al., 2023, https://arxiv.org/abs/2310.10537
     """
+    check_counts(size=size)
     block_scale = power_of_two if scale is None else scale
 
     def read(state: Any, x: jax.Array, fmt: Format) -> Chosen:
@@ -252,6 +254,7 @@ def held(scale: Scale, *, every: int = 1) -> StatefulScale:
       >>> absmax = held(jc.quantize.scales.absmax, every=100)
       >>> int4 = jc.weight_quantization(bits=4, scale=absmax)
     """
+    check_whole(every=every)
     if every < 1:
         raise ValueError(
             f"every must be at least 1 update between computations, got {every}."
