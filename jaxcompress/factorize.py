@@ -50,6 +50,11 @@ def low_rank(
     SVD refreshes ``u`` every few updates. The view is linear in ``w``, so its gradient is
     exact. ``finalize`` returns ``LowRank`` leaves.
 
+    On a mesh, an SVD gathers each leaf: every device computes the whole of it, in about
+    three times the memory of the whole leaf, and more devices do not make it faster. A
+    leaf must therefore fit on one device. Raise ``every`` if the SVD takes too long; all
+    other updates, and the view, keep the sharding of the leaf.
+
     Args:
       rank: rank of the product. Pass either ``rank`` or ``energy``.
       energy: fraction of the sum of squares to keep, in (0, 1]; each leaf gets the
