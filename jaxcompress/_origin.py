@@ -13,7 +13,7 @@ Origin = dict[str, jax.Array]
 the structure: it is checked while a program is traced, costs a compiled step nothing, and
 is part of the name under which any checkpoint stores the state."""
 
-_TRACED = "traced"
+_TRACED = "-traced"
 
 
 def make_origin(maker: str, fmt: Format | None = None) -> Origin:
@@ -40,9 +40,8 @@ def check_origin(origin: Origin, maker: str, fmt: Format | None = None) -> None:
       ValueError: naming what the state was made for, and what reads it.
     """
     made, read = next(iter(origin)), _key(maker, fmt)
-    if made == read or (
-        _TRACED in (made + read) and made.split("-")[0] == read.split("-")[0]
-    ):
+    is_known = not (made.endswith(_TRACED) or read.endswith(_TRACED))
+    if made == read or (not is_known and made.split("-")[0] == maker):
         return
     raise ValueError(
         f"the state was made for {made!r}, but is read as {read!r}, where its numbers mean "
@@ -52,13 +51,13 @@ def check_origin(origin: Origin, maker: str, fmt: Format | None = None) -> None:
 
 
 def _key(maker: str, fmt: Format | None) -> str:
+    if fmt is not None and isinstance(fmt.high, jax.Array):
+        return maker + _TRACED
     return maker if fmt is None else f"{maker}-{_format_name(fmt)}"
 
 
 def _format_name(fmt: Format) -> str:
     """Name a format by its levels: the same text in every process."""
-    if isinstance(fmt.bits, jax.Array):
-        return _TRACED
     if isinstance(fmt, Int):
         kind = "int" if fmt.symmetric else "uint"
         usual = fmt.narrow is None or fmt.narrow == fmt.symmetric

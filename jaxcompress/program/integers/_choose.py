@@ -200,7 +200,9 @@ def hook(p: Product) -> NodeHook:
     def run(op: Any, operands: list[Any], frame: Frame) -> Any:
         del op
         x = _input_codes(operands[side], p, frame)
-        return product(x, frame.constants[p.site.name], p.site, stored_axes(p))
+        return product(
+            x, frame.constants[p.site.name], p.site, stored_axes(p.node, p.site)
+        )
 
     return NodeHook((p.site.name, *([p.point] if p.point else [])), run)
 
@@ -215,7 +217,7 @@ def _input_codes(x: jax.Array, p: Product, frame: Frame) -> Codes:
 
 def _weight_codes(w: Weight, p: Product) -> Codes:
     """Bring scales to the operand's axes, and codes to the same axes as they are stored."""
-    weight, stored = p.site.weight or 0, stored_axes(p)
+    weight, stored = p.site.weight or 0, stored_axes(p.node, p.site)
     shape, summed = p.site.operands[weight].shape, p.site.contraction[weight]
     contraction = [i - len(p.layout.layers) for i in p.layout.inside]
     leaf_shape = [1 if i in contraction else n for i, n in enumerate(w.codes.shape)]
@@ -243,24 +245,26 @@ def as_operand(x: jax.Array, p: Product, shape: Sequence[int]) -> jax.Array:
     return x.transpose(_leaf_order(p, range(rank))).reshape(shape)
 
 
-def stored_axes(p: Product) -> tuple[int, ...]:
+def stored_axes(node: Node, site: Site) -> tuple[int, ...]:
     """Return the axes of a product's weight operand in the order of the leaf's axes."""
-    axes = _trail_axes(p)
+    axes = _trail_axes(node, site)
     return tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
 def _leaf_order(p: Product, operand_axes: Iterable[int]) -> list[int]:
     """Return the axes of one layer of the leaf in the order of axes of the operand."""
-    axes, depth = _trail_axes(p), len(p.layout.layers)
+    axes, depth = _trail_axes(p.node, p.site), len(p.layout.layers)
     order = [i - depth for a in operand_axes for i in axes[a]]
     # Axes of length 1 may have been dropped from the trail.
     rank = p.weight.codes.ndim - depth
     return order + [i for i in range(rank) if i not in order]
 
 
-def _trail_axes(p: Product) -> list[tuple[int, ...]]:
-    trail = p.node.ins[p.site.weight or 0].trail
-    return [a or () for a in (trail.axes if trail else ())]
+def _trail_axes(node: Node, site: Site) -> list[tuple[int, ...]]:
+    """Return which axes of the leaf lie in each axis of the operand; none if not known."""
+    weight = site.weight or 0
+    trail, rank = node.ins[weight].trail, len(site.operands[weight].shape)
+    return [a or () for a in (trail.axes if trail else ((),) * rank)]
 
 
 def rows_rounded(x: jax.Array, site: Site, fmt: Int) -> QArray:
@@ -268,9 +272,10 @@ def rows_rounded(x: jax.Array, site: Site, fmt: Int) -> QArray:
     return to_qarray(x, fmt, scale_shape=scales(site, 1 - (site.weight or 0)))
 
 
-def columns_rounded(w: jax.Array, site: Site, fmt: Int) -> QArray:
-    """Quantize the weight operand of a site with one range per output."""
-    return to_qarray(w, fmt, scale_shape=scales(site, site.weight or 0))
+def columns_rounded(w: jax.Array, site: Site, fmt: Int, order: Sequence[int]) -> QArray:
+    """Quantize the weight operand of a site with one range per output, axes in an order."""
+    shape = scales(site, site.weight or 0)
+    return to_qarray(w.transpose(order), fmt, scale_shape=[shape[i] for i in order])
 
 
 def scales(site: Site, side: int) -> tuple[int, ...]:

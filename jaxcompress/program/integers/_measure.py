@@ -116,7 +116,7 @@ def programs(p: Product) -> tuple[Callable[[], Any], Callable[[], Any]]:
 
     def on_integers(x: jax.Array, codes: Any) -> jax.Array:
         rows = as_codes(rows_rounded(x, p.site, Int(8)))
-        return product(rows, codes, p.site, stored_axes(p))
+        return product(rows, codes, p.site, stored_axes(p.node, p.site))
 
     def in_loops(run: Callable[..., jax.Array], x: jax.Array, w: Any) -> Any:
         inner = (lambda w: run(x[0], w)) if trips == 1 else _loop(run, x)

@@ -13,7 +13,7 @@ from jax import lax
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.program import Measured
+from jaxcompress.program import Measured, always
 from jaxcompress.program.integers._execute import prepare
 from jaxcompress.program.integers._measure import programs
 from jaxcompress.quantize import to_qarray
@@ -28,7 +28,7 @@ def packed(leaf, outputs, symmetric=True):
 
 
 def run(fn, params, *args):
-    return jc.execute(fn, pays=jc.program.integers.always).run(params, *args)
+    return jc.execute(fn, pays=always).run(params, *args)
 
 
 def recurrent(product):
@@ -69,9 +69,32 @@ def test_codes_are_multiplied_as_they_are_stored(rows, symmetric):
         fn = recurrent(product)
         np.testing.assert_array_equal(run(fn, params, x), expected, err_msg=name)
         text = str(jax.make_jaxpr(lambda p, fn=fn: run(fn, p, x))(params))
-        assert "i8[" in text
-        for shape in re.findall(r":[iu]8\[([\d,]+)\] = transpose", text):
-            assert math.prod(map(int, shape.split(","))) != W.size, name
+        refuse_moved_codes(text)
+
+
+def refuse_moved_codes(text):
+    """XLA would fold it into the product, which then is slow."""
+    assert "i8[" in text
+    for shape in re.findall(r":[iu]8\[([\d,]+)\] = transpose", text):
+        assert math.prod(map(int, shape.split(","))) != W.size, text
+
+
+def test_training_multiplies_codes_as_weights_are_stored():
+    def loss(product):
+        run = jc.program.integer_forward(
+            lambda params, x: product(x, params["w"]), pays=always
+        ).run
+        return lambda params: jnp.sum(run(params, X[0]) ** 2)
+
+    first, other = loss(lambda x, w: x @ w), loss(lambda x, w: x @ w.T)
+    (a, grad), (b, mirrored) = (
+        jax.value_and_grad(loss)({"w": w}) for loss, w in ((first, W), (other, W.T))
+    )
+    assert a == b
+    np.testing.assert_allclose(grad["w"], mirrored["w"].T, rtol=1e-5, atol=1e-5)
+    text = str(jax.make_jaxpr(other)({"w": W.T}))
+    refuse_moved_codes(text)
+    assert "dimension_numbers=(([1], [1])" in text
 
 
 def test_a_product_is_timed_in_the_loops_that_it_stands_in():
