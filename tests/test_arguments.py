@@ -188,6 +188,8 @@ COUNTS = {
     "every of periodic": lambda n: SCHEDULES.periodic(n),
     "until": lambda n: jc.prune.rigl(0.5, until=100 * n, key=KEY),
     "chunk": lambda n: SCORES.fisher_blocks(loss_fn, PARAMS, {}, chunk=n),
+    "chunk of one": lambda n: SCORES.fisher_diagonal(loss_fn, PARAMS, {}, chunk=n),
+    "steps of a check": lambda n: jc.testing.check_compressor(INT8, PARAMS, steps=n),
     "k": lambda n: jc.distill.top_k(jnp.ones((2, 8)), n),
     "runs": lambda n: jc.report.latency(fn, PARAMS, jnp.ones((2, 4)), runs=n),
     "keep": lambda n: jc.save_checkpoint("/nowhere", 0, PARAMS, keep=n),
