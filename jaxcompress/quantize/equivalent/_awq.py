@@ -105,8 +105,8 @@ def awq(
         return fake_quant(x, fmt, scale_shape=shape, scale=quantizer_scale)
 
     def check(bound: list[Bound], leaves: ByPath) -> None:
-        consumers = {path for link in bound for path in link.consumers}
-        scale_shapes(granularity, {p: leaves[p].shape for p in sorted(consumers)})
+        consumers = [path for link in bound for path in link.consumers]
+        scale_shapes(granularity, {p: leaves[p].shape for p in consumers})
 
     def move(bound: list[Bound], leaves: ByPath, stats: Mapping[str, Any]) -> ByPath:
         wide = {
