@@ -42,7 +42,7 @@ def share(
     See ``weight_sharing`` for the arguments.
     """
     check_whole(clusters=clusters, every=every)
-    check_counts(iterations=iterations)
+    check_counts(0, iterations=iterations)
     if not 2 <= clusters <= 65536:
         raise ValueError(f"clusters must be 2 to 65536 values, got {clusters}.")
     if every < 1:

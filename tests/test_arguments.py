@@ -209,8 +209,8 @@ def test_the_number_that_was_meant_is_named_and_integers_of_arrays_count():
         untyped.weight_sharing(8.5)
     with pytest.raises(TypeError, match="whole number, got True"):
         untyped.weight_sharing(8, every=True)
-    with pytest.raises(ValueError, match="iterations must be at least 1, got 0"):
-        jc.weight_sharing(8, iterations=0)
+    with pytest.raises(ValueError, match="iterations must be at least 0, got -1"):
+        jc.weight_sharing(8, iterations=-1)
     view = jc.compress(untyped.weight_sharing(np.int64(2)), {"kernel": jnp.eye(4)})
     assert view["kernel"].centroids.shape == (2,)
 
