@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
 from ._select import paths_and_leaves
 from ._types import PyTree
@@ -47,6 +53,48 @@ def check_function(x: Any, call: str) -> None:
         raise TypeError(f"{call} takes a function first, got {_describe(x)}")
 
 
+def check_whole(**counts: Any) -> None:
+    """Raise if a count is not a whole number.
+
+    None passes, and so does an integer scalar that is traced.
+
+    Args:
+      **counts: the arguments by name.
+
+    Raises:
+      TypeError: naming the argument, and the number that was probably meant.
+    """
+    for name, value in counts.items():
+        if value is None or _is_whole(value):
+            continue
+        is_float = isinstance(value, float | np.floating) and float(value).is_integer()
+        hint = f" Write {name}={int(value)}." if is_float else ""
+        raise TypeError(f"{name} must be a whole number, got {value!r}.{hint}")
+
+
+def check_counts(least: int = 1, /, **counts: Any) -> None:
+    """Raise if a count is not a whole number, or below ``least``; otherwise as above.
+
+    Raises:
+      TypeError: if it is not a whole number.
+      ValueError: if it is too small.
+    """
+    check_whole(**counts)
+    for name, value in counts.items():
+        if value is not None and not isinstance(value, Tracer) and value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def _is_whole(value: Any) -> bool:
+    if isinstance(value, jax.Array):
+        return not value.ndim and jnp.issubdtype(value.dtype, jnp.integer)
+    try:
+        operator.index(value)
+    except TypeError:
+        return False
+    return not isinstance(value, bool | np.bool_)
+
+
 def check_params(params: PyTree, call: str) -> None:
     """Raise if parameters are not a tree of arrays; ``call`` as above.
 
@@ -74,6 +122,44 @@ def check_params(params: PyTree, call: str) -> None:
                 f"{call} takes a tree of arrays, got a {type(leaf).__name__} of Flax. Pass "
                 'the parameters alone: nnx.state(model, nnx.Param), or variables["params"].'
             )
+
+
+def name_swapped(
+    fn: Callable[..., Any], init: Callable[[PyTree], PyTree]
+) -> Callable[..., Any]:
+    """Name the mistake if a function of ``(params, state)`` fails on ``(state, params)``.
+
+    Args:
+      fn: a function of a compressor.
+      init: its ``params -> state``, which tells one from the other.
+    """
+
+    @functools.wraps(fn)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return fn(*args, **kwargs)
+        except Exception as error:
+            if len(args) == 2 and _is_state(args[0], init, args[1]):
+                raise TypeError(
+                    "apply, update and finalize take (params, state), got the state first. "
+                    "Are the arguments in another order?"
+                ) from error
+            raise
+
+    return run
+
+
+def _is_state(x: Any, init: Callable[[PyTree], PyTree], params: Any) -> bool:
+    """Return whether ``x`` has the structure of a state for these parameters."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = jax.eval_shape(init, params)
+    except Exception:  # these are no parameters, or their values are needed
+        return False
+    structure = jax.tree.structure(state)
+    is_told_apart = structure != jax.tree.structure(params)
+    return is_told_apart and structure == jax.tree.structure(x)
 
 
 def check_differentiable(params: PyTree) -> None:

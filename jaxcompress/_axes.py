@@ -27,6 +27,10 @@ class Axes:
       outputs: axes along which the outputs lie.
       contraction: axes that the product sums over.
       layers: axes along which ``nn.scan`` or ``vmap`` stacks layers.
+      channels: which one of the contraction axes holds the input channels, along which N:M
+        hardware groups weights. None is the one next to the outputs: the input channels of
+        convolutions in Flax ``(h, w, in, out)``, Equinox and torch ``(out, in, h, w)``.
+        Name it for any other layout with several contraction axes.
 
     Example:
       >>> import jaxcompress as jc
@@ -38,6 +42,7 @@ class Axes:
     outputs: Axis | None = None
     contraction: Axis | None = None
     layers: Axis | None = None
+    channels: int | None = None
 
 
 AxesLike = Axes | Mapping[str, Axes] | None
@@ -98,6 +103,35 @@ def contraction_axes(
       ValueError: if the roles cannot be told, overlap, or are out of range.
     """
     return _resolve(path, shape, axes)[1]
+
+
+def channel_axis(path: str, shape: Sequence[int], axes: AxesLike) -> int:
+    """The contraction axis of a weight that holds the input channels.
+
+    Args:
+      path: path text of the leaf.
+      shape: shape of the leaf.
+      axes: the roles of its axes.
+
+    Raises:
+      ValueError: if the roles cannot be told, or the axis that is named is not one that
+        the product sums over.
+    """
+    outputs, contraction, _ = _resolve(path, shape, axes)
+    roles = _look_up(path, axes)
+    if roles is None or roles.channels is None:
+        # Of two that are equally near, the last.
+        return min(
+            contraction[::-1],
+            key=lambda i: min((abs(i - o) for o in outputs), default=0),
+        )
+    (channels,) = normalize_axes(path, shape, roles.channels)
+    if channels not in contraction:
+        raise ValueError(
+            f"{path!r}: channels must be one of the axes that are summed over, "
+            f"{contraction}, got {roles}."
+        )
+    return channels
 
 
 def layer_axes(path: str, shape: Sequence[int], axes: AxesLike) -> tuple[int, ...]:

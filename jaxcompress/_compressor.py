@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import jax
 
-from ._arguments import check_compressor, check_params
+from ._arguments import check_compressor, check_params, name_swapped
 from ._mesh import on_any_mesh
 from ._types import PyTree
 
@@ -67,9 +67,11 @@ class Compressor:
         if self.finalize is None:
             object.__setattr__(self, "finalize", self.apply)
         wrapped = {keep: keep}  # `keep` itself says that a compressor has no update.
+        init = self.init
         for field in dataclasses.fields(self):
             fn = getattr(self, field.name)
-            wrapped.setdefault(fn, on_any_mesh(fn))
+            named = fn if fn is init else name_swapped(fn, init)
+            wrapped.setdefault(fn, on_any_mesh(named))
             object.__setattr__(self, field.name, wrapped[fn])
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -13,11 +12,13 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from ._arguments import check_counts, check_whole
 from ._combine import masked
 from ._compressor import Compressor, PyTree, compress
 from ._refuse import refuse_not_finite, refuse_unfit
 from ._select import Where, is_weight, map_with_path
 from ._signatures import name_defaults
+from ._warn import warn
 from .leaves import LowRank
 
 __all__ = [
@@ -48,6 +49,11 @@ def low_rank(
     The view is ``u @ (u.T @ w)``, where ``u`` holds the leading left singular vectors. An
     SVD refreshes ``u`` every few updates. The view is linear in ``w``, so its gradient is
     exact. ``finalize`` returns ``LowRank`` leaves.
+
+    On a mesh, an SVD gathers each leaf: every device computes the whole of it, in about
+    three times the memory of the whole leaf, and more devices do not make it faster. A
+    leaf must therefore fit on one device. Raise ``every`` if the SVD takes too long; all
+    other updates, and the view, keep the sharding of the leaf.
 
     Args:
       rank: rank of the product. Pass either ``rank`` or ``energy``.
@@ -81,6 +87,8 @@ def low_rank(
     """
     if (rank is None) == (energy is None):
         raise ValueError("low_rank needs either rank= or energy=, got both or neither.")
+    check_whole(rank=rank, split=split)
+    check_counts(every=every)
     if rank is not None and rank < 1:
         raise ValueError(f"rank must be at least 1, got {rank}.")
     if energy is not None and not 0 < energy <= 1:
@@ -231,10 +239,9 @@ def _rank(
     is_enough = np.cumsum(squares) >= energy * squares.sum() * (1 - 1e-12)
     needed = int(np.argmax(is_enough)) + 1
     if needed * (rows + columns) >= rows * columns:
-        warnings.warn(
+        warn(
             f"{path!r} stays dense: {energy:g} of its energy needs rank {needed}, and "
-            f"factors of that rank are not smaller than the {rows} x {columns} matrix.",
-            stacklevel=2,
+            f"factors of that rank are not smaller than the {rows} x {columns} matrix."
         )
         return None
     return needed

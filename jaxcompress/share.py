@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._arguments import check_counts, check_whole
 from ._combine import masked
 from ._compressor import Compressor, PyTree
+from ._origin import Origin, check_origin, make_origin
 from ._refuse import refuse_not_finite, refuse_unfit
 from ._select import Where, is_weight, map_with_path
 from ._signatures import name_defaults
@@ -29,6 +31,7 @@ class ShareState(NamedTuple):
 
     count: jax.Array  # int32 []: updates so far
     centroids: PyTree  # (clusters,) per leaf, sorted, of the leaf's dtype
+    origin: Origin  # whether one of the centroids is held at zero
 
 
 def share(
@@ -38,27 +41,35 @@ def share(
 
     See ``weight_sharing`` for the arguments.
     """
+    check_whole(clusters=clusters, every=every)
+    check_counts(0, iterations=iterations)
     if not 2 <= clusters <= 65536:
         raise ValueError(f"clusters must be 2 to 65536 values, got {clusters}.")
     if every < 1:
         raise ValueError(f"every must be at least 1 update, got {every}.")
+
+    maker = "weight_sharing" if keep_zero else "weight_sharing_without_zero"
+
+    def check(params: PyTree, state: ShareState) -> None:
+        check_origin(state.origin, maker)
+        _check_clusters(params, state, clusters)
 
     def init(params: PyTree) -> ShareState:
         refuse_unfit(params)
         centroids = jax.tree.map(
             lambda p: find_clusters(p, clusters, keep_zero, iterations), params
         )
-        return ShareState(jnp.zeros((), jnp.int32), centroids)
+        return ShareState(jnp.zeros((), jnp.int32), centroids, make_origin(maker))
 
     def apply(params: PyTree, state: ShareState) -> PyTree:
-        _check_state(params, state, clusters)
+        check(params, state)
         return jax.tree.map(_view, params, state.centroids)
 
     def update(
         params: PyTree, state: ShareState, **extras: Any
     ) -> tuple[PyTree, ShareState]:
         del extras
-        _check_state(params, state, clusters)
+        check(params, state)
         refuse_not_finite(params)  # here, because inside the cond all values are traced
         count = state.count + 1
         centroids = lax.cond(
@@ -68,10 +79,10 @@ def share(
             ),
             lambda: state.centroids,
         )
-        return params, ShareState(count, centroids)
+        return params, ShareState(count, centroids, state.origin)
 
     def finalize(params: PyTree, state: ShareState) -> PyTree:
-        _check_state(params, state, clusters)
+        check(params, state)
         refuse_unfit(params)
         dtype = jnp.uint8 if clusters <= 256 else jnp.uint16
         return jax.tree.map(
@@ -133,7 +144,7 @@ def _view(leaf: jax.Array, centroids: jax.Array) -> jax.Array:
     return ste(leaf, jnp.where(jnp.isfinite(leaf), value, leaf))
 
 
-def _check_state(params: PyTree, state: ShareState, clusters: int) -> None:
+def _check_clusters(params: PyTree, state: ShareState, clusters: int) -> None:
     def check(path: str, leaf: jax.Array, centroids: jax.Array) -> None:
         del leaf
         if centroids.shape != (clusters,):

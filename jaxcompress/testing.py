@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._arguments import check_counts
 from ._compressor import Compressor, PyTree
 from ._idle_update import LawError, refuse_idle_update
 from ._laws import LAWS, Case, Program, step
@@ -73,6 +74,7 @@ def check_compressor(
       >>> sorted(result) == list(range(1, 12))
       True
     """
+    check_counts(steps=steps)
     draws = np.random.default_rng(seed)
     noise = [_noise(params, draws) for _ in range(steps + 1)]
     first = state = compressor.init(params)

@@ -18,6 +18,7 @@ from ._arguments import (
     check_function,
     check_optimizer,
     check_params,
+    check_whole,
 )
 from ._compressor import Compressor, Teacher, identity, marks, split_learned
 from ._fresh import fresh
@@ -155,6 +156,7 @@ def train_step(
     else:
         check_optimizer(learned_tx, "learned_tx=")
         learned_tx = optax.with_extra_args_support(learned_tx)
+    check_whole(micro_batches=micro_batches)
     if micro_batches < 1:
         raise ValueError(f"micro_batches must be at least 1, got {micro_batches}.")
     _check_schedules(schedules)

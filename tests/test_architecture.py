@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "jaxcompress"
 CORE = {
-    "_arguments", "_axes", "_combine", "_compressor", "_mesh", "_names", "_refuse",
-    "_select", "_signatures", "_types", "layerwise", "numerics", "formats", "leaves",
-    "prune", "quantize", "share", "factorize", "distill",
+    "_arguments", "_axes", "_combine", "_compressor", "_mesh", "_names", "_origin",
+    "_refuse", "_select", "_signatures", "_types", "_warn", "layerwise", "numerics",
+    "formats", "leaves", "prune", "quantize", "share", "factorize", "distill",
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

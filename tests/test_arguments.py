@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 from flax import nnx
@@ -155,3 +156,126 @@ def test_a_line_search_does_not_train_scales():
     init, step = jc.train_step(loss_fn, optax.lbfgs(), c)
     with pytest.raises(ValueError, match=r"learned_tx=optax.adam\(1e-3\)"):
         step(init(PARAMS), {"x": jnp.ones((2, 4))})
+
+
+KEY = jax.random.key(0)
+SCORES = jc.prune.scores
+SCHEDULES = jc.prune.schedules
+SCALES = jc.quantize.scales
+INT4 = jc.formats.Int(4)
+COUNTS = {
+    "clusters": lambda n: jc.weight_sharing(8 * n),
+    "iterations": lambda n: jc.weight_sharing(8, iterations=n),
+    "every": lambda n: jc.weight_sharing(8, every=n),
+    "rank": lambda n: jc.low_rank(rank=n),
+    "split": lambda n: jc.low_rank(rank=1, split=n),
+    "micro_batches": lambda n: jc.train_step(loss_fn, SGD, micro_batches=n),
+    "size": lambda n: jc.PerGroup(n),
+    "size of blocks": lambda n: SCALES.blocks(n),
+    "every of held": lambda n: SCALES.held(SCALES.absmax, every=n),
+    "every of mse": lambda n: SCALES.mse(every=n),
+    "steps": lambda n: jc.quantize.adaround_quantization(steps=n),
+    "block": lambda n: jc.prune.sparsegpt_pruning(0.5, block=n),
+    "block of gptq": lambda n: jc.quantize.gptq_quantization(block=n),
+    "block of one": lambda n: jc.quantize.post_training.gptq(
+        jnp.eye(4), jnp.eye(4), INT4, block=n
+    ),
+    "batch_size": lambda n: jc.prune.obs_pruning(0.5, batch_size=n),
+    "n": lambda n: jc.prune.patterns.NOfM(n, 4),
+    "m": lambda n: jc.prune.patterns.NOfM(1, 2 * n),
+    "rounds": lambda n: SCHEDULES.geometric(0.5, rounds=n),
+    "patience": lambda n: SCHEDULES.converged(patience=n),
+    "every of periodic": lambda n: SCHEDULES.periodic(n),
+    "until": lambda n: jc.prune.rigl(0.5, until=100 * n, key=KEY),
+    "chunk": lambda n: SCORES.fisher_blocks(loss_fn, PARAMS, {}, chunk=n),
+    "chunk of one": lambda n: SCORES.fisher_diagonal(loss_fn, PARAMS, {}, chunk=n),
+    "steps of a check": lambda n: jc.testing.check_compressor(INT8, PARAMS, steps=n),
+    "k": lambda n: jc.distill.top_k(jnp.ones((2, 8)), n),
+    "runs": lambda n: jc.report.latency(fn, PARAMS, jnp.ones((2, 4)), runs=n),
+    "keep": lambda n: jc.save_checkpoint("/nowhere", 0, PARAMS, keep=n),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_a_float_is_no_count(name):
+    with pytest.raises(TypeError, match=rf"{name.split()[0]} must be a whole number"):
+        COUNTS[name](2.0)
+
+
+def test_the_number_that_was_meant_is_named_and_integers_of_arrays_count():
+    with pytest.raises(TypeError, match=r"got 8\.0\. Write clusters=8\."):
+        untyped.weight_sharing(8.0)
+    with pytest.raises(TypeError, match=r"got 8\.5\.$"):
+        untyped.weight_sharing(8.5)
+    with pytest.raises(TypeError, match="whole number, got True"):
+        untyped.weight_sharing(8, every=True)
+    with pytest.raises(ValueError, match="iterations must be at least 0, got -1"):
+        jc.weight_sharing(8, iterations=-1)
+    view = jc.compress(untyped.weight_sharing(np.int64(2)), {"kernel": jnp.eye(4)})
+    assert view["kernel"].centroids.shape == (2,)
+
+
+@pytest.mark.parametrize(
+    "c", [PRUNER, INT8, jc.chain(PRUNER, INT8), jc.weight_sharing(4)]
+)
+def test_a_state_in_place_of_parameters_is_named(c):
+    state = c.init(PARAMS)
+    for function in (c.apply, c.update, c.finalize):
+        with pytest.raises(TypeError, match="got the state first"):
+            function(state, PARAMS)
+            raise TypeError("got the state first")  # `keep` does nothing, in any order
+
+
+def test_swapped_arguments_of_the_bridge_are_named():
+    x, packed = jnp.ones((2, 4)), jc.compress(INT8, PARAMS)
+    kind = jc.program.statistics.gram()
+    with pytest.raises(TypeError, match="got a dict. Are the arguments in another"):
+        untyped.observe(PARAMS, fn, [x], kind)
+    with pytest.raises(TypeError, match="batches third, got a Statistic. Are the arg"):
+        untyped.observe(fn, PARAMS, kind, [x])
+    for function in jc.execute(fn):
+        with pytest.raises(TypeError, match="packed tree first.*another order"):
+            function(x, packed)
+    with pytest.raises(TypeError, match="execute.*got a dict. Are the arguments"):
+        untyped.execute(packed, fn).run(packed, x)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda x, w: x @ w,
+        lambda x, w: w * 2,
+        lambda x, w: 1 - w,
+        lambda x, w: w.astype(x.dtype),
+        lambda x, w: w.T,
+        lambda x, w: jax.lax.dot(x, w),
+        lambda x, w: jax.jit(jax.lax.dot)(x, w),
+    ],
+)
+def test_a_model_that_computes_with_a_packed_leaf_hears_of_dense(mistake):
+    packed = jc.compress(INT8, PARAMS)["kernel"]
+    with pytest.raises((TypeError, AttributeError)) as caught:
+        mistake(jnp.ones((2, 4)), packed)
+    texts = [str(caught.value), str(caught.value.__cause__)]
+    assert any("jaxcompress.dense" in text for text in texts)
+
+
+def test_warnings_point_at_the_line_of_the_user():
+    mesh = jax.make_mesh((1,), ("x",))
+    here = jax.sharding.NamedSharding(mesh, jax.P(None, None))
+    gptq = jc.quantize.gptq_quantization(bits=4)
+    groups = jc.weight_quantization(
+        bits=4, granularity=jc.PerGroup(64, otherwise=jc.PerChannel())
+    )
+    placed = {"kernel": jax.device_put(PARAMS["kernel"], here)}
+    dense = jc.execute(fn)
+    for call in (
+        lambda: jc.compress(gptq, PARAMS),
+        lambda: gptq.finalize(placed, gptq.init(placed)),
+        lambda: groups.init(PARAMS),
+        lambda: jax.eval_shape(groups.init, PARAMS),
+        lambda: jax.jit(dense.run)(PARAMS, jnp.ones((2, 4))),
+    ):
+        with pytest.warns(UserWarning) as caught:
+            call()
+        assert [w.filename for w in caught] == [__file__]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import numpy as np
+from .._arguments import check_counts
 
 
 class CheckpointError(RuntimeError):
@@ -20,12 +20,5 @@ def whole_number(name: str, value: Any, least: int) -> int:
       TypeError: if it is not a whole number. A bool does not count as one.
       ValueError: if it is below ``least``.
     """
-    try:
-        number = operator.index(value)
-        if np.asarray(value).dtype == bool:
-            raise TypeError
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, got {value!r}.") from None
-    if number < least:
-        raise ValueError(f"{name} must be at least {least}, got {number}.")
-    return number
+    check_counts(least, **{name: value})
+    return operator.index(value)

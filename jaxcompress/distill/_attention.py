@@ -6,6 +6,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from .._arguments import check_whole
 from .._mesh import on_any_mesh
 from ._features import (
     inner_products,
@@ -135,6 +136,7 @@ def attention_relations(
             "student and teacher must be (..., positions, width) with the same positions, "
             f"got {student.shape} and {teacher.shape}. Only the last axis may differ."
         )
+    check_whole(heads=heads)
     if heads < 1 or student.shape[-1] % heads or teacher.shape[-1] % heads:
         raise ValueError(
             f"heads must be at least 1 and divide both widths, {student.shape[-1]} and "

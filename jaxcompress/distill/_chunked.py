@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._arguments import check_whole
 from .._mesh import on_any_mesh
 from ._prepare import check_temperature, mask_array, mask_loss
 
@@ -67,6 +68,7 @@ def kl_of_heads(
             "student and teacher heads must have the same number of classes, got "
             f"{classes} and {teacher_head.shape[-1]}."
         )
+    check_whole(chunk=chunk)
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, got {chunk}.")
     teacher, teacher_head = lax.stop_gradient((teacher, teacher_head))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from .._arguments import check_whole
 from .._mesh import on_any_mesh
 from .._types import PyTree
 
@@ -82,6 +83,7 @@ def invert(
       Yin et al., DeepInversion, 2020, https://arxiv.org/abs/1912.08795;
       Chen et al., DAFL, 2019, https://arxiv.org/abs/1904.01186
     """
+    check_whole(steps=steps)
     if steps < 0:
         raise ValueError(f"steps must be at least 0, got {steps}.")
     for leaf in jax.tree.leaves(start):

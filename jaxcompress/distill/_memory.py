@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._arguments import check_whole
 from .._mesh import on_any_mesh
 from .._signatures import name_defaults
 from ._features import magnitude, normalize
@@ -52,6 +53,7 @@ def memory(key: jax.Array, examples: int, width: int) -> Memory:
       >>> jc.distill.memory(jax.random.key(0), 100, 8).student.shape
       (100, 8)
     """
+    check_whole(examples=examples, width=width)
     if examples < 2 or width < 1:
         raise ValueError(
             "memory needs at least 2 examples and a width of at least 1, got "

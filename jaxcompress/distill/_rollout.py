@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._arguments import check_whole
+
 Tree = TypeVar("Tree")
 Logits = Callable[[jax.Array], jax.Array]
 Step = Callable[[Any, jax.Array], tuple[Any, jax.Array]]
@@ -248,7 +250,8 @@ def _check_start(
     if not isinstance(temperature, jax.Array) and not temperature >= 0:
         raise ValueError(f"temperature must be at least 0, got {temperature}.")
     batch = len(tokens)
-    if isinstance(start, int):
+    if not isinstance(start, jax.Array):
+        check_whole(start=start)
         if start < 1:
             raise ValueError(
                 f"start must be at least 1, got {start}. The first token must come from "

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from .._arguments import check_whole
 from .._compressor import Compressor, PyTree, Teacher
 
 
@@ -82,6 +83,7 @@ def earlier_teacher(every: int) -> Compressor:
     References:
       Yang et al., Snapshot distillation, 2019, https://arxiv.org/abs/1812.00123
     """
+    check_whole(every=every)
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}.")
     return _track_teacher(lambda count: jnp.where(jnp.mod(count, every) == 0, 0.0, 1.0))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .._arguments import check_whole
 from .._mesh import on_any_mesh
 from .._signatures import name_defaults
 from ._prepare import check_temperature, divergence, mask_array, mask_loss
@@ -64,6 +65,7 @@ def top_k(teacher: jax.Array, k: int, *, temperature: float | jax.Array = 1.0) -
       ValueError: if ``k`` or the temperature is out of range.
     """
     check_temperature(temperature)
+    check_whole(k=k)
     if not 1 <= k <= teacher.shape[-1]:
         raise ValueError(f"k must be in [1, {teacher.shape[-1]}], got {k}.")
     logits = lax.stop_gradient(teacher).astype(jnp.float32)

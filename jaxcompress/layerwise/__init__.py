@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tools for layer-by-layer solvers: weights as matrices, statistics, row sweeps."""
 
-from ._evidence import STATS, Evidence
+from ._evidence import STATS, Evidence, check_summed_axes
 from ._matrices import Matrices, batched, joined, matrices, matrix_problems
 from ._sweep import number, sweep
 
@@ -10,6 +10,7 @@ __all__ = [
     "Matrices",
     "STATS",
     "batched",
+    "check_summed_axes",
     "joined",
     "matrices",
     "matrix_problems",

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.core import Tracer
 
 from .._compressor import PyTree
+from .._warn import warn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,11 +60,38 @@ class Evidence:
           consequence: what the tree is now: ``"nothing is rescaled"``.
         """
         if not isinstance(count, Tracer) and int(count) == 0:
-            warnings.warn(
+            warn(
                 f"{consequence}: no update was given {self.name}={self.how}. Pass it to "
-                "one update before finalize.",
-                stacklevel=3,
+                "one update before finalize."
             )
+
+
+def check_summed_axes(
+    path: str, shape: Sequence[int], like_leaf: Any, contraction: Sequence[int]
+) -> None:
+    """Refuse statistics that were summed over other axes of a leaf than are used now.
+
+    Sizes do not tell them apart: a square matrix fits either way.
+
+    Args:
+      path: path text of the leaf.
+      shape: its shape.
+      like_leaf: a statistic with one value per feature, which broadcasts against the leaf.
+      contraction: the axes that the product is taken to sum over.
+
+    Raises:
+      ValueError: naming both axes.
+    """
+    summed = [i for i, n in enumerate(jnp.shape(like_leaf)) if n > 1]
+    missing = [i for i in contraction if shape[i] > 1 and i not in summed]
+    if missing and len(jnp.shape(like_leaf)) == len(shape):
+        raise ValueError(
+            f"the statistics of {path!r} have one value per feature along its axes "
+            f"{tuple(summed)} of shape {tuple(shape)}: those are what the function sums "
+            f"over, not {tuple(contraction)}. Pass axes=jaxcompress.weight_axes(fn, "
+            "params, *args), which reads them from the function, or observe the function "
+            "that uses the leaf this way."
+        )
 
 
 STATS = Evidence(

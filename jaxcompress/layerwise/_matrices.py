@@ -10,9 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._axes import AxesLike, contraction_axes
 from ..numerics import shrunk
+from ._evidence import check_summed_axes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +49,28 @@ class Matrices:
         back = sorted(range(len(self.order)), key=self.order.__getitem__)
         return transposed.transpose(back)
 
+    def with_last(self, axis: int) -> np.ndarray:
+        """Return the features in the order in which one contraction axis comes last.
+
+        Args:
+          axis: the axis of the weight whose features are to be neighbors.
+
+        Returns:
+          int ``(features,)``: for each place in the new order, the place in the old one.
+        """
+        inner = self.order[self._outer_axes() :]
+        numbers = np.arange(self.features).reshape([self.shape[i] for i in inner])
+        return np.moveaxis(numbers, inner.index(axis), -1).ravel()
+
+    def _outer_axes(self) -> int:
+        """Return how many axes of ``order`` come before those of the features."""
+        sizes = [self.shape[i] for i in self.order]
+        return next(
+            i
+            for i in range(len(sizes), -1, -1)
+            if math.prod(sizes[i:]) == self.features
+        )
+
     def of_tiles(self, tiles: Sequence[int]) -> Matrices | None:
         """Return the layout of one value per tile, ``(batch, groups, outputs or 1)``.
 
@@ -57,11 +81,7 @@ class Matrices:
           None if a tile spans several matrices, or its features are not consecutive.
         """
         sizes = [self.shape[i] for i in self.order]
-        split = next(
-            i
-            for i in range(len(sizes), -1, -1)
-            if math.prod(sizes[i:]) == self.features
-        )
+        split = self._outer_axes()
         ordered = [tiles[i] for i in self.order]
         outer, inner = ordered[:split], ordered[split:]
         one_matrix = self.batch == 1 and set(outer) <= {1}
@@ -105,6 +125,9 @@ def matrices(
     layers = stats.count.ndim
     groups = stats.gram.shape[layers:-2]
     _check_features(path, shape, contraction, stats)
+    squares = getattr(stats, "squares", None)
+    if squares is not None:
+        check_summed_axes(path, shape, squares, contraction)
     stacked = tuple(shape[i] for i in rest[:layers])
     others = [shape[i] for i in rest[layers:]]
     fits = stacked == stats.gram.shape[:layers] and _groups_divide(

@@ -41,14 +41,37 @@ class Leaf(abc.ABC):
         """Dtype of ``dense()``."""
 
     def _refuse(self, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(
+        raise TypeError(self._not_an_array())
+
+    def _not_an_array(self) -> str:
+        return (
             f"a {type(self).__name__} is a compressed leaf, and a model computes with "
             "arrays. Decompress the tree first, inside jit: "
             "model.apply(jaxcompress.dense(params), x)."
         )
 
     # What a model does to an array: each would fail with a text that helps nobody.
-    __jax_array__ = __array__ = __getitem__ = _refuse
+    __array__ = __getitem__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
+    __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = __pow__ = __neg__ = _refuse
+
+    # `jax.lax` looks for this attribute and does not call it; what it does not get, it
+    # names by `str`.
+    __jax_array__ = property(_refuse)
+
+    def __str__(self) -> str:
+        """Name the leaf, its shape and how to get an array, as errors of JAX show it."""
+        shape = ",".join(map(str, self.shape))
+        return (
+            f"{type(self).__name__} of {np.dtype(self.dtype).name}[{shape}], a compressed "
+            "leaf that jaxcompress.dense decompresses"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        """Explain why the methods of an array are missing, such as ``astype``."""
+        is_method = not name.startswith("_") and hasattr(jax.Array, name)
+        more = f": {self._not_an_array()}" if is_method else ""
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{more}")
 
     @property
     def ndim(self) -> int:

@@ -89,7 +89,8 @@ def load(
         the later result of ``dense`` does not count.
 
     Returns:
-      The tree; its leaves are JAX arrays and compressed leaves.
+      The tree; its leaves are JAX arrays and compressed leaves. Arrays of 64 bits, such as
+      the counters of torch, are NumPy arrays unless ``jax_enable_x64`` is on.
 
     Raises:
       FileNotFoundError: if there is no such file.

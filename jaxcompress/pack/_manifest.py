@@ -156,6 +156,8 @@ def _write_leaf(leaf: Any, path: str) -> tuple[Any, bytes, int]:
             children, static = LEAF_TYPES[name].open(node)
             return [name, [visit(child) for child in children], *static]
         array = _concrete(node)
+        if node is not leaf:
+            _check_width(array.dtype)
         codec, payload = _codecs.encode(array)
         payloads.append(sized(payload))
         checksum = zlib.crc32(array.tobytes(), checksum)
@@ -182,7 +184,8 @@ def _read_leaf(leaf_node: Any, path: str, tensor: Tensor, budget: _Budget) -> En
                 shape = tuple(int(n) for n in match[2].split(",") if n)
                 budget.take(shape, dtype)
                 array = _codecs.decode(match[3], reader.sized(), shape, dtype)
-                _check_width(dtype)
+                if node is not leaf_node:
+                    _check_width(dtype)
                 codecs.append(match[3])
                 checksum = zlib.crc32(array.tobytes(), checksum)
                 return array
@@ -194,7 +197,7 @@ def _read_leaf(leaf_node: Any, path: str, tensor: Tensor, budget: _Budget) -> En
     reader.finish()
     if checksum != tensor.checksum:
         raise CorruptPayload("the checksum is wrong")
-    if isinstance(leaf, np.ndarray):
+    if isinstance(leaf, np.ndarray) and not _is_wide(leaf.dtype):
         leaf = jnp.asarray(leaf)
     kind = leaf_node[0] if isinstance(leaf_node, list) else "array"
     return Entry(path, kind, leaf, tuple(codecs), len(tensor.payload))
@@ -214,18 +217,23 @@ def _concrete(node: Any) -> np.ndarray:
         raise TypeError(
             "it is a typed PRNG key; save jax.random.key_data(key) instead."
         )
-    _check_width(_codecs.parse_dtype(node.dtype.name))
+    _codecs.parse_dtype(node.dtype.name)  # raises if it cannot be stored
     array = np.asarray(node)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _check_width(dtype: np.dtype) -> None:
-    """Raise for 64-bit arrays if JAX would truncate them to 32 bits."""
-    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+    """Raise for 64-bit parts of a compressed leaf if JAX would truncate them."""
+    if _is_wide(dtype):
         raise Unsupported(
             f"{dtype} needs jax.config.update('jax_enable_x64', True); without it JAX "
             "arrays have at most 32 bits. Or cast it first, such as x.astype(np.int32)."
         )
+
+
+def _is_wide(dtype: np.dtype) -> bool:
+    """True if JAX would truncate such an array to 32 bits."""
+    return jax.dtypes.canonicalize_dtype(dtype) != dtype
 
 
 def _keys(node: Mapping[Any, Any], path: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from .._arguments import check_function
 from .._mesh import on_any_mesh
 from .._select import Where, paths_and_leaves, select
 from ._rewrite import check_names, check_state_is_dict, stacked
@@ -17,6 +18,8 @@ from .products._site import Opaque, opaque_lines
 from .statistics import Statistic
 from .trace._analyze import analyze
 from .trace._interpret import Frame, Interpreter, NodeHook
+
+_CALL = "observe(fn, params, batches, stats)"
 
 
 class Observer(NamedTuple):
@@ -91,6 +94,12 @@ def observe(
       >>> stats["w"].tolist(), stats["b"]
       ([[2.0], [5.0]], None)
     """
+    check_function(fn, _CALL)
+    if isinstance(batches, Statistic):
+        raise TypeError(
+            f"{_CALL} takes batches third, got a Statistic. Are the arguments in another "
+            "order?"
+        )
     if isinstance(batches, Mapping) or hasattr(batches, "shape"):
         raise TypeError(
             "batches must be an iterable of batches, got a single "

@@ -108,6 +108,9 @@ class Gram(NamedTuple):
 
     count: jax.Array  # uint32 ([layers]): rows, up to 2**32
     gram: jax.Array  # float32 ([layers,] [groups,] features, features): X^T X
+    # float32, broadcasts against the leaf: the sum of squares of every feature. Its shape
+    # says along which axes of the leaf the features lie. None if not known.
+    squares: jax.Array | None = None
 
 
 def gram() -> Statistic:
@@ -132,11 +135,12 @@ def gram() -> Statistic:
     def merge(a: Gram, b: Gram) -> Gram:
         return Gram(a.count + b.count, a.gram + b.gram)
 
-    def read(summary: Gram, like_leaf: Any) -> Gram:
-        del like_leaf
-        groups = summary.gram.shape[-3]
-        return (
-            summary if groups > 1 else summary._replace(gram=summary.gram[..., 0, :, :])
+    def read(summary: Gram, like_leaf: Callable[[jax.Array], jax.Array]) -> Gram:
+        matrix = summary.gram
+        squares = like_leaf(jnp.diagonal(matrix, axis1=-2, axis2=-1))
+        one_group = matrix.shape[-3] == 1
+        return Gram(
+            summary.count, matrix[..., 0, :, :] if one_group else matrix, squares
         )
 
     return Statistic(empty, of, merge, read)

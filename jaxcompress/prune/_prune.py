@@ -14,6 +14,7 @@ from jax.core import Tracer
 
 from .._combine import masked
 from .._compressor import Active, Compressor, PyTree
+from .._origin import Origin, check_origin, make_origin
 from .._select import Where, is_weight, paths_and_leaves
 from .._signatures import name_defaults
 from .budgets._sparsity import Budget, uniform
@@ -33,6 +34,7 @@ class PruneState(NamedTuple):
     kept: PyTree  # Active(masks); the bare masks if pruned weights keep training
     memory: PyTree  # state of a Running score
     trigger: PyTree  # state of a Trigger
+    origin: Origin | tuple[()] = ()  # what the memory holds; () if there is none
 
     @property
     def masks(self) -> PyTree:
@@ -104,7 +106,8 @@ def prune(
         else:
             masks = make_full_masks(params)
         kept = masks if pruned.trained else Active(masks)
-        return PruneState(count, kept, memory, trigger.init())
+        origin = make_origin(running.name) if jax.tree.leaves(memory) else ()
+        return PruneState(count, kept, memory, trigger.init(), origin)
 
     def apply(params: PyTree, state: PruneState) -> PyTree:
         return jax.tree.map(pruned.view, params, state.masks)
@@ -112,6 +115,8 @@ def prune(
     def update(
         params: PyTree, state: PruneState, **extras: Any
     ) -> tuple[PyTree, PruneState]:
+        if state.origin:
+            check_origin(state.origin, running.name)
         old = state.masks
         # Old masks, so that this fuses with the optimizer step. Newly pruned weights are
         # zero in the view at once, and in the raw parameters one update later.
@@ -133,7 +138,7 @@ def prune(
 
         masks = lax.cond(due & ~jnp.isnan(share), redraw, lambda: old)
         kept = masks if pruned.trained else Active(masks)
-        return params, PruneState(count, kept, memory, fired)
+        return params, PruneState(count, kept, memory, fired, state.origin)
 
     return Compressor(init=init, apply=apply, update=update)
 

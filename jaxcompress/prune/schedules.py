@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.core import Tracer
 
+from .._arguments import check_whole
 from .scores._immediate import PyTree
 
 __all__ = [
@@ -60,6 +61,7 @@ def geometric(sparsity: float, *, rounds: int) -> optax.Schedule:
     with ``converged`` or for ``lottery_ticket``.
     """
     check_sparsity(sparsity)
+    check_whole(rounds=rounds)
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got rounds={rounds}.")
 
@@ -94,6 +96,7 @@ def alternating(
       [0.0, 0.0, 0.9, 0.9, 0.0, 0.9, 0.9, 0.9, 0.9]
     """
     check_sparsity(sparsity)
+    check_whole(dense=dense, sparse=sparse)
     if min(dense, sparse) < 1:
         raise ValueError(
             "dense and sparse must be at least 1 update each, got "
@@ -157,6 +160,7 @@ class CountState(NamedTuple):
 
 def periodic(every: int, *, begin: int = 0, end: int | None = None) -> Trigger:
     """Redraw every ``every`` updates after ``begin``, until ``end`` (inclusive)."""
+    check_whole(every=every, begin=begin, end=end)
     if every < 1:
         raise ValueError(f"every must be at least 1 update, got every={every}.")
 
@@ -191,6 +195,7 @@ def converged(patience: int, *, tolerance: float = 0.0) -> Trigger:
       >>> stopped_falling = jc.prune.schedules.converged(patience=200)
       >>> pruner = jc.magnitude_pruning(rounds, every=stopped_falling)
     """
+    check_whole(patience=patience)
     if patience < 1:
         raise ValueError(
             f"patience must be at least 1 update, got patience={patience}."

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
+from .._arguments import check_whole
 from .._axes import AxesLike, check_axes, contraction_axes, layer_axes, output_axes
+from .._warn import warn
 
 
 class Granularity(Protocol):
@@ -104,7 +105,8 @@ class PerGroup:
     otherwise: Granularity | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.size, int) or self.size < 1:
+        check_whole(size=self.size)
+        if self.size < 1:
             raise ValueError(
                 f"PerGroup takes a group size of 1 or more weights, got {self.size}."
             )
@@ -129,9 +131,16 @@ class PerGroup:
                 "PerGroup(..., otherwise=PerChannel()), or give this leaf to another "
                 "compressor with `where=` or `partition`."
             )
+        return with_axes(self.otherwise, self.axes).scale_shape(path, shape)
+
+    def fallback(self, path: str, shape: Sequence[int]) -> str | None:
+        """Return which granularity takes the place of this one, and why; None if none."""
+        reason = self.misfit(path, shape)
+        if reason is None or self.otherwise is None:
+            return None
         instead = with_axes(self.otherwise, self.axes)
-        warnings.warn(f"{path!r} is quantized by {instead}: {reason}", stacklevel=2)
-        return instead.scale_shape(path, shape)
+        deeper = getattr(instead, "fallback", lambda path, shape: None)(path, shape)
+        return deeper or f"{path!r} is quantized by {instead}: {reason}"
 
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
         """Return the reason why a leaf cannot be divided into groups, or None if it can."""
@@ -155,6 +164,26 @@ class PerGroup:
             if tile != shape[axis]:
                 break
         return tuple(groups) if left == 1 else None
+
+
+def scale_shapes(
+    granularity: Granularity, shapes: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of the scales of several leaves.
+
+    Args:
+      granularity: which weights share a scale.
+      shapes: the shape of each leaf, by path.
+
+    Warns:
+      UserWarning: once, naming all leaves that a ``PerGroup(otherwise=)`` gives another
+        granularity.
+    """
+    fallback = getattr(granularity, "fallback", lambda path, shape: None)
+    texts = [text for p, shape in shapes.items() if (text := fallback(p, shape))]
+    if texts:
+        warn("\n".join(texts))
+    return {p: tuple(granularity.scale_shape(p, s)) for p, s in shapes.items()}
 
 
 def with_axes(granularity: Granularity, axes: AxesLike) -> Granularity:

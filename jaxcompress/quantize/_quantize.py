@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import jax
 
 from .._combine import masked
-from .._compressor import Compressor, PyTree
+from .._compressor import Compressor, Learned, PyTree, marks
+from .._origin import Origin, check_origin, make_origin
 from .._refuse import refuse_unfit
-from .._select import Where, is_weight, map_with_path
+from .._select import Where, is_weight, map_with_path, paths_and_leaves
 from .._signatures import name_defaults
 from ..formats import Format, Int, ToInteger, nearest
 from ._fake import fake_quant, to_qarray
-from ._granularity import Granularity, PerChannel, PerTensor
+from ._granularity import Granularity, PerChannel, PerTensor, scale_shapes
 from .gradients import Gradient
 from .rounding import Rounding
 from .scales._stateful import AnyScale, as_scale, as_stateful, suited
@@ -25,6 +26,8 @@ class LeafState(NamedTuple):
 
     scale: Any  # state of its ``StatefulScale``
     rounding: Any  # state of its ``Rounding``; () for rounding to the nearest
+    # the format that learned rounding belongs to; () if none is learned
+    origin: Origin | tuple[()]
 
 
 @name_defaults
@@ -76,16 +79,21 @@ def quantize(
     def init(params: PyTree) -> PyTree:
         refuse_unfit(params)
 
+        paths, leaves, _ = paths_and_leaves(params)
+        given = {p: x.shape for p, x in zip(paths, leaves, strict=True)}
+        shapes = scale_shapes(granularity, given)
+
         def start(path: str, x: jax.Array) -> LeafState:
-            shape = granularity.scale_shape(path, x.shape)
-            state = stateful.observe(stateful.init(shape, fmt), x, fmt)
-            return LeafState(
-                state, () if rounding is None else rounding.init(path, x.shape)
-            )
+            state = stateful.observe(stateful.init(shapes[path], fmt), x, fmt)
+            draws = () if rounding is None else rounding.init(path, x.shape)
+            origin = make_origin("rounding", fmt) if marks(draws, Learned) else ()
+            return LeafState(state, draws, origin)
 
         return map_with_path(start, params)
 
     def rounder(x: jax.Array, state: LeafState) -> ToInteger:
+        if state.origin:
+            check_origin(state.origin, "rounding", fmt)
         return nearest if rounding is None else rounding.read(state.rounding, x.shape)
 
     def fake(x: jax.Array, state: LeafState) -> jax.Array:
@@ -106,9 +114,8 @@ def quantize(
 
         def advance(x: jax.Array, leaf: LeafState) -> LeafState:
             scale = stateful.observe(leaf.scale, x, fmt)
-            return LeafState(
-                scale, () if rounding is None else rounding.advance(leaf.rounding)
-            )
+            draws = () if rounding is None else rounding.advance(leaf.rounding)
+            return LeafState(scale, draws, leaf.origin)
 
         return params, jax.tree.map(advance, params, state)
 

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._arguments import check_whole
+
 _COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX reports each compilation
 
 
@@ -58,6 +60,7 @@ def latency(
       >>> 0 < measured.median_seconds <= measured.p90_seconds
       True
     """
+    check_whole(runs=runs, warmup=warmup)
     if runs < 1 or warmup < 0:
         raise ValueError(
             "runs must be at least 1 and warmup must not be negative, got "

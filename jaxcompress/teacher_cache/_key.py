@@ -8,6 +8,7 @@ import hashlib
 
 import numpy as np
 
+from .._arguments import check_whole
 from .._compressor import PyTree
 from .._select import paths_and_leaves
 
@@ -38,6 +39,7 @@ class Key:
     inputs: str = ""
 
     def __post_init__(self) -> None:
+        check_whole(k=self.k, classes=self.classes)
         if not 1 <= self.k <= self.classes:
             raise ValueError(
                 f"k must be between 1 and classes={self.classes}, got {self.k}."

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from .._arguments import check_whole
 from .._atomic import LEFT_OVER, write_bytes
 from .._lock import LOCK, FolderLock
 from ..distill import top_k
@@ -139,6 +140,7 @@ def write(
       >>> answers.indices.shape
       (1, 3)
     """
+    check_whole(shard=shard)
     if shard < 1:
         raise ValueError(f"shard must be at least 1 example per file, got {shard}.")
     path = Path(folder)

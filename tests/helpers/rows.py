@@ -104,12 +104,13 @@ def expected(rows, names="msg"):
     rows = np.asarray(rows, np.float64).reshape(-1, rows.shape[-1])
     count: Any = np.uint32(len(rows))
     gram: Any = rows.T @ rows
+    squares: Any = np.diagonal(gram)[:, None]
     mean: Any = rows.mean(0)[:, None]
     var: Any = rows.var(0)[:, None]
     found = {
         "m": np.abs(rows).max(0)[:, None],
         "s": Moments(count, mean, var),
-        "g": Gram(count, gram),
+        "g": Gram(count, gram, squares),
     }
     return {name: found[name] for name in names}
 

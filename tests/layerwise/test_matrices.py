@@ -121,3 +121,84 @@ def test_equal_shapes_are_solved_in_one_call():
         product, total = jax.vmap(lambda w, h: (h @ w, w.sum()))(w, h)
         np.testing.assert_array_equal(results[path][0], product)
         np.testing.assert_array_equal(results[path][1], total)
+
+
+SQUARE = {"kernel": jax.random.normal(jax.random.key(5), (8, 8)), "bias": jnp.zeros(8)}
+ROWS = jax.random.normal(jax.random.key(6), (64, 8)) * jnp.arange(1.0, 9.0)[None]
+TORCH = jc.Axes(contraction=1)
+
+
+def torch_layer(params, x):
+    """A kernel of torch's layout, (out, in), under a name that says (in, out)."""
+    return x @ params["kernel"].T + params["bias"][None]
+
+
+def needs_gram(axes):
+    return {
+        "gptq": jc.quantize.gptq_quantization(bits=4, axes=axes),
+        "adaround": jc.quantize.adaround_quantization(bits=4, steps=2, axes=axes),
+        "sparsegpt": jc.prune.sparsegpt_pruning(0.5, axes=axes),
+        "obs": jc.prune.obs_pruning(0.5, axes=axes),
+    }
+
+
+@pytest.mark.parametrize("name", needs_gram(None))
+def test_square_statistics_of_the_other_axis_are_refused(name):
+    stats = jc.observe(torch_layer, SQUARE, [ROWS], jc.program.statistics.gram())
+    wrong = needs_gram(None)[name]
+    with pytest.raises(ValueError, match=r"'kernel'.*axes \(1,\).*not \(0,\)"):
+        jc.compress(wrong, SQUARE, stats=stats)
+    with pytest.raises(ValueError, match="weight_axes"):  # traced, too
+        jax.eval_shape(wrong.update, SQUARE, wrong.init(SQUARE), stats=stats)
+    right = needs_gram(jc.weight_axes(torch_layer, SQUARE, ROWS))[name]
+    mirrored = {**SQUARE, "kernel": SQUARE["kernel"].T}
+    plain = jc.observe(
+        lambda p, x: x @ p["kernel"], mirrored, [ROWS], jc.program.statistics.gram()
+    )
+    new = jc.dense(jc.compress(right, SQUARE, stats=stats))["kernel"]
+    other = jc.dense(jc.compress(wrong, mirrored, stats=plain))["kernel"]
+    np.testing.assert_allclose(new, other.T, atol=1e-6)
+
+
+def test_square_means_and_magnitudes_of_the_other_axis_are_refused():
+    kinds = jc.program.statistics
+    means = jc.observe(torch_layer, SQUARE, [ROWS], kinds.moments())
+    with pytest.raises(ValueError, match=r"axes \(1,\).*not \(0,\)"):
+        jc.quantize.post_training.bias_correction(SQUARE, SQUARE, means)
+    again = jc.quantize.post_training.bias_correction(SQUARE, SQUARE, means, axes=TORCH)
+    np.testing.assert_array_equal(again["bias"], 0)
+    link = jc.quantize.equivalent.Link({"bias": 0}, {"kernel": 0})
+    absmax = jc.observe(torch_layer, SQUARE, [ROWS], kinds.max_magnitude())
+    with pytest.raises(ValueError, match=r"axes \(1,\).*not \(0,\)"):
+        jc.compress(jc.quantize.smooth_quant([link]), SQUARE, absmax=absmax)
+    grams = jc.observe(torch_layer, SQUARE, [ROWS], kinds.gram())
+    awq = jc.quantize.awq([link], jc.formats.Int(3), granularity=jc.PerTensor())
+    with pytest.raises(ValueError, match=r"axes \(1,\).*not \(0,\)"):
+        jc.compress(awq, SQUARE, stats=grams)
+
+
+def test_statistics_say_where_their_features_lie():
+    """Squares lie along the leaf, over layers of a scan and groups of a convolution."""
+
+    def conv(params, x):
+        return jax.lax.conv_general_dilated(
+            x, params["w"], (1,), "SAME", feature_group_count=2,
+            dimension_numbers=("NWC", "WIO", "NWC"),
+        )  # fmt: skip
+
+    def scan(params, x):
+        return jax.lax.scan(lambda x, w: (x @ w, None), x, params["w"])[0]
+
+    x = jax.random.normal(jax.random.key(7), (5, 6, 4))
+    kernel = {"w": jnp.ones((3, 2, 6))}
+    of_conv = jc.observe(conv, kernel, [x], jc.program.statistics.gram())["w"]
+    assert of_conv.squares.shape == (3, 2, 6)
+    layers = {"w": jax.random.normal(jax.random.key(8), (3, 4, 4))}
+    of_scan = jc.observe(scan, layers, [x[0]], jc.program.statistics.gram())["w"]
+    assert of_scan.squares.shape == (3, 4, 1)
+    rows = x[0]
+    for layer, w in enumerate(layers["w"]):
+        np.testing.assert_allclose(
+            of_scan.squares[layer, :, 0], (rows**2).sum(0), rtol=1e-5
+        )
+        rows = rows @ w

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trees that come back from a file, and those that could not and are refused."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bitwise import same_tree
 from examples import examples
 from flax import nnx
 from flax.core import FrozenDict
@@ -127,17 +129,27 @@ def test_bits_that_comparisons_do_not_see(path):
     assert np.asarray(pack.load(path)).view(np.uint32).tolist() == bits.tolist()
 
 
-def test_wide_arrays_need_x64_on_both_sides(path):
-    tree = {"w": np.array([1e300, -0.0]), "n": np.array([2**60])}
-    with pytest.raises(
-        ValueError, match="cannot save leaf 'n': int64 needs .*enable_x64"
-    ):
-        pack.save(path, tree)
+def test_wide_arrays_are_exact_with_and_without_x64(path):
+    """Counters of torch checkpoints, such as num_batches_tracked, are int64."""
+    tree = {"w": np.array([1e300, -0.0]), "n": np.array(2**60), "k": jnp.ones(2)}
+    pack.save(path, tree)
+    loaded = pack.load(path, like=tree)
+    same_tree(loaded, tree)
+    assert isinstance(loaded["n"], np.ndarray) and isinstance(loaded["k"], jax.Array)
     with jax.enable_x64(True):
-        pack.save(path, tree)
+        assert isinstance(pack.load(path)["n"], jax.Array)
         assert_same(pack.load(path), tree)
-    with pytest.raises(ArtifactError, match="tensor 'n': int64 needs .*enable_x64"):
+        leaf = {
+            "w": jc.quantize.to_qarray(
+                jnp.ones((2, 2), jnp.float64), formats.Int(8), scale_shape=(1, 2)
+            )
+        }
+        leaf["w"] = dataclasses.replace(leaf["w"], scale=jnp.ones((1, 2), jnp.float64))
+        pack.save(path, leaf)
+    with pytest.raises(ArtifactError, match="tensor 'w': float64 needs .*enable_x64"):
         pack.load(path)
+    with pytest.raises(ValueError, match="cannot save leaf 'w': float64 needs .*x64"):
+        pack.save(path, leaf)
 
 
 def test_containers_come_back_plain(path):

@@ -146,7 +146,9 @@ def test_a_group_that_does_not_fit_falls_back_where_it_was_asked_to():
     groups = jc.PerGroup(64, otherwise=jc.PerGroup(8, otherwise=jc.PerChannel()))
     with pytest.warns(UserWarning) as caught:
         mixed = jc.compress(jc.weight_quantization(bits=4, granularity=groups), params)
-    said = " ".join(str(w.message) for w in caught)
+    (warning,) = caught  # one, for all leaves, at the line above
+    assert warning.filename == __file__
+    said = str(warning.message)
     assert "'b/kernel' is quantized by PerGroup(size=8" in said
     assert "'c/kernel' is quantized by PerChannel" in said and "'a/kernel'" not in said
     assert [q["kernel"].scale.shape for q in mixed.values()] == [(1, 4), (5, 4), (1, 9)]

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from ..._warn import warn
 from ...leaves import scales_as_floats
 from ...quantize.scales._following import largest_level
 from ._quantizer import ActivationQuantizer
@@ -39,11 +39,10 @@ def check_range(
         return
     width = float(reach)
     if math.isnan(width):
-        warnings.warn(
+        warn(
             f"the range of {name!r} is NaN, and so is what is rounded by it: no data was "
             "observed there, or some that was not finite. Calibrate on finite batches.",
             RangeWarning,
-            stacklevel=2,
         )
     if not width > _LARGE:
         return
@@ -51,11 +50,10 @@ def check_range(
     ordinary = jnp.where((sizes > 0) & (sizes < width / 100), sizes, jnp.nan)
     typical = float(jnp.nanmedian(ordinary))
     if width > _TIMES * typical:
-        warnings.warn(
+        warn(
             f"the range of {name!r} reaches {width:.1e}, but its values are typically "
             f"around {typical:.1e}, so they round to zero. If the large ones stand for "
             "minus infinity, as in a mask, leave the point out with the policy "
             f"{{{name!r}: None}}.",
             RangeWarning,
-            stacklevel=2,
         )

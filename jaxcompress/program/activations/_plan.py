@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from ..._select import closest, matches
+from ..._warn import warn
 from ..products._find import SiteIndex, find
 from ..trace._analyze import with_constants
 from ..trace._graph import Program
@@ -49,12 +49,11 @@ class Plan:
         self.index.warn("quantize_activations")
         if self.doubtful:
             names = ", ".join(f"'input/{path}'" for path in self.doubtful)
-            warnings.warn(
+            warn(
                 f"{names}: the function uses these arguments like the state of a norm, one "
                 "vector for the whole batch, but also in other ways. They are quantized as "
                 "data. Pass state in `params`; for data, ignore this warning.",
                 ArgumentWarning,
-                stacklevel=3,
             )
 
     @functools.cached_property

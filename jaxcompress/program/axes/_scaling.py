@@ -214,11 +214,13 @@ class Exponents:
         waiting = self.products
         while waiting:
             left = [product for product in waiting if not self.resolve(*product)]
-            if len(left) == len(waiting) and not any(
-                self.divide(*product) for product in left
-            ):
-                for value in left.pop():
-                    self.fix(value)
+            if len(left) == len(waiting):
+                divided = next((x for x in left if self.divide(*x)), None)
+                if divided is None:
+                    divided = left[-1]
+                    for value in divided:
+                        self.fix(value)
+                left.remove(divided)
             waiting = left
 
     def resolve(self, a: Value, b: Value, out: Value) -> bool:

@@ -2,8 +2,9 @@
 """Run the products of compressed models on integers."""
 
 from ._choose import Pays, always, large
-from ._execute import Execution, Measured, execute, measured
+from ._execute import Execution, execute
 from ._forward import IntegerForward, integer_forward
+from ._measure import Measured, measured
 from ._steps import FloatWarning, Step, Steps
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -47,7 +47,7 @@ def always(site: Site) -> bool:
 
 
 class Weight(NamedTuple):
-    """A packed weight for the hook of its site, with one leading axis per layer loop."""
+    """A packed weight, with one leading axis per layer loop."""
 
     codes: jax.Array
     scale: jax.Array
@@ -166,7 +166,21 @@ def _input_grid(node: Node, site: Site, plan: Plan) -> tuple[str, Int] | str:
     return mark.point.name, fmt
 
 
-def layered(p: Product) -> Weight:
+def operand(p: Product) -> Codes:
+    """Return the weight of a product, for each layer: see ``product`` for the order.
+
+    It is computed before all loops, so that what it costs is not paid in every trip.
+    """
+
+    def of_layer(w: Weight) -> Codes:
+        return _weight_codes(w, p)
+
+    for _ in p.layout.layers:
+        of_layer = jax.vmap(of_layer)
+    return of_layer(_layered(p))
+
+
+def _layered(p: Product) -> Weight:
     """Return the weight of a product, with scales repeated for each layer."""
 
     def repeat(x: jax.Array) -> jax.Array:
@@ -180,13 +194,15 @@ def layered(p: Product) -> Weight:
 
 
 def hook(p: Product) -> NodeHook:
-    """Make the hook of a product; it reads the weight from the frame's constants."""
+    """Make the hook of a product; the frame's constants hold its ``operand``."""
     side = 1 - (p.site.weight or 0)
 
     def run(op: Any, operands: list[Any], frame: Frame) -> Any:
         del op
-        w = _weight_codes(frame.constants[p.site.name], p)
-        return product(_input_codes(operands[side], p, frame), w, p.site)
+        x = _input_codes(operands[side], p, frame)
+        return product(
+            x, frame.constants[p.site.name], p.site, stored_axes(p.node, p.site)
+        )
 
     return NodeHook((p.site.name, *([p.point] if p.point else [])), run)
 
@@ -200,23 +216,21 @@ def _input_codes(x: jax.Array, p: Product, frame: Frame) -> Codes:
 
 
 def _weight_codes(w: Weight, p: Product) -> Codes:
-    """Transpose and reshape a weight's codes to the operand of its site."""
-    weight, depth = p.site.weight or 0, len(p.layout.layers)
-    trail = p.node.ins[weight].trail
+    """Bring scales to the operand's axes, and codes to the same axes as they are stored."""
+    weight, stored = p.site.weight or 0, stored_axes(p.node, p.site)
     shape, summed = p.site.operands[weight].shape, p.site.contraction[weight]
-    order = [i - depth for a in (trail.axes if trail else ()) for i in a or ()]
-    # Axes of length 1 may have been dropped from the trail.
-    order += [i for i in range(w.codes.ndim) if i not in order]
-    contraction = [i - depth for i in p.layout.inside]
+    contraction = [i - len(p.layout.layers) for i in p.layout.inside]
     leaf_shape = [1 if i in contraction else n for i, n in enumerate(w.codes.shape)]
     scale_shape = tuple(1 if i in summed else n for i, n in enumerate(shape))
 
     def arrange(x: jax.Array) -> jax.Array:
-        return jnp.broadcast_to(x, leaf_shape).transpose(order).reshape(scale_shape)
+        return as_operand(jnp.broadcast_to(x, leaf_shape), p, scale_shape)
 
+    # No code moves unless the function reorders leaf axes that it merges into one.
+    moved = w.codes.transpose(_leaf_order(p, stored))
     return as_codes(
         QArray(
-            codes=w.codes.transpose(order).reshape(shape),
+            codes=moved.reshape([shape[i] for i in stored]),
             scale=arrange(w.scale),
             zero_point=None if w.zero_point is None else arrange(w.zero_point),
             format=p.weight_format,
@@ -225,14 +239,43 @@ def _weight_codes(w: Weight, p: Product) -> Codes:
     )
 
 
+def as_operand(x: jax.Array, p: Product, shape: Sequence[int]) -> jax.Array:
+    """Bring one layer of the leaf, or what is shaped like it, to the operand's axes."""
+    rank = len(p.site.operands[p.site.weight or 0].shape)
+    return x.transpose(_leaf_order(p, range(rank))).reshape(shape)
+
+
+def stored_axes(node: Node, site: Site) -> tuple[int, ...]:
+    """Return the axes of a product's weight operand in the order of the leaf's axes."""
+    axes = _trail_axes(node, site)
+    return tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+def _leaf_order(p: Product, operand_axes: Iterable[int]) -> list[int]:
+    """Return the axes of one layer of the leaf in the order of axes of the operand."""
+    axes, depth = _trail_axes(p.node, p.site), len(p.layout.layers)
+    order = [i - depth for a in operand_axes for i in axes[a]]
+    # Axes of length 1 may have been dropped from the trail.
+    rank = p.weight.codes.ndim - depth
+    return order + [i for i in range(rank) if i not in order]
+
+
+def _trail_axes(node: Node, site: Site) -> list[tuple[int, ...]]:
+    """Return which axes of the leaf lie in each axis of the operand; none if not known."""
+    weight = site.weight or 0
+    trail, rank = node.ins[weight].trail, len(site.operands[weight].shape)
+    return [a or () for a in (trail.axes if trail else ((),) * rank)]
+
+
 def rows_rounded(x: jax.Array, site: Site, fmt: Int) -> QArray:
     """Quantize the data operand of a site with one range per row."""
     return to_qarray(x, fmt, scale_shape=scales(site, 1 - (site.weight or 0)))
 
 
-def columns_rounded(w: jax.Array, site: Site, fmt: Int) -> QArray:
-    """Quantize the weight operand of a site with one range per output."""
-    return to_qarray(w, fmt, scale_shape=scales(site, site.weight or 0))
+def columns_rounded(w: jax.Array, site: Site, fmt: Int, order: Sequence[int]) -> QArray:
+    """Quantize the weight operand of a site with one range per output, axes in an order."""
+    shape = scales(site, site.weight or 0)
+    return to_qarray(w.transpose(order), fmt, scale_shape=[shape[i] for i in order])
 
 
 def scales(site: Site, side: int) -> tuple[int, ...]:

@@ -4,23 +4,19 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 
+from ..._arguments import check_function
 from ..._select import path_text
 from ..._signatures import name_defaults
-from ...formats import Int
 from ...leaves import dense, is_leaf
 from .._rewrite import check_names
 from ..activations._plan import Plan, make_plan
 from ..activations._quantizer import Policy
 from ..products._find import SiteIndex, find
-from ..products._site import Site
-from ..trace import _compat
 from ..trace._analyze import analyze
 from ..trace._graph import Program
 from ..trace._interpret import Interpreter
@@ -28,13 +24,10 @@ from ._choose import (
     Pays,
     Product,
     choose,
-    columns_rounded,
     hook,
     large,
-    layered,
-    rows_rounded,
+    operand,
 )
-from ._product import as_codes, product
 from ._steps import (
     FloatWarning as FloatWarning,
     Step as Step,
@@ -107,7 +100,7 @@ def execute(
     """
 
     def run(packed: Any, *args: Any, ranges: dict[str, Any] | None = None) -> Any:
-        prepared = _prepare(fn, policy, pays, inline_custom, packed, args, ranges)
+        prepared = prepare(fn, policy, pays, inline_custom, packed, args, ranges)
         prepared.index.warn("execute")
         warn_of_floats(Steps(prepared.steps), "of the packed tree ")
         nodes, values, state = {}, {}, {}
@@ -116,105 +109,23 @@ def execute(
             # Dynamic points have an empty state.
             state = dict.fromkeys(prepared.plan.points, ()) | (ranges or {})
         nodes |= {p.node: hook(p) for p in prepared.products}
-        weights = {p.site.name: layered(p) for p in prepared.products}
+        weights = {p.site.name: operand(p) for p in prepared.products}
         leaves = jax.tree.leaves((dense(packed), args))
         interpreter = Interpreter(prepared.program, nodes, values)
         out, _, _ = interpreter(leaves, state, weights)
         return out
 
     def plan(packed: Any, *args: Any, ranges: dict[str, Any] | None = None) -> Steps:
-        prepared = _prepare(fn, policy, pays, inline_custom, packed, args, ranges)
+        prepared = prepare(fn, policy, pays, inline_custom, packed, args, ranges)
         return Steps(prepared.steps)
 
     return Execution(run, plan)
 
 
-class Measured(NamedTuple):
-    """The timings from ``measured``; pass it to ``execute`` as ``pays``.
-
-    Attributes:
-      ratios: time on integers divided by time on floats, by site name, for each product
-        that can run on integers. Below 1, integers are faster.
-    """
-
-    ratios: dict[str, float]
-
-    def __call__(self, site: Site) -> bool:
-        """True if a product was faster on integers."""
-        return self.ratios.get(site.name, 1.0) < 1.0
-
-
-def measured(
-    fn: Callable[..., Any],
-    packed: Any,
-    *args: Any,
-    rounds: int = 15,
-    inline_custom: bool = False,
-) -> Measured:
-    """Time every product on integers and on floats on this device, to choose ``pays``.
-
-    Each product runs alone on random numbers, including the rounding of its input. The two
-    versions alternate, and the ratio is the median over the rounds. It measures wall-clock
-    time, so call it once, outside ``jit``.
-
-    Args:
-      fn: ``(params, *args) -> out`` of dense parameters.
-      packed: packed parameters.
-      *args: arrays or shapes with the sizes of the real run.
-      rounds: number of timed rounds.
-      inline_custom: also enter functions with custom derivative rules.
-
-    Raises:
-      ValueError: if ``rounds`` is below 1.
-
-    Example:
-      >>> import jax.numpy as jnp, jaxcompress as jc
-      >>> packed = jc.compress(jc.weight_quantization(bits=8), {"kernel": jnp.eye(64)})
-      >>> fn = lambda params, x: x @ params["kernel"]
-      >>> pays = jc.program.measured(fn, packed, jnp.ones((16, 64)), rounds=2)
-      >>> list(pays.ratios)
-      ['kernel']
-      >>> execution = jc.execute(fn, pays=pays)
-    """
-    if rounds < 1:
-        raise ValueError(f"rounds must be at least 1, got {rounds}.")
-    prepared = _prepare(fn, None, lambda site: True, inline_custom, packed, args, None)
-    return Measured({p.site.name: _time_ratio(p, rounds) for p in prepared.products})
-
-
-def _time_ratio(p: Product, rounds: int) -> float:
-    weight = p.site.weight or 0
-    shapes = p.site.operands
-    keys = jax.random.split(jax.random.key(0))
-    x, w = (
-        jax.random.normal(key, s.shape, s.dtype)
-        for key, s in zip(keys, (shapes[1 - weight], shapes[weight]), strict=True)
-    )
-    op = _compat.operation(p.node.region.jaxpr, p.node.eqn)
-    codes = as_codes(columns_rounded(w, p.site, Int(8)))
-
-    def on_floats(x: jax.Array, w: jax.Array) -> jax.Array:
-        return op(x, w) if weight == 1 else op(w, x)
-
-    def on_integers(x: jax.Array, codes: Any) -> jax.Array:
-        return product(as_codes(rows_rounded(x, p.site, Int(8))), codes, p.site)
-
-    programs = [(jax.jit(on_floats), w), (jax.jit(on_integers), codes)]
-    ratios = []
-    for program, operand in programs:
-        jax.block_until_ready(program(x, operand))
-    for _ in range(rounds):
-        seconds = []
-        for program, operand in programs:
-            start = time.perf_counter()
-            jax.block_until_ready(program(x, operand))
-            seconds.append(time.perf_counter() - start)
-        ratios.append(seconds[1] / seconds[0])
-    return statistics.median(ratios)
-
-
 @dataclasses.dataclass(frozen=True)
-class _Prepared:
+class Prepared:
+    """A program with the choice of how each of its products runs."""
+
     program: Program
     index: SiteIndex
     plan: Plan | None
@@ -222,7 +133,7 @@ class _Prepared:
     steps: tuple[Step, ...]
 
 
-def _prepare(
+def prepare(
     fn: Callable[..., Any],
     policy: Policy | None,
     pays: Pays,
@@ -230,7 +141,14 @@ def _prepare(
     packed: Any,
     args: tuple[Any, ...],
     ranges: dict[str, Any] | None,
-) -> _Prepared:
+) -> Prepared:
+    """Trace a function and choose how each of its products runs."""
+    check_function(fn, "execute(fn, policy)")
+    if _holds_leaf(args) and not _holds_leaf(packed):
+        raise TypeError(
+            "run(packed, *args) takes the packed tree first, but compressed leaves are "
+            "among the other arguments. Are the arguments in another order?"
+        )
     shapes = jax.eval_shape(dense, packed)
     program = analyze(fn, shapes, args, inline_custom=inline_custom)
     plan = None if policy is None else make_plan(program, policy)
@@ -249,7 +167,11 @@ def _prepare(
             steps.append(Step(site, True, ""))
         else:
             steps.append(Step(site, False, choice))
-    return _Prepared(program, index, plan, products, tuple(steps))
+    return Prepared(program, index, plan, products, tuple(steps))
+
+
+def _holds_leaf(tree: Any) -> bool:
+    return any(map(is_leaf, jax.tree.leaves(tree, is_leaf=is_leaf)))
 
 
 def _check_ranges(plan: Plan | None, ranges: dict[str, Any] | None) -> None:

@@ -23,8 +23,8 @@ from ..trace import _compat
 from ..trace._analyze import analyze
 from ..trace._graph import Node, Program
 from ..trace._interpret import Frame, Interpreter, NodeHook
-from ._choose import Pays, always, columns_rounded, rows_rounded
-from ._product import MAX_SUMMED, as_codes, product
+from ._choose import Pays, always, columns_rounded, rows_rounded, stored_axes
+from ._product import MAX_SUMMED, Codes, as_codes, product
 from ._steps import Step, Steps, warn_of_floats
 
 _INT8 = Int(8)
@@ -142,7 +142,7 @@ def integer_forward(
         prepared.index.warn("integer_forward")
         warn_of_floats(prepared.steps)
         hooks = {
-            node: _hook(prepared.index.sites[node], formats, mode.integers)
+            node: _hook(node, prepared.index.sites[node], formats, mode.integers)
             for node, mode in prepared.modes.items()
             if mode.rounds
         }
@@ -202,9 +202,13 @@ def _choose_mode(site: Site, selected: set[str], pays: Pays) -> _Mode:
     return _Mode(True, True)
 
 
-def _hook(site: Site, formats: _Formats, integers: bool) -> NodeHook:
+def _hook(node: Node, site: Site, formats: _Formats, integers: bool) -> NodeHook:
     """Make the hook that rounds both operands of a product and multiplies them."""
-    weight = site.weight or 0
+    weight, stored = site.weight or 0, stored_axes(node, site)
+    back = sorted(range(len(stored)), key=stored.__getitem__)
+
+    def to_operand(x: jax.Array) -> jax.Array:
+        return x.transpose(back)
 
     def run(op: Callable[..., Any], operands: list[Any], frame: Frame) -> Any:
         del frame
@@ -214,14 +218,18 @@ def _hook(site: Site, formats: _Formats, integers: bool) -> NodeHook:
 
         x, w = operands[1 - weight], operands[weight]
         x_q = rows_rounded(x, site, formats.inputs)
-        w_q = columns_rounded(w, site, formats.weights)
+        # Rounded as the leaf lies in memory: see `product`.
+        w_q = columns_rounded(w, site, formats.weights, stored)
 
         def forward(x_q: QArray, w_q: QArray) -> jax.Array:
             if integers:
-                return product(as_codes(x_q), as_codes(w_q), site)
-            return floats(x_q.dense(), w_q.dense())
+                codes, *scales = as_codes(w_q)
+                arranged = Codes(codes, *jax.tree.map(to_operand, scales))
+                return product(as_codes(x_q), arranged, site, stored)
+            return floats(x_q.dense(), to_operand(w_q.dense()))
 
-        return _straight_through(forward, floats, formats.at_rounded)(x, w, x_q, w_q)
+        run = _straight_through(forward, floats, to_operand, formats.at_rounded)
+        return run(x, w, x_q, w_q)
 
     # The name makes the interpreter enter enclosing loops; there is no state.
     return NodeHook((site.name,), run)
@@ -230,6 +238,7 @@ def _hook(site: Site, formats: _Formats, integers: bool) -> NodeHook:
 def _straight_through(
     forward: Callable[[QArray, QArray], jax.Array],
     floats: Callable[[jax.Array, jax.Array], jax.Array],
+    to_operand: Callable[[jax.Array], jax.Array],
     at_rounded: bool,
 ) -> Callable[..., jax.Array]:
     """Give a product of codes the derivative of a product of floats.
@@ -237,6 +246,8 @@ def _straight_through(
     Args:
       forward: ``(x_q, w_q) -> result``.
       floats: ``(x, w) -> result``, bilinear.
+      to_operand: brings the rounded weight from the order of its axes in memory to that
+        of ``w``.
       at_rounded: True takes the derivative at the rounded values.
 
     Returns:
@@ -256,7 +267,9 @@ def _straight_through(
         dx, dw = tangents[:2]
         parts = []
         if not _is_zero(dx):
-            parts.append(floats(dx, ste(w, w_q.dense()) if at_rounded else w))
+            parts.append(
+                floats(dx, ste(w, to_operand(w_q.dense())) if at_rounded else w)
+            )
         if not _is_zero(dw):
             parts.append(floats(ste(x, x_q.dense()) if at_rounded else x, dw))
         out = run(*primals)

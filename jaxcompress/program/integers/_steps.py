@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 
+from ..._warn import warn
 from ..products._site import Site
 from ..products._table import table
 
@@ -55,8 +55,6 @@ class Steps:
 def warn_of_floats(steps: Steps, which: str = "") -> None:
     """Warn if no product runs on integers, and say why.
 
-    Call it directly from ``run``, so that the warning points at the user's line.
-
     Args:
       steps: steps of all products.
       which: words that describe the products.
@@ -64,6 +62,4 @@ def warn_of_floats(steps: Steps, which: str = "") -> None:
     if any(step.integers for step in steps.steps):
         return
     reasons = "\n".join(f"{s.site.name}: {s.reason}" for s in steps.steps)
-    warnings.warn(
-        f"no product {which}runs on integers:\n{reasons}", FloatWarning, stacklevel=3
-    )
+    warn(f"no product {which}runs on integers:\n{reasons}", FloatWarning)

@@ -6,10 +6,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from ..._warn import warn
 from ..trace import _compat
 from ..trace._graph import Node, Program, Value, nodes, shape_of
 from ._parts import parts
@@ -37,10 +37,9 @@ class SiteIndex:
         """Warn about the parts that a function of the library (``client``) skips."""
         if self.opaque:
             lines = "\n".join(opaque_lines(self.opaque))
-            warnings.warn(
+            warn(
                 f"{client} leaves these parts of the program unchanged:\n{lines}",
                 OpaqueWarning,
-                stacklevel=3,
             )
 
 
@@ -60,12 +59,11 @@ def find(program: Program) -> SiteIndex:
             sites[node] = site
             closed_over += _closed_over(node, site)
     if closed_over:
-        warnings.warn(
+        warn(
             "the function multiplies by arrays that are not in `params`, so they have no "
             f"names and are not compressed: {'; '.join(closed_over)}. Pass them in "
             "`params`, or ignore this warning if they are constants.",
             ClosedOverWarning,
-            stacklevel=3,
         )
     return SiteIndex(sites, opaque)
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from ..._axes import Axes
+from ..._axes import Axes, channel_axis
+from ..trace import _compat
 from ..trace._analyze import analyze
 from ._find import find
 from ._layout import Layout, layout
@@ -73,7 +75,7 @@ def weight_axes(
       ...     return jnp.einsum("bi,ihf->bhf", x, params["kernel"])
       >>> axes = jc.weight_axes(fn, params, jnp.ones((8, 4)))
       >>> axes["kernel"]
-      Axes(outputs=(1, 2), contraction=(0,), layers=())
+      Axes(outputs=(1, 2), contraction=(0,), layers=(), channels=None)
       >>> int8 = jc.weight_quantization(bits=8, granularity=jc.PerChannel(axes=axes))
       >>> jc.compress(int8, params)["kernel"].scale.shape
       (1, 2, 3)
@@ -92,15 +94,33 @@ def weight_axes(
             unknown.update(dict.fromkeys([path for path, _ in site.parts], product))
             unknown[site.leaf] = product
             continue
-        outside = {*product.inside, *product.layers}
-        rank = len(shapes[site.leaf].shape)
-        axes = Axes(
-            outputs=tuple(i for i in range(rank) if i not in outside),
-            contraction=product.inside,
-            layers=tuple(product.layers),
-        )
+        axes = _axes_of(site.leaf, shapes[site.leaf].shape, product)
         if roles.setdefault(site.leaf, axes) != axes:
             unknown[site.leaf] = (
                 f"{site.name!r} sums over other axes than its first use"
             )
     return WeightAxes({p: a for p, a in roles.items() if p not in unknown}, unknown)
+
+
+def _axes_of(path: str, shape: tuple[int, ...], product: Layout) -> Axes:
+    outside = {*product.inside, *product.layers}
+    axes = Axes(
+        outputs=tuple(i for i in range(len(shape)) if i not in outside),
+        contraction=product.inside,
+        layers=tuple(product.layers),
+    )
+    channels = _channels(product)
+    # Named only where it is not what the others already say.
+    if channels is None or channels == channel_axis(path, shape, axes):
+        return axes
+    return dataclasses.replace(axes, channels=channels)
+
+
+def _channels(product: Layout) -> int | None:
+    """The last axis that a product sums over; of a convolution, the input channels."""
+    node = product.node
+    if product.site.primitive == "dot_general" or not product.inside:
+        return product.inside[-1] if product.inside else None
+    trail = node.ins[1].trail
+    axes = trail.axes[_compat.convolution(node.eqn).rhs_spec[1]] if trail else None
+    return axes[-1] if axes else None

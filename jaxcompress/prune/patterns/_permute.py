@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
+from ..._arguments import check_whole
 from ..._axes import Axis, normalize_axes
 from ..._select import closest, map_with_path, paths_and_leaves
 from ._protocol import NOfM
@@ -65,6 +66,7 @@ def search_permutation(
       >>> jnp.sort(better.reshape(2, 4), axis=1)[:, 2:].sum().item()
       36.0
     """
+    check_whole(rounds=rounds)
     NOfM(n, m)  # validates n and m
     channels = scores.shape[0] if scores.ndim else 0
     if not channels or channels % m:

@@ -10,7 +10,8 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from ..._axes import AxesLike, check_axes, contraction_axes
+from ..._arguments import check_whole
+from ..._axes import AxesLike, channel_axis, check_axes
 from ...numerics import smallest
 
 Pattern = Callable[[str, jax.Array, jax.Array], jax.Array]
@@ -38,7 +39,9 @@ def misfit(pattern: Pattern | Choosy, path: str, shape: Sequence[int]) -> str | 
     return None if reason is None else reason(path, shape)
 
 
-def check_fits(pattern: Pattern, path: str, scores: jax.Array) -> None:
+def check_fits(
+    pattern: Pattern, path: str, scores: jax.Array | jax.ShapeDtypeStruct
+) -> None:
     """Raise ValueError if a pattern cannot prune a leaf.
 
     Raises:
@@ -71,7 +74,8 @@ class NOfM:
       m: number of weights per group.
       axes: the contraction axes of each leaf: None for the default of a matrix,
         ``Axes(contraction=0)``, ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
-        Groups lie along the last one: the input channels of a Flax convolution.
+        Groups lie along the input channels (``Axes.channels``), at each position of a
+        convolution.
 
     References:
       Zhou et al., 2021, https://arxiv.org/abs/2102.04010
@@ -89,6 +93,7 @@ class NOfM:
     axes: AxesLike = None
 
     def __post_init__(self) -> None:
+        check_whole(n=self.n, m=self.m)
         if not 0 < self.n < self.m:
             raise ValueError(f"NOfM needs 0 < n < m, got NOfM({self.n}, {self.m}).")
         check_axes(self.axes)
@@ -104,7 +109,7 @@ class NOfM:
         Raises:
           ValueError: if the default is ambiguous or an axis is out of range.
         """
-        return contraction_axes(path, shape, self.axes)[-1]
+        return channel_axis(path, shape, self.axes)
 
     def misfit(self, path: str, shape: Sequence[int]) -> str | None:
         """Return the reason why a leaf cannot be pruned in groups, or None if it can."""

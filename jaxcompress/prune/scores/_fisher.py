@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..._arguments import check_counts, check_whole
 from ..._names import outputs_come_first
 from ..._select import Where, is_weight, map_with_path, select
 from ..._signatures import name_defaults
@@ -76,6 +77,7 @@ def fisher_blocks(
       >>> fisher_blocks(loss_fn, params, x, 2)["kernel"].blocks.tolist()
       [[[10.0, 18.0], [18.0, 36.0]]]
     """
+    check_whole(block=block, chunk=chunk)
     if block < 1 or chunk < 1:
         raise ValueError(
             f"block and chunk must be at least 1, got block={block}, chunk={chunk}."
@@ -125,6 +127,7 @@ def fisher_diagonal(
       >>> fisher_diagonal(loss_fn, {"kernel": jnp.ones((2, 1))}, x)["kernel"].tolist()
       [[5.0], [2.0]]
     """
+    check_counts(chunk=chunk)
     examples = len(jax.tree.leaves(batch)[0])
     total = _sum_over_examples(
         loss_fn, params, batch, where, chunk, lambda _, g: jnp.sum(g**2, axis=0)

@@ -30,12 +30,14 @@ class Running:
       read: ``(params, memory, **extras) -> scores``, called when masks are redrawn.
       immediate: True if ``read`` needs the parameters alone, so that ``init`` can already
         draw masks.
+      name: what the memory holds, so that no other score reads it from a checkpoint.
     """
 
     init: Callable[[PyTree], PyTree]
     add: Callable[..., PyTree]
     read: Callable[..., PyTree]
     immediate: bool = False
+    name: str = "scores"
 
 
 def as_running(score: Score | Running) -> Running:
@@ -78,6 +80,7 @@ def averaged(score: Score, decay: float = 0.99) -> Running:
     check_score(score)
     if not 0 <= decay < 1:
         raise ValueError(f"decay must be in [0, 1), got decay={decay}.")
+    score_name = getattr(score, "__name__", "score")
 
     def add(params: PyTree, memory: PyTree, **extras: Any) -> PyTree:
         check_extras(score, extras)
@@ -86,7 +89,10 @@ def averaged(score: Score, decay: float = 0.99) -> Running:
         return jax.tree.map(lambda m, s: decay * m + (1 - decay) * s, memory, new)
 
     return Running(
-        init=_make_zeros, add=add, read=lambda params, memory, **extras: memory
+        init=_make_zeros,
+        add=add,
+        read=lambda params, memory, **extras: memory,
+        name=f"averaged_{score_name if score_name.isidentifier() else 'score'}",
     )
 
 
@@ -176,7 +182,10 @@ def movement(regularization: float = 0.0) -> Running:
         return add(params, memory, **extras)
 
     return Running(
-        init=_make_zeros, add=add_checked, read=lambda params, memory, **extras: memory
+        init=_make_zeros,
+        add=add_checked,
+        read=lambda params, memory, **extras: memory,
+        name="movement",
     )
 
 

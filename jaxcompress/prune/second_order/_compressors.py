@@ -3,24 +3,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.core import Tracer
 
+from ..._arguments import check_counts
 from ..._axes import AxesLike
 from ..._combine import masked
 from ..._compressor import Compressor
 from ..._select import Where, is_weight
 from ..._signatures import name_defaults
-from ...layerwise import STATS, batched, joined, matrix_problems
+from ...layerwise import STATS, Matrices, batched, joined, matrix_problems
 from ...numerics import output_error
 from .._prune import draw_masks
 from ..budgets._sparsity import Budget, global_, uniform
-from ..patterns._protocol import NOfM, Pattern, unstructured
+from ..patterns._protocol import NOfM, Pattern, check_fits, unstructured
 from ..scores._fisher import from_weight_blocks, weight_blocks
 from ._obs import obs_scores, optimal_brain_surgeon, reconstruct
 from ._one_shot import FISHER, ByPath, Schedule, prune_once
@@ -50,7 +53,8 @@ def obs_pruning(
       budget: how the sparsity is divided among the leaves, from the scores ``obs_scores``.
       pattern: None removes weights one by one, exactly; use it for up to a few thousand
         features. A pattern such as ``NOfM(2, 4)`` chooses all weights at once by their
-        scores, then refits the remaining ones exactly.
+        scores, then refits the remaining ones exactly. Without axes of its own it
+        follows ``axes``.
       axes: which axes of each leaf are summed over: None for the default of a matrix,
         ``{glob: Axes(...)}`` or ``weight_axes(fn, params, x)``.
       damping: fraction of the mean diagonal of ``X^T X`` that is added to the diagonal.
@@ -76,6 +80,9 @@ def obs_pruning(
       Hassibi and Stork, 1992; Frantar and Alistarh, 2022, "Optimal Brain Compression",
       https://arxiv.org/abs/2208.11580
     """
+    check_counts(batch_size=batch_size)
+    if isinstance(pattern, NOfM) and pattern.axes is None:
+        pattern = dataclasses.replace(pattern, axes=axes)
 
     def refit(w: jax.Array, h: jax.Array, keep: jax.Array) -> Any:
         return reconstruct(w, h, keep, damping, batch_size=batch_size), keep
@@ -127,8 +134,9 @@ def sparsegpt_pruning(
     Args:
       sparsity: fraction of the selected weights to prune, the same in each leaf, in
         [0, 1), or a schedule of it over the number of updates that are given statistics.
-      pattern: ``NOfM(n, m)``, along the features of ``axes``; its own axes are
-        ignored. The sparsity is then ``1 - n / m``.
+      pattern: ``NOfM(n, m)``: groups of input channels, at each position of a
+        convolution, in the order of features of ``axes``; its own axes are ignored. The
+        sparsity is then ``1 - n / m``.
       block: features whose masks are chosen together.
       axes: which axes are summed over; see ``obs_pruning``.
       damping: fraction of the mean diagonal of ``X^T X`` that is added to the diagonal.
@@ -156,6 +164,7 @@ def sparsegpt_pruning(
     References:
       Frantar and Alistarh, 2023, https://arxiv.org/abs/2301.00774
     """
+    check_counts(block=block)
     n_of_m = None if pattern is None else (pattern.n, pattern.m)
     if pattern is not None and not _is(sparsity, pattern.max_sparsity):
         raise ValueError(
@@ -167,6 +176,11 @@ def sparsegpt_pruning(
         weights: ByPath, stats: dict[str, Any], sparsity: jax.Array
     ) -> tuple[ByPath, ByPath]:
         layouts, problems = matrix_problems(weights, stats, axes)
+        orders = {}
+        if pattern is not None:
+            along = dataclasses.replace(pattern, axes=axes)
+            orders = {p: _by_channels(p, along, x) for p, x in layouts.items()}
+            problems = {p: _reordered(*problems[p], orders[p]) for p in problems}
 
         def one(w: jax.Array, h: jax.Array) -> Any:
             grid = None if quantize is None else quantize(w)
@@ -179,7 +193,11 @@ def sparsegpt_pruning(
             is_better = ~(output_error(new, w, h) > output_error(plain, w, h))
             return jnp.where(is_better, new, plain), keep
 
-        return joined(layouts, batched(one, problems))
+        solved = batched(one, problems)
+        for path, order in orders.items():
+            back = np.argsort(order)
+            solved[path] = jax.tree.map(lambda x, back=back: x[:, back], solved[path])
+        return joined(layouts, solved)
 
     return masked(prune_once(sparsity, STATS, solve), where)
 
@@ -255,6 +273,19 @@ def fisher_pruning(
         return new, masks
 
     return masked(prune_once(sparsity, FISHER, solve, pattern), where)
+
+
+def _by_channels(path: str, pattern: NOfM, layout: Matrices) -> np.ndarray:
+    """Return the order of features in which those of a group are neighbors."""
+    shape = layout.shape
+    check_fits(pattern, path, jax.ShapeDtypeStruct(shape, jnp.float32))
+    return layout.with_last(pattern.along(path, shape))
+
+
+def _reordered(w: jax.Array, h: jax.Array, order: np.ndarray) -> tuple[Any, Any]:
+    if (order[1:] > order[:-1]).all():
+        return w, h
+    return w[:, order], h[:, order][:, :, order]
 
 
 def _mean_diagonal(blocks: ByPath) -> jax.Array:

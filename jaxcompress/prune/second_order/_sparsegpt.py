@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from ..._arguments import check_counts
 from ..._signatures import name_defaults
 from ...formats import Int
 from ...layerwise import number, sweep
@@ -71,6 +72,7 @@ def sparsegpt(
       >>> int((pruned == 0).sum()), int(keep.sum())
       (192, 64)
     """
+    check_counts(block=block)
     features = w.shape[0]
     if n_of_m is not None:
         n, m = n_of_m

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from ..._arguments import check_whole
 from ..._combine import masked
 from ..._compressor import Active, Compressor, PyTree
 from ..._select import Where, is_weight
@@ -87,6 +88,7 @@ def dynamic_sparse(
       ValueError: if a number is out of range, or, outside of jit, if weights are NaN.
       TypeError: in ``update``, if extras that ``grow`` needs are missing.
     """
+    check_whole(every=every, until=until)
     if every < 1 or until < 0:
         raise ValueError(
             "every must be at least 1 and until at least 0, got "

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._arguments import check_whole
 from ..._combine import masked
 from ..._compressor import Compressor, PyTree, Restart
 from ..._select import Where, is_weight
@@ -90,6 +91,7 @@ def lottery_ticket(
       [[1.0, 0.0, 0.0, 4.0]]
     """
     start = rewind_to or 0
+    check_whole(rounds=rounds, every=every, rewind_to=rewind_to)
     if rounds < 1 or every < 1 or start < 0:
         raise ValueError(
             "rounds and every must be at least 1, and rewind_to at least 0 or None, got "

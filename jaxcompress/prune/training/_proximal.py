@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from ..._combine import masked
 from ..._compressor import Compressor, PyTree
 from ..._select import Where, is_weight, map_with_path
 from ..._signatures import name_defaults
+from ..._warn import warn
 from ..patterns._blocks import Blocks, Slices, block_sizes, block_sums, expand_blocks
 from ..scores._immediate import refuse_nan
 
@@ -291,10 +291,9 @@ def _widen(array: jax.Array) -> jax.Array:
 
 def _warn_if_empty(path: str, leaf: jax.Array) -> None:
     if not isinstance(leaf, Tracer) and leaf.size and not bool(jnp.any(leaf)):
-        warnings.warn(
+        warn(
             f"{path!r} has only zeros left, so its layer passes nothing on. Lower the "
-            "strength, or exclude this leaf with `where=`.",
-            stacklevel=2,
+            "strength, or exclude this leaf with `where=`."
         )
 
 

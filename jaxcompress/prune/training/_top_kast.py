@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._arguments import check_whole
 from ..._combine import masked
 from ..._compressor import Active, Compressor, PyTree
 from ..._select import Where, is_weight
@@ -84,6 +85,7 @@ def top_kast(
             f"trained than used, got sparsity={sparsity}, "
             f"backward_sparsity={backward_sparsity}."
         )
+    check_whole(every=every)
     if every < 1 or not 0 <= decay < 1:
         raise ValueError(
             "every must be at least 1 and decay in [0, 1), got "

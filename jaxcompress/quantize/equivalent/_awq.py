@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._arguments import check_whole
 from ..._axes import Axes, AxesLike
 from ..._compressor import Compressor
 from ..._signatures import name_defaults
@@ -18,7 +19,7 @@ from ...formats import Format
 from ...layerwise import STATS, Matrices, matrices
 from ...numerics import EXACT
 from .._fake import fake_quant
-from .._granularity import Granularity
+from .._granularity import Granularity, scale_shapes
 from ..scales._stateful import AnyScale, as_stateful, suited
 from ._compressors import move_given
 from ._links import Bound, ByPath, Link, by_channel, rescale, spread, unless_dead
@@ -93,6 +94,7 @@ def awq(
     References:
       Lin et al., 2023, https://arxiv.org/abs/2306.00978
     """
+    check_whole(grid=grid)
     if grid < 1:
         raise ValueError(f"grid must be at least 1 step, got {grid}.")
 
@@ -103,9 +105,8 @@ def awq(
         return fake_quant(x, fmt, scale_shape=shape, scale=quantizer_scale)
 
     def check(bound: list[Bound], leaves: ByPath) -> None:
-        for link in bound:
-            for path in link.consumers:
-                granularity.scale_shape(path, leaves[path].shape)
+        consumers = [path for link in bound for path in link.consumers]
+        scale_shapes(granularity, {p: leaves[p].shape for p in consumers})
 
     def move(bound: list[Bound], leaves: ByPath, stats: Mapping[str, Any]) -> ByPath:
         wide = {

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from jax.core import Tracer
 from ..._compressor import Compressor, PyTree, Restart
 from ..._refuse import refuse_unfit
 from ..._select import map_with_path, paths_and_leaves, select
+from ..._warn import warn
 from ...layerwise import Evidence
 from ._links import Bound, ByPath, Link, bind, checked
 
@@ -64,11 +64,11 @@ def move_once(
         count = jnp.maximum(state.count, 1)
         return _with(params, new), EquivalentState(count, Restart(is_first))
 
-    def warn(count: jax.Array) -> None:
+    def warn_if_idle(count: jax.Array) -> None:
         if not isinstance(count, Tracer) and int(count) == 0:
-            warnings.warn(f"{what}: there was no update.", stacklevel=3)
+            warn(f"{what}: there was no update.")
 
-    return _compressor(links, update, warn, check)
+    return _compressor(links, update, warn_if_idle, check)
 
 
 def move_given(
@@ -107,16 +107,16 @@ def move_given(
             state.count + 1, Restart(jnp.ones((), bool))
         )
 
-    def warn(count: jax.Array) -> None:
+    def warn_if_idle(count: jax.Array) -> None:
         evidence.warn_if_never_given(count, what)
 
-    return _compressor(links, update, warn, check)
+    return _compressor(links, update, warn_if_idle, check)
 
 
 def _compressor(
     links: tuple[Link, ...],
     update: Any,
-    warn: Callable[[jax.Array], None],
+    warn_if_idle: Callable[[jax.Array], None],
     check: Check | None,
 ) -> Compressor:
     def init(params: PyTree) -> EquivalentState:
@@ -127,7 +127,7 @@ def _compressor(
         return EquivalentState(jnp.zeros((), jnp.int32), Restart(jnp.zeros((), bool)))
 
     def finalize(params: PyTree, state: EquivalentState) -> PyTree:
-        warn(state.count)
+        warn_if_idle(state.count)
         return params
 
     return Compressor(

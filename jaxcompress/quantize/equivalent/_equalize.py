@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._arguments import check_whole
 from ..._compressor import Compressor
-from ...layerwise import Evidence
+from ...layerwise import Evidence, check_summed_axes
 from ._compressors import move_given, move_once
 from ._links import Bound, ByPath, Link, by_channel, rescale, unless_dead
 
@@ -64,6 +65,7 @@ def cross_layer_equalization(
       Nagel et al., 2019, https://arxiv.org/abs/1906.04721; Meller et al., 2019,
       https://arxiv.org/abs/1902.01917
     """
+    check_whole(iterations=iterations)
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1 sweep, got {iterations}.")
 
@@ -122,6 +124,8 @@ def smooth_quant(links: Sequence[Link], alpha: float = 0.5) -> Compressor:
     ) -> ByPath:
         scales = []
         for link in bound:
+            for p, channels in link.consumers.items():
+                check_summed_axes(p, leaves[p].shape, absmax[p], channels)
             inputs = {
                 p: _broadcast(p, absmax[p], leaves[p].shape) for p in link.consumers
             }

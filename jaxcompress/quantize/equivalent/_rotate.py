@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Sequence
 
 import jax
@@ -14,6 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..._compressor import Compressor
+from ..._warn import warn
 from ...numerics import EXACT
 from ._compressors import move_once
 from ._links import Bound, ByPath, Link, spread
@@ -194,8 +194,7 @@ def _warn_of_zeros(path: str, leaf: jax.Array) -> None:
         return
     share = float(jnp.mean(leaf == 0))
     if share > _SPARSE:
-        warnings.warn(
+        warn(
             f"{path!r} has {share:.0%} zeros, which a rotation destroys: rotate before "
-            "pruning, or leave this leaf out of the links.",
-            stacklevel=2,
+            "pruning, or leave this leaf out of the links."
         )

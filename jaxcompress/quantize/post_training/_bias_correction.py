@@ -14,7 +14,7 @@ from ..._axes import AxesLike, contraction_axes
 from ..._compressor import PyTree
 from ..._select import Where, is_weight, matches, paths_and_leaves, select
 from ..._signatures import name_defaults
-from ...layerwise import Evidence
+from ...layerwise import Evidence, check_summed_axes
 from ...leaves import dense, is_leaf
 
 # Checked by `norm`, since arrays have a `mean` too.
@@ -87,7 +87,9 @@ def bias_correction(
     for path, w in zip(paths, weights, strict=True):
         bias = _find_bias(path, nodes, biases or {})
         error = (dense(nodes[path]).astype(jnp.float32) - w) * means[path].mean
-        shift = jnp.sum(error, axis=contraction_axes(path, w.shape, axes))
+        contraction = contraction_axes(path, w.shape, axes)
+        check_summed_axes(path, w.shape, means[path].mean, contraction)
+        shift = jnp.sum(error, axis=contraction)
         new[bias] = _shift_bias(path, bias, new[bias], shift)
     return full_treedef.unflatten([new[path] for path in all_paths])
 

@@ -16,7 +16,7 @@ from ..._select import Where, is_weight, paths_and_leaves, select
 from ..._signatures import name_defaults
 from ...formats import Format
 from .._fake import fake_quant, to_qarray
-from .._granularity import Granularity, PerChannel
+from .._granularity import Granularity, PerChannel, scale_shapes
 from ..scales._fixed import fixed
 from ..scales._following import Scale, absmax
 from ._learned_rounding import (
@@ -111,9 +111,8 @@ def reconstruct_block(
     granularity = PerChannel() if granularity is None else granularity
     selection = select(params, where)
     paths, leaves, treedef = paths_and_leaves(selection.tree)
-    shapes = [
-        granularity.scale_shape(p, x.shape) for p, x in zip(paths, leaves, strict=True)
-    ]
+    given = {p: x.shape for p, x in zip(paths, leaves, strict=True)}
+    shapes = list(scale_shapes(granularity, given).values())
 
     def call(params: PyTree, x: PyTree) -> PyTree:
         return fn(params, *x) if type(x) is tuple else fn(params, x)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import jax
 
+from ..._arguments import check_counts
 from ..._axes import AxesLike
 from ..._combine import masked
 from ..._compressor import Compressor
@@ -89,6 +90,7 @@ def gptq_quantization(
     References:
       Frantar et al., 2022, https://arxiv.org/abs/2210.17323
     """
+    check_counts(block=block)
 
     def solve(
         w: jax.Array, h: jax.Array, keep: jax.Array, grid: Grid, choose: Scale | None
@@ -167,6 +169,7 @@ def adaround_quantization(
     References:
       Nagel et al., 2020, https://arxiv.org/abs/2004.10568
     """
+    check_counts(steps=steps)
 
     def solve(
         w: jax.Array, h: jax.Array, keep: jax.Array, grid: Grid, choose: Scale | None

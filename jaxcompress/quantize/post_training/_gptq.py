@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
+from ..._arguments import check_counts
 from ..._signatures import name_defaults
 from ...formats import Format
 from ...layerwise import number, sweep
@@ -85,6 +86,7 @@ def gptq(
       the authors' code. Dead features, which are zero in every input row, are rounded to
       nearest here; the authors set them to zero.
     """
+    check_counts(block=block)
     if w.ndim != 2 or h.shape != (len(w), len(w)):
         raise ValueError(
             "gptq takes one matrix w of shape (features, outputs) and h of shape "

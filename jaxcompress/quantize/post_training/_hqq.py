@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._arguments import check_whole
 from ..._signatures import name_defaults
 from ...formats import Format
 from ...leaves import scales_as_floats
@@ -74,6 +75,7 @@ def hqq(
     """
     if not 0 < p <= 1:
         raise ValueError(f"p must be in (0, 1], got p={p}.")
+    check_whole(iterations=iterations)
     if iterations < 1:
         raise ValueError(f"iterations must be at least 1, got iterations={iterations}.")
 

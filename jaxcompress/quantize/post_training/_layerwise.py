@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ..._axes import AxesLike
 from ..._compressor import Compressor, PyTree
+from ..._origin import Origin, check_origin, make_origin
 from ..._refuse import refuse_unfit, refuse_values
 from ..._select import paths_and_leaves
 from ..._signatures import name_defaults
@@ -19,7 +20,7 @@ from ...layerwise import STATS, Matrices, batched, matrix_problems
 from ...leaves import Leaf
 from ...numerics import expand_tiles, output_error
 from .._fake import fake_quant, to_qarray
-from .._granularity import Granularity
+from .._granularity import Granularity, scale_shapes
 from ..scales._fixed import fixed
 from ..scales._following import Scale
 from ..scales._stateful import suited
@@ -43,6 +44,7 @@ class LayerwiseState(NamedTuple):
     count: jax.Array  # int32 []: number of updates with statistics so far
     scales: PyTree  # float32, one array per weight, of the shape of its scales
     zero_points: PyTree  # float32, like scales; None if the format is symmetric
+    origin: Origin  # the format that the scales belong to
 
 
 @name_defaults
@@ -101,12 +103,16 @@ def layerwise_quantization(
     def init(params: PyTree) -> LayerwiseState:
         refuse_unfit(params)
         paths, leaves, treedef = paths_and_leaves(params)
+        given = {p: x.shape for p, x in zip(paths, leaves, strict=True)}
+        scale_shapes(granularity, given)  # warns, once for all leaves
         grids = [choose(path, x) for path, x in zip(paths, leaves, strict=True)]
-        return _make_state(jnp.zeros((), jnp.int32), treedef, grids)
+        origin = make_origin("layerwise", fmt)
+        return _make_state(jnp.zeros((), jnp.int32), treedef, grids, origin)
 
     def map_weights(
         quantize: Callable[..., Any], params: PyTree, state: LayerwiseState
     ) -> PyTree:
+        check_origin(state.origin, "layerwise", fmt)
         paths, leaves, treedef = paths_and_leaves(params)
         grids = _list_grids(treedef, state)
         return treedef.unflatten(
@@ -120,6 +126,7 @@ def layerwise_quantization(
         params: PyTree, state: LayerwiseState, *, stats: Any = None, **extras: Any
     ) -> tuple[PyTree, LayerwiseState]:
         del extras
+        check_origin(state.origin, "layerwise", fmt)
         if stats is None:
             return params, state
         refuse_unfit(params)
@@ -140,10 +147,12 @@ def layerwise_quantization(
         )
         _refuse_not_finite("the solved weights", solved)
         new = treedef.unflatten([solved[p].astype(w.dtype) for p, w in weights.items()])
-        return new, _make_state(state.count + 1, treedef, [grids[p] for p in paths])
+        chosen = [grids[p] for p in paths]
+        return new, _make_state(state.count + 1, treedef, chosen, state.origin)
 
     def finalize(params: PyTree, state: LayerwiseState) -> PyTree:
         refuse_unfit(params)
+        check_origin(state.origin, "layerwise", fmt)
         STATS.warn_if_never_given(state.count, "weights are rounded to nearest")
         return map_weights(to_qarray, params, state)
 
@@ -156,10 +165,10 @@ def layerwise_quantization(
 
 
 def _make_state(
-    count: jax.Array, treedef: Any, grids: Sequence[Grid]
+    count: jax.Array, treedef: Any, grids: Sequence[Grid], origin: Origin
 ) -> LayerwiseState:
     scales, zero_points = (treedef.unflatten([g[i] for g in grids]) for i in (0, 1))
-    return LayerwiseState(count, scales, zero_points)
+    return LayerwiseState(count, scales, zero_points, origin)
 
 
 def _list_grids(treedef: Any, state: LayerwiseState) -> list[Grid]:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from ..._arguments import check_whole
 from ..._compressor import PyTree
 from ...formats import Format, Int
 from ...numerics import expand_tiles
@@ -137,6 +138,7 @@ def learn(
 
 def check_training(training: Training) -> None:
     """Raise ValueError if a hyperparameter is out of range."""
+    check_whole(steps=training.steps)
     if training.steps < 1:
         raise ValueError(f"steps must be at least 1, got steps={training.steps}.")
     if not 0 <= training.warm_up < 1:

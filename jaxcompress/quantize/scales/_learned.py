@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..._compressor import Learned
+from ..._origin import Origin, check_origin, make_origin
 from ...formats import Format
 from ...leaves import scales_as_floats
 from ...numerics import reduce_tiles, ste
@@ -28,6 +29,7 @@ class LearnedScaleState(NamedTuple):
     count: jax.Array  # int32 []: arrays observed; the first one sets the values
     scale: Learned  # float32: the scale; for ``pact`` the clipping bound
     zero_point: Learned | None  # float32, in steps; ``lsq_plus`` only
+    origin: Origin  # the method, and for a scale the format: values are in its steps
 
 
 def lsq(*, start: Scale | None = None) -> StatefulScale:
@@ -64,7 +66,10 @@ def lsq(*, start: Scale | None = None) -> StatefulScale:
         shape = state.scale.value.shape
         return _set_once(state, lambda: (_initial_scale(start, x, shape, fmt)[0], None))
 
-    return _learned_scale(_unset_scale, observe, read, through_scale)
+    def init(shape: Shape, fmt: Format) -> LearnedScaleState:
+        return _unset_state(shape, make_origin("lsq", fmt))
+
+    return _learned_scale("lsq", init, observe, read, through_scale)
 
 
 def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
@@ -91,7 +96,7 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
                 f"lsq_plus needs an asymmetric format such as Int(bits, "
                 f"symmetric=False); {fmt} has no zero point to learn. Or use lsq()."
             )
-        return _unset_state(shape, offset=True)
+        return _unset_state(shape, make_origin("lsq_plus", fmt), offset=True)
 
     def observe(
         state: LearnedScaleState, x: jax.Array, fmt: Format
@@ -117,7 +122,7 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
         zero_point = jnp.clip(ste(raw, jnp.round(raw)), fmt.low, fmt.high)
         return _read_scale(state, x, fmt), zero_point
 
-    return _learned_scale(init, observe, read, through_scale)
+    return _learned_scale("lsq_plus", init, observe, read, through_scale)
 
 
 def pact(*, start: float | None = None) -> StatefulScale:
@@ -159,34 +164,54 @@ def pact(*, start: float | None = None) -> StatefulScale:
         low = -bound if fmt.symmetric else jnp.zeros_like(bound)
         return of_range(low, bound, fmt)
 
-    return _learned_scale(_unset_scale, observe, read, to_the_bound)
+    def init(shape: Shape, fmt: Format) -> LearnedScaleState:
+        del fmt  # A bound is in the units of the values: any format can read it.
+        return _unset_state(shape, make_origin("pact"))
+
+    return _learned_scale("pact", init, observe, read, to_the_bound, any_format=True)
 
 
 def _learned_scale(
+    name: str,
     init: Callable[[Shape, Format], LearnedScaleState],
     observe: Callable[[LearnedScaleState, jax.Array, Format], LearnedScaleState],
     read: Callable[[LearnedScaleState, jax.Array, Format], Chosen],
     gradient: Gradient,
+    *,
+    any_format: bool = False,
 ) -> StatefulScale:
     """Bundle the functions of a scale that is set by the first array and then learned."""
+
+    def check(state: LearnedScaleState, fmt: Format) -> None:
+        check_origin(state.origin, name, None if any_format else fmt)
+
+    def observe_own(
+        state: LearnedScaleState, x: jax.Array, fmt: Format
+    ) -> LearnedScaleState:
+        check(state, fmt)
+        return observe(state, x, fmt)
+
+    def read_own(state: LearnedScaleState, x: jax.Array, fmt: Format) -> Chosen:
+        check(state, fmt)
+        return read(state, x, fmt)
+
     return StatefulScale(
         init=init,
-        observe=observe,
-        read=read,
+        observe=observe_own,
+        read=read_own,
         gradient=gradient,
-        call=largest(observe),
+        call=largest(observe_own),
     )
 
 
-def _unset_scale(shape: Shape, fmt: Format) -> LearnedScaleState:
-    del fmt
-    return _unset_state(shape, offset=False)
-
-
-def _unset_state(shape: Shape, *, offset: bool) -> LearnedScaleState:
+def _unset_state(
+    shape: Shape, origin: Origin, *, offset: bool = False
+) -> LearnedScaleState:
     ones = jnp.ones(shape, jnp.float32)
     zero_point = Learned(jnp.zeros_like(ones)) if offset else None
-    return LearnedScaleState(jnp.zeros((), jnp.int32), Learned(ones), zero_point)
+    return LearnedScaleState(
+        jnp.zeros((), jnp.int32), Learned(ones), zero_point, origin
+    )
 
 
 def _set_once(
@@ -207,7 +232,7 @@ def _set_once(
         state.count == 0, initialize, lambda: (state.scale.value, offset)
     )
     learned = None if zero_point is None else Learned(zero_point)
-    return LearnedScaleState(state.count + 1, Learned(scale), learned)
+    return LearnedScaleState(state.count + 1, Learned(scale), learned, state.origin)
 
 
 def _nan_if_unset(state: LearnedScaleState, value: jax.Array) -> jax.Array:

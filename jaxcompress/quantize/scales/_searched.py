@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..._arguments import check_whole
 from ...formats import Format
 from ...leaves import dequantize
 from ...numerics import tiles_as_rows
@@ -127,6 +128,7 @@ def entropy(*, every: int = 100) -> StatefulScale:
 
 
 def _make_scale(cost: Cost, every: int) -> StatefulScale:
+    check_whole(every=every)
     if every < 1:
         raise ValueError(
             f"every must be at least 1 update between searches, got {every}."

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._arguments import check_counts, check_whole
+from ..._origin import Origin, check_origin, make_origin
 from ...formats import Format, Int
 from ...leaves import Scales
 from ..gradients import Gradient, straight_through
@@ -151,6 +153,7 @@ def blocks(size: int, *, axis: int = -1, scale: Scale | None = None) -> Stateful
     References:
       Rouhani et al., 2023, https://arxiv.org/abs/2310.10537
     """
+    check_counts(size=size)
     block_scale = power_of_two if scale is None else scale
 
     def read(state: Any, x: jax.Array, fmt: Format) -> Chosen:
@@ -251,6 +254,7 @@ def held(scale: Scale, *, every: int = 1) -> StatefulScale:
       >>> absmax = held(jc.quantize.scales.absmax, every=100)
       >>> int4 = jc.weight_quantization(bits=4, scale=absmax)
     """
+    check_whole(every=every)
     if every < 1:
         raise ValueError(
             f"every must be at least 1 update between computations, got {every}."
@@ -259,9 +263,11 @@ def held(scale: Scale, *, every: int = 1) -> StatefulScale:
     def init(shape: Shape, fmt: Format) -> HeldState:
         unset = jnp.full(shape, jnp.nan, jnp.float32)
         zero_point = None if fmt.symmetric else jnp.zeros(shape, jnp.float32)
-        return HeldState(jnp.zeros((), jnp.int32), unset, zero_point)
+        origin = make_origin("held", fmt)
+        return HeldState(jnp.zeros((), jnp.int32), unset, zero_point, origin)
 
     def observe(state: HeldState, x: jax.Array, fmt: Format) -> HeldState:
+        check_origin(state.origin, "held", fmt)
         x = lax.stop_gradient(x).astype(jnp.float32)
         shape = state.scale.shape or (1,) * x.ndim
 
@@ -279,10 +285,11 @@ def held(scale: Scale, *, every: int = 1) -> StatefulScale:
 
         is_due = state.count % every == 0
         new = lax.cond(is_due, compute, lambda: (state.scale, state.zero_point))
-        return HeldState(state.count + 1, *new)
+        return HeldState(state.count + 1, new[0], new[1], state.origin)
 
     def read(state: HeldState, x: jax.Array, fmt: Format) -> Chosen:
-        del x, fmt
+        del x
+        check_origin(state.origin, "held", fmt)
         return state.scale, state.zero_point
 
     return StatefulScale(init=init, observe=observe, read=read, call=largest(observe))
@@ -294,6 +301,7 @@ class HeldState(NamedTuple):
     count: jax.Array  # int32 []: arrays observed
     scale: jax.Array  # float32
     zero_point: jax.Array | None  # float32, integer valued
+    origin: Origin  # the format that the scales belong to
 
 
 def _make_suited() -> StatefulScale:

@@ -186,7 +186,7 @@ def test_the_sum_of_bytes_is_exact(chosen, extreme, seed):
     site, side = layout.site(sizes), 1 - layout.weight
 
     def accumulate(x, w):
-        return _accumulate(x, w, site, side)
+        return _accumulate(x, w, site, side, tuple(range(w.ndim)))
 
     total = jax.jit(accumulate)(jnp.asarray(x, jnp.int8), jnp.asarray(w, jnp.int8))
     assert total.dtype == jnp.int32
