@@ -15,6 +15,7 @@ from .activations import (
     Policy,
     QuantizedFunction,
     RangeWarning,
+    everywhere,
     operands_only,
     quantize_activations,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "measured",
     "observe",
     "observing",
+    "everywhere",
     "operands_only",
     "quantize_activations",
     "rewrite",
