@@ -37,7 +37,7 @@ _SCALES = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
-    made = _harness.parser("pretrained", __doc__, rounds=3)
+    made = _harness.parser("pretrained", __doc__, rounds=2)
     made.add_argument("--bits", type=int, nargs="+", default=[8, 4, 3], help="(8 4 3)")
     made.add_argument("--group", type=int, default=32, help="weights in a group (32)")
     settings = _harness.parse(made, argv)
@@ -75,8 +75,9 @@ def _measure(network: Network, settings: argparse.Namespace) -> list[_harness.Ro
             variants = _corrected(network, bits, granularity, axes)
             title = f"{bits} bits a {name}, mse"
             rows += _rows(network, title, variants, settings.rounds)
-        variants = _compensated(network, bits, axes)
-        rows += _rows(network, f"{bits} bits a channel", variants, settings.rounds)
+        if bits < 8:  # At 8 bits, nothing is left to compensate.
+            variants = _compensated(network, bits, axes)
+            rows += _rows(network, f"{bits} bits a channel", variants, settings.rounds)
     policies = {
         "operands": jc.quantize_activations(network.fn),
         "everywhere": jc.quantize_activations(network.fn, everywhere()),
@@ -101,17 +102,21 @@ def _corrected(
 ) -> dict[str, _harness.Variant]:
     """Rounding as it is, with corrected biases, and after equalization if it fits."""
     compressor = _rounded(bits, granularity, _SCALES["mse"])
-    means = _observed(network, statistics.moments())
 
     def plain(params: Any) -> Any:
         return jc.compress(compressor, params)
 
-    def corrected(params: Any) -> Any:
-        return quantize.bias_correction(
+    def corrected(examples: int | None) -> Callable[[Any], Any]:
+        means = _observed(network, statistics.moments(), examples)
+        return lambda params: quantize.bias_correction(
             params, plain(params), means, axes=axes, where=_KERNELS
         )
 
-    functions = {"as it is": plain, "bias correction": corrected}
+    functions = {
+        "as it is": plain,
+        "bias correction": corrected(None),
+        "bias correction from 1 example": corrected(1),
+    }
     if network.links:
         equalize = quantize.cross_layer_equalization(network.links)
         functions["equalization"] = lambda p: plain(jc.compress(equalize, p))
@@ -148,8 +153,11 @@ def _rounded(bits: int, granularity: quantize.Granularity, scale: Any) -> jc.Com
     )
 
 
-def _observed(network: Network, statistic: statistics.Statistic) -> Any:
-    return jc.observe(network.fn, network.params, [network.calibration], statistic)
+def _observed(
+    network: Network, statistic: statistics.Statistic, examples: int | None = None
+) -> Any:
+    batch = tuple(x[:examples] for x in network.calibration)
+    return jc.observe(network.fn, network.params, [batch], statistic)
 
 
 def _rows(
