@@ -53,7 +53,8 @@ def gptq_quantization(
       granularity: which weights share a scale, such as ``PerGroup(128)`` or
         ``PerTensor()``. None: one scale per output of each layer. Scales of a group are
         chosen when the pass reaches it.
-      scale: function that chooses the scales; ``hqq()`` and similar ones clip outliers.
+      scale: function that chooses the scales. ``scales.mse()`` clips outliers, which pays
+        at 3 bits and below.
       act_order: process features by decreasing activation. Group scales are then chosen
         up front.
       static_groups: choose group scales up front.
