@@ -128,7 +128,8 @@ def _compensated(network: Network, bits: int, axes: Any) -> dict[str, _harness.V
 
     def variant(scale: Any) -> _harness.Variant:
         gptq = quantize.gptq_quantization(bits, scale=scale, axes=axes, where=_KERNELS)
-        return _jitted(network, lambda params: jc.compress(gptq, params, stats=grams))
+        run = jax.jit(lambda params, stats: jc.compress(gptq, params, stats=stats))
+        return lambda: run(network.params, grams)
 
     scales = list(_SCALES.items())[1:]
     return {f"GPTQ, {name}": variant(scale) for name, scale in scales}
