@@ -54,7 +54,7 @@ def gptq_quantization(
         ``PerTensor()``. None: one scale per output of each layer. Scales of a group are
         chosen when the pass reaches it.
       scale: function that chooses the scales. ``scales.mse()`` clips outliers, which pays
-        at 3 bits and below.
+        below 4 bits.
       act_order: process features by decreasing activation. Group scales are then chosen
         up front.
       static_groups: choose group scales up front.
