@@ -34,8 +34,8 @@ def hqq(
     """Choose scales with HQQ: minimize the sum of ``|error| ** p``, without any data.
 
     Compare it with ``scales.mse()``, which is faster and needs no data either. In two
-    pretrained networks ``mse`` was better at 4 and 3 bits, and ``hqq`` worse than
-    ``absmax`` at 4 bits, and several times worse at 8 bits per channel
+    pretrained networks ``mse`` was better at 4 and 3 bits, and ``hqq`` mostly
+    worse than ``absmax`` at 4 bits, and several times worse at 8 bits per channel
     (``benchmarks/README.md``). In a small convolutional network, GPTQ with these scales
     was the best of what was tried at 2 bits (``research/bit_widths``).
 
