@@ -47,14 +47,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.group < 1 or 32 % settings.group:
         made.error(f"--group {settings.group}: does not divide 32 features evenly.")
     rows = []
-    for name, network in networks(settings.quick).items():
-        if network is None:
-            print(f"{name} is not installed: left out. {INSTALL}", file=sys.stderr)
-        else:
-            rows += [
-                dataclasses.replace(row, name=f"{name}: {row.name}")
-                for row in _measure(network, settings)
-            ]
+    with jax.numpy_rank_promotion("allow"):  # as the networks are written elsewhere
+        for name, network in networks(settings.quick).items():
+            if network is None:
+                print(f"{name} is not installed: left out. {INSTALL}", file=sys.stderr)
+            else:
+                rows += [
+                    dataclasses.replace(row, name=f"{name}: {row.name}")
+                    for row in _measure(network, settings)
+                ]
     if not rows:
         raise SystemExit("no network is installed.")
     _harness.show(rows, settings)
