@@ -56,10 +56,9 @@ def _variants(
     dynamic = jc.program.ActivationQuantizer(
         jc.formats.Int(8), jc.quantize.scales.dynamic()
     )
-    only = jc.program.operands_only
-    operands = jc.quantize_activations(fn, only(average))
-    on_the_fly = jc.quantize_activations(fn, only(dynamic))
-    everywhere = jc.quantize_activations(fn, average)
+    operands = jc.quantize_activations(fn, average)
+    on_the_fly = jc.quantize_activations(fn, dynamic)
+    everywhere = jc.quantize_activations(fn, jc.program.everywhere(average))
 
     def block(
         compressor: jc.Compressor | None = None,

@@ -53,7 +53,7 @@ def _variants(
     rows = jc.program.ActivationQuantizer(
         jc.formats.Int(8), jc.quantize.scales.dynamic(-1)
     )
-    simulated = jc.quantize_activations(fn, jc.program.operands_only(rows))
+    simulated = jc.quantize_activations(fn, rows)
 
     def block(fn: Any, *more: Any) -> _harness.Variant:
         return _training.block(fn, variables, x, steps, *more)

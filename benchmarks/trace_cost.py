@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = _harness.parse(made, argv)
     model, x = _networks.model(settings.model, quick=settings.quick)
     fn, params = _networks.function(model, x)
-    quantized = jc.quantize_activations(fn)
+    quantized = jc.quantize_activations(fn, jc.program.everywhere())
     observer = jc.program.observing(fn, jc.program.statistics.moments())
     ranges, state = quantized.init(params, x), observer.init(params, x)
     rewritten = jc.rewrite(fn, _unchanged)
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "make_jaxpr": lambda: jax.make_jaxpr(fn)(params, x),
         "sites": lambda: jc.sites(fn, params, x),
         "rewrite, nothing changed": lambda: jax.make_jaxpr(rewritten)(params, {}, x),
-        "quantize_activations": lambda: jax.make_jaxpr(quantized.train)(
+        "quantize_activations, every boundary": lambda: jax.make_jaxpr(quantized.train)(
             params, ranges, x
         ),
         "observe": lambda: jax.make_jaxpr(observer.update)(params, state, x),

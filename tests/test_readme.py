@@ -76,12 +76,13 @@ def test_the_files_hold_what_was_trained(names):
 def test_weights_and_activations_train_together(names):
     scope, _ = names
     state, batch = scope["w8a8"], scope["batch"]
-    # Linen numbers layers as they are made: the one inside is Dense_1, with its ReLU.
-    low, high, count = state.model_state["Dense_1/kernel/output"]
+    # Linen numbers layers as they are made: the one inside is Dense_1, and what it gives
+    # is read by Dense_0 behind a ReLU.
+    low, high, count = state.model_state["Dense_0/kernel/input"]
     assert low == 0 and high > 0 and count == len(scope["batches"])
+    assert set(state.model_state) == {f"Dense_{i}/kernel/input" for i in range(2)}
     view = jc.weight_quantization(bits=8).apply(state.params, state.compression)
     logits, _ = scope["quantized"].frozen(view, state.model_state, batch["x"])
-    assert len(jnp.unique(logits)) <= 256
     assert jnp.mean(jnp.argmax(logits, -1) == batch["y"]) > 0.95
 
 

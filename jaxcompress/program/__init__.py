@@ -16,6 +16,7 @@ from .activations import (
     Policy,
     QuantizedFunction,
     RangeWarning,
+    everywhere,
     operands_only,
     quantize_activations,
 )
@@ -81,6 +82,7 @@ __all__ = [
     "measured",
     "observe",
     "observing",
+    "everywhere",
     "operands_only",
     "quantize_activations",
     "rewrite",

@@ -158,7 +158,8 @@ def weight_quantization(
       granularity: ``PerTensor()``, ``PerChannel()`` (default) or ``PerGroup(n)``. For
         convolutions, whose axes their rank does not tell, ``PerChannel(axis=-1)``.
       scale: how to choose the scales. ``suited`` follows the format: mostly ``absmax``,
-        which clips nothing.
+        which clips nothing. Below 8 bits and without training, pass ``scales.mse()``; in
+        training, ``scales.lsq()``.
       rounding: see ``quantize``.
       gradient: see ``quantize``.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.

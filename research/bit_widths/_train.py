@@ -13,7 +13,7 @@ import optax
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.program import ActivationQuantizer, Point, operands_only
+from jaxcompress.program import ActivationQuantizer, operands_only
 
 from .. import common
 from ..data import Split
@@ -175,13 +175,8 @@ class Runs(common.Trainer):
         return jc.identity() if row.compressor is None else row.compressor(self._axes)
 
     def _quantized(self, quantizer: ActivationQuantizer) -> Any:
-        image = operands_only(ActivationQuantizer(Int(8, symmetric=False)))
-        others = operands_only(quantizer)
-
-        def policy(point: Point) -> ActivationQuantizer | None:
-            first = point.name == "Conv_0/kernel/input"
-            return image(point) if first else others(point)
-
+        image = ActivationQuantizer(Int(8, symmetric=False))
+        policy = {"Conv_0/kernel/input": image, "*": operands_only(quantizer)}
         return jc.quantize_activations(self._plain, policy)
 
     def _plain(self, params: Params, x: jax.Array) -> Any:

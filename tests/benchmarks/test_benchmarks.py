@@ -54,6 +54,10 @@ def test_the_readme_names_every_benchmark(name):
         (["step_overhead", "--steps", "0"], "--steps 0: a block has 1 step or more"),
         (["integer_forward", "--width", "0"], "--width 0: 1 or more"),
         (["gptq", "--group", "7"], "--group 7: does not divide 1024 features evenly"),
+        (
+            ["pretrained", "--group", "7"],
+            "--group 7: does not divide 32 features evenly",
+        ),
         (["artifact", "--width", "0"], "--width 0: a matrix has 1 row or more"),
     ],
     ids=str,

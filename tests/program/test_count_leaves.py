@@ -9,7 +9,7 @@ from models import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.program import ActivationQuantizer, count, operands_only
+from jaxcompress.program import ActivationQuantizer, count, everywhere
 from jaxcompress.quantize import to_qarray
 
 KERNEL = normal(16, 8)
@@ -127,15 +127,15 @@ def test_without_a_policy_activations_have_the_bits_of_their_dtype():
 
 
 def test_a_policy_says_how_many_bits_are_read_and_written():
-    everything = ActivationQuantizer(Int(8, False))
-    assert activation_bits(everything) == [
+    eight = ActivationQuantizer(Int(8, False))
+    assert activation_bits(everywhere(eight)) == [
         ((4, 8), 4 * 16 + 4 * 8),
         ((8, 8), 2 * 4 * 8 + 4 * 4),
         ((32, 8), 4 * 8 + 4 * 8),
         ((8, 8), 4 * 4 + 4 * 8 + 4 * 8),
     ]
     # Products read bytes, and write floats.
-    assert activation_bits(operands_only(everything)) == [
+    assert activation_bits(eight) == [
         ((4, 8), 4 * 16 + 4 * 4 * 8),
         ((8, 8), 2 * 4 * 8 + 4 * 4 * 4),
         ((32, 8), 4 * 8 + 4 * 4 * 8),

@@ -159,7 +159,7 @@ def test_learned_rounding_is_for_weights():
     way = jc.program.ActivationQuantizer(Int(4), rounding=learned())
     quantized = jc.quantize_activations(lambda p, x: x @ p["w"], way)
     with pytest.raises(
-        ValueError, match="it is for weights only, got the activation 'input/0'"
+        ValueError, match="it is for weights only, got the activation 'w/input'"
     ):
         quantized.init({"w": jnp.eye(3)}, jnp.ones((2, 3)))
 

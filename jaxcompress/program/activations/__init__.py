@@ -5,7 +5,13 @@ from ._boundaries import Boundary, Point
 from ._check_range import RangeWarning
 from ._plan import ArgumentWarning
 from ._quantize import QuantizedFunction, quantize_activations
-from ._quantizer import ActivationQuantizer, PointState, Policy, operands_only
+from ._quantizer import (
+    ActivationQuantizer,
+    PointState,
+    Policy,
+    everywhere,
+    operands_only,
+)
 
 __all__ = [
     "ActivationQuantizer",
@@ -16,6 +22,7 @@ __all__ = [
     "Policy",
     "QuantizedFunction",
     "RangeWarning",
+    "everywhere",
     "operands_only",
     "quantize_activations",
 ]

@@ -54,6 +54,6 @@ def check_range(
             f"the range of {name!r} reaches {width:.1e}, but its values are typically "
             f"around {typical:.1e}, so they round to zero. If the large ones stand for "
             "minus infinity, as in a mask, leave the point out with the policy "
-            f"{{{name!r}: None}}.",
+            f"{{{name!r}: None, '*': operands_only()}}.",
             RangeWarning,
         )

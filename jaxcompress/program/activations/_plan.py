@@ -19,7 +19,7 @@ from ..trace._interpret import Frame, NodeHook, ValueHook
 from ._arguments import Arguments
 from ._boundaries import Boundaries, Marked, Point
 from ._check_range import check_range
-from ._quantizer import ActivationQuantizer, Policy
+from ._quantizer import ActivationQuantizer, Choose, Policy, operands_only
 
 
 class ArgumentWarning(UserWarning):
@@ -183,17 +183,25 @@ def make_plan(program: Program, policy: Policy) -> Plan:
     return Plan(program, index, boundaries, points, tuple(doubtful))
 
 
-def _as_function(policy: Policy) -> Callable[[Point], ActivationQuantizer | None]:
+def _as_function(policy: Policy) -> Choose:
     if isinstance(policy, ActivationQuantizer):
-        return lambda point: policy
+        return operands_only(policy)
     if isinstance(policy, Mapping):
-        return lambda point: next(
-            (value for glob, value in policy.items() if matches(glob, point.name)), None
-        )
+        return lambda point: _by_glob(policy, point)
     if callable(policy):
         return policy
     raise TypeError(
         "policy must be an ActivationQuantizer, such as "
-        "ActivationQuantizer(Int(8, symmetric=False)), a dict {glob: ActivationQuantizer "
-        f"or None}}, or a function of a Point, got a {type(policy).__name__}."
+        "ActivationQuantizer(Int(8, symmetric=False)), everywhere(), a dict {glob: "
+        "ActivationQuantizer or None}, or a function of a Point, got a "
+        f"{type(policy).__name__}."
     )
+
+
+def _by_glob(policy: Mapping[str, Any], point: Point) -> Any:
+    for glob, value in policy.items():
+        if matches(glob, point.name):
+            if isinstance(value, ActivationQuantizer) or not callable(value):
+                return value
+            return value(point)
+    return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Activation quantization: simulate the values that an integer runtime would store."""
+"""Activation quantization: simulate integer operands, or values stored as integers."""
 
 from __future__ import annotations
 
@@ -46,15 +46,19 @@ def quantize_activations(
     *,
     inline_custom: bool = False,
 ) -> QuantizedFunction:
-    """Quantize the activations of any function where an integer runtime would.
+    """Quantize the activations of any function: what its products multiply.
 
-    Use it for quantization-aware training, or to calibrate ranges after training. The
-    quantized points are:
+    Use it for quantization-aware training, or to calibrate ranges after training. By
+    default the quantized points are the operands of products that are data: inputs of
+    layers, and both sides of QK^T and PV. This is what int8 products need. Everything
+    between products stays float.
+
+    A runtime without floats stores more. ``everywhere()`` quantizes these points:
 
     - the inputs and the outputs;
     - the result of each product, with the bias, batch norm and ReLU fused into it;
     - both sides and the result of residual sums;
-    - inputs of products that were not stored before, including QK^T and PV.
+    - inputs of products that were not stored before.
 
     Quantization is simulated: the function computes in floats and is not faster.
     ``execute`` multiplies integers.
@@ -74,8 +78,8 @@ def quantize_activations(
 
     Args:
       fn: ``(params, *args) -> out``; see ``sites``.
-      policy: which points to quantize and how; see ``Policy``. None uses 8 asymmetric bits
-        everywhere; ``operands_only()`` gives classic W8A8.
+      policy: which points to quantize and how; see ``Policy``. None uses
+        ``ActivationQuantizer()``, 8 asymmetric bits for the operands of products.
       inline_custom: also enter functions with custom derivative rules.
 
     Returns:
@@ -100,7 +104,7 @@ def quantize_activations(
       >>> x = jnp.array([[0.0, 0.5, 255.0]])
       >>> ranges = quantized.init(params, x)
       >>> sorted(ranges)
-      ['input/0', 'w/output']
+      ['w/input']
       >>> _, ranges = jax.jit(quantized.calibrate)(params, ranges, x)
       >>> out, _ = jax.jit(quantized.frozen)(params, ranges, jnp.array([[3.2, -9, 999]]))
       >>> out.tolist()

@@ -122,19 +122,64 @@ def _call(scale: StatefulScale) -> Call:
     return scale.call
 
 
+Choose = Callable[[Point], ActivationQuantizer | None]
+
 Policy = (
-    ActivationQuantizer
-    | Mapping[str, ActivationQuantizer | None]
-    | Callable[[Point], ActivationQuantizer | None]
+    ActivationQuantizer | Choose | Mapping[str, ActivationQuantizer | Choose | None]
 )
-"""Selects which points are quantized, and how: one quantizer for all points, a dict
-``{glob: quantizer or None}`` on their names where the first match wins, or a function of
-the point."""
+"""Selects which points are quantized, and how. One of
+
+- a quantizer, for the operands of products: short for ``operands_only(quantizer)``;
+- a function of the point: ``operands_only()``, ``everywhere()``, or your own;
+- a dict ``{glob: quantizer, function of the point, or None}``. The first glob that matches
+  the name of a point decides: ``{"head/*": None, "*": operands_only()}``."""
 
 
-def operands_only(
-    quantizer: ActivationQuantizer | None = None,
-) -> Callable[[Point], ActivationQuantizer | None]:
-    """Policy that quantizes only the inputs of products, as in classic W8A8."""
+def operands_only(quantizer: ActivationQuantizer | None = None) -> Choose:
+    """Policy that quantizes only the inputs of products, as in classic W8A8.
+
+    This is the default of ``quantize_activations``. Call it by name in a dict, to make
+    exceptions from it.
+
+    Args:
+      quantizer: how each operand is quantized; None uses 8 asymmetric bits.
+
+    Returns:
+      A policy for ``quantize_activations``, ``execute`` and ``count``.
+
+    Example:
+      >>> import jaxcompress as jc
+      >>> eight, four = (
+      ...     jc.program.ActivationQuantizer(jc.formats.Int(bits)) for bits in (8, 4)
+      ... )
+      >>> policy = {"Conv_0/*": eight, "*": jc.program.operands_only(four)}
+    """
     default = ActivationQuantizer() if quantizer is None else quantizer
     return lambda point: default if point.boundary is Boundary.OPERAND else None
+
+
+def everywhere(quantizer: ActivationQuantizer | None = None) -> Choose:
+    """Policy that quantizes all values that an integer-only runtime stores.
+
+    Use it to simulate hardware without floats. Elsewhere quantize only the operands of
+    products, which is the default: the residual stream of a transformer has outliers, so
+    its ordinary values round to few levels. See ``quantize_activations`` for the points.
+
+    Args:
+      quantizer: how each point is quantized; None uses 8 asymmetric bits.
+
+    Returns:
+      A policy for ``quantize_activations``, ``execute`` and ``count``.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> fn = lambda params, x: x + jnp.tanh(x @ params["w"])
+      >>> params, x = {"w": jnp.eye(3)}, jnp.ones((2, 3))
+      >>> sorted(jc.quantize_activations(fn).points(params, x))
+      ['w/input']
+      >>> all_points = jc.quantize_activations(fn, jc.program.everywhere())
+      >>> sorted(all_points.points(params, x))
+      ['add', 'add/rhs', 'input/0', 'w/output']
+    """
+    default = ActivationQuantizer() if quantizer is None else quantizer
+    return lambda point: default

@@ -54,7 +54,8 @@ def gptq_quantization(
       granularity: which weights share a scale, such as ``PerGroup(128)`` or
         ``PerTensor()``. None: one scale per output of each layer. Scales of a group are
         chosen when the pass reaches it.
-      scale: function that chooses the scales; ``hqq()`` and similar ones clip outliers.
+      scale: function that chooses the scales. ``scales.mse()`` clips outliers, which pays
+        below 4 bits.
       act_order: process features by decreasing activation. Group scales are then chosen
         up front.
       static_groups: choose group scales up front.

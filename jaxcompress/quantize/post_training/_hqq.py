@@ -34,8 +34,14 @@ def hqq(
 ) -> Scale:
     """Choose scales with HQQ: minimize the sum of ``|error| ** p``, without any data.
 
-    Pass it as ``scale=`` at low bit widths when no calibration data is available. With p
-    below 1, large errors of a few weights cost little, so outliers do not set the scale.
+    Compare it with ``scales.mse()``, which is faster and needs no data either. In two
+    pretrained networks ``mse`` was better at 4 and 3 bits, and ``hqq`` mostly
+    worse than ``absmax`` at 4 bits, and several times worse at 8 bits per channel
+    (``benchmarks/README.md``). In a small convolutional network, GPTQ with these scales
+    was the best of what was tried at 2 bits (``research/bit_widths``).
+
+    With p below 1, large errors of a few weights cost little, so outliers do not set the
+    scale. They may well matter to the outputs: least |error| ** p is not least error.
     Two steps alternate: a proximal step of the norm splits off the outlier part of the
     error, and least squares fits the grid to the rest. This converges quickly to a point
     near its start. It therefore starts from several ranges and returns the best iterate
@@ -47,7 +53,8 @@ def hqq(
       strength: weight of the quadratic term that couples the two steps, for errors in
         units of the initial scale.
       growth: factor on ``strength`` after each iteration.
-      start: function that chooses the initial scales. The result is never worse.
+      start: function that chooses the initial scales. The sum of ``|error| ** p`` is never
+        larger than theirs.
       ranges: factors on the initial scales, one per start.
 
     Returns:

@@ -162,7 +162,7 @@ def blocks(size: int, *, axis: int = -1, scale: Scale | None = None) -> Stateful
             raise ValueError(
                 f"axis {axis} must be a multiple of the block size {size}, got an "
                 f"activation of shape {x.shape}. Leave it unquantized with the policy "
-                "{glob: None}."
+                "{glob: None, '*': operands_only(...)}."
             )
         shape = list(x.shape)
         shape[axis] //= size

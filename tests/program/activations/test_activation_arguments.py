@@ -8,7 +8,7 @@ import pytest
 from models import initialized, normal
 
 import jaxcompress as jc
-from jaxcompress.program import ActivationQuantizer
+from jaxcompress.program import ActivationQuantizer, everywhere
 from jaxcompress.quantize.scales import minmax
 
 PARAMS = {name: normal(4, 4, seed=i) for i, name in enumerate("qkvo")}
@@ -48,7 +48,8 @@ MASKS = {
 
 
 def ranges_of(fn, params, *args):
-    quantized = jc.quantize_activations(fn, ActivationQuantizer(scale=minmax()))
+    policy = everywhere(ActivationQuantizer(scale=minmax()))
+    quantized = jc.quantize_activations(fn, policy)
     ranges = quantized.init(params, *args)
     out, ranges = jax.jit(quantized.calibrate)(params, ranges, *args)
     rounded, _ = jax.jit(quantized.frozen)(params, ranges, *args)
@@ -66,9 +67,10 @@ def test_a_mask_is_no_activation(name):
     def given(params, x, mask):
         return attention(params, x, lambda s: use(s, mask))
 
-    points = jc.quantize_activations(given).points(PARAMS, X, mask)
+    points = jc.quantize_activations(given, everywhere()).points(PARAMS, X, mask)
     inside = jc.quantize_activations(
-        lambda params, x: attention(params, x, lambda s: jnp.where(SEEN, s, -1e9))
+        lambda params, x: attention(params, x, lambda s: jnp.where(SEEN, s, -1e9)),
+        everywhere(),
     ).points(PARAMS, X)
     assert set(points) == set(inside)
 
@@ -102,7 +104,9 @@ def test_data_that_a_loop_carries_is_data():
         x, y = jax.lax.scan(layer, (x, y), None, length=2)[0]
         return x + y @ params["q"]
 
-    assert "input/1" in jc.quantize_activations(given).points(PARAMS, X, 2 * X)
+    assert "input/1" in jc.quantize_activations(given, everywhere()).points(
+        PARAMS, X, 2 * X
+    )
 
 
 def test_a_mask_that_is_also_data_does_not_widen_the_scores():
@@ -130,7 +134,9 @@ def test_data_that_is_added_elsewhere_is_data():
     def fn(params, x, y):
         return jax.nn.relu(x @ params["q"] + y) @ params["k"]
 
-    assert "input/1" in jc.quantize_activations(fn).points(PARAMS, X, 2 * X)
+    assert "input/1" in jc.quantize_activations(fn, everywhere()).points(
+        PARAMS, X, 2 * X
+    )
 
 
 class Normed(nn.Module):
@@ -160,8 +166,8 @@ def test_the_state_of_norms_is_state_wherever_it_is_given(train, batch):
 
     params, stats = VARIABLES["params"], VARIABLES["batch_stats"]
     x = IMAGES[:batch]
-    together = jc.quantize_activations(fn).points(VARIABLES, x)
-    given = jc.quantize_activations(apart).points(params, x, stats)
+    together = jc.quantize_activations(fn, everywhere()).points(VARIABLES, x)
+    given = jc.quantize_activations(apart, everywhere()).points(params, x, stats)
     assert set(given) == {name.removeprefix("params/") for name in together}
 
 
@@ -172,7 +178,7 @@ def test_what_may_be_state_is_told_by_name():
         ]
 
     args = X, jnp.arange(4.0)
-    quantized = jc.quantize_activations(fn)
+    quantized = jc.quantize_activations(fn, everywhere())
     assert "input/1" in quantized.points(PARAMS, *args)
     ranges = quantized.init(PARAMS, *args)
     with pytest.warns(jc.program.ArgumentWarning, match="'input/1': the function uses"):
@@ -184,7 +190,9 @@ def test_vectors_of_an_example_are_data():
         hidden = (x @ params["q"]) * scale[:, None, :]
         return (hidden.mean((1, 2))[:, None] - targets[:, None]) * hidden[:, 0]
 
-    points = jc.quantize_activations(film).points(PARAMS, X, X[:, 0], X[:, 0, 0])
+    points = jc.quantize_activations(film, everywhere()).points(
+        PARAMS, X, X[:, 0], X[:, 0, 0]
+    )
     assert {"input/0", "input/1", "input/2"} <= set(points)
 
 
@@ -205,7 +213,7 @@ def test_ranges_of_honest_values_are_not_warned_about(scale):
         peaked = jax.nn.softmax(20 * (x @ params["q"]))
         return (peaked * scale) @ params["k"]
 
-    quantized = jc.quantize_activations(fn)
+    quantized = jc.quantize_activations(fn, everywhere())
     ranges = quantized.init(PARAMS, scale * X)
     _, ranges = quantized.calibrate(PARAMS, ranges, scale * X)
     quantized.frozen(PARAMS, ranges, scale * X)
@@ -216,7 +224,7 @@ def test_a_range_of_no_data_or_of_nan_is_told_by_name():
         return x @ params["w"]
 
     params, x = {"w": jnp.ones((4, 2))}, jnp.ones((3, 4))
-    quantized = jc.quantize_activations(fn)
+    quantized = jc.quantize_activations(fn, everywhere())
     never = quantized.init(params, x)
     bad = x.at[0, 0].set(jnp.nan)
     for run, value in ((quantized.calibrate, bad), (quantized.frozen, x)):

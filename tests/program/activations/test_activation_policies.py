@@ -8,7 +8,11 @@ import pytest
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.program import ActivationQuantizer, OpaqueWarning
+from jaxcompress.program import (
+    ActivationQuantizer,
+    OpaqueWarning,
+    everywhere,
+)
 from jaxcompress.quantize import fake_quant
 from jaxcompress.quantize.scales import dynamic
 
@@ -95,7 +99,7 @@ def test_ranges_of_another_function_are_refused():
     other = jc.quantize_activations(lambda params, x: x @ params["v"])
     ranges = other.init(MATRICES, X)
     quantized = jc.quantize_activations(mlp)
-    message = "state for 'v/output', which .* closest: '[uw]/output'.*another"
+    message = "state for 'v/input', which .* closest: '[uw]/input'.*another"
     with pytest.raises(ValueError, match=message):
         quantized.frozen(MATRICES, ranges, X)
 
@@ -103,8 +107,8 @@ def test_ranges_of_another_function_are_refused():
 def test_missing_ranges_are_named():
     quantized = jc.quantize_activations(mlp)
     ranges = quantized.init(MATRICES, X)
-    del ranges["w/output"]
-    message = "no state for 'w/output'. Make it with `init`"
+    del ranges["w/input"]
+    message = "no state for 'w/input'. Make it with `init`"
     for mode in (quantized.calibrate, quantized.train, quantized.frozen):
         with pytest.raises(ValueError, match=message):
             mode(MATRICES, ranges, X)
@@ -120,13 +124,13 @@ def test_a_product_under_a_derivative_rule_of_its_own_is_told():
     def fn(params, x):
         return product(jax.nn.relu(x @ params["w"]), params["u"])
 
-    quantized = jc.quantize_activations(fn, EIGHT)
+    quantized = jc.quantize_activations(fn, everywhere(EIGHT))
     start = quantized.init(MATRICES, X)
     message = "quantize_activations leaves these parts.*\n.*custom_vjp.*1 products"
     with pytest.warns(OpaqueWarning, match=message):
         out, _ = quantized.calibrate(MATRICES, start, X)
     np.testing.assert_array_equal(out, fn(MATRICES, X))
-    inside = jc.quantize_activations(fn, EIGHT, inline_custom=True)
+    inside = jc.quantize_activations(fn, everywhere(EIGHT), inline_custom=True)
     known = inside.init(MATRICES, X)
     assert sorted(known) == ["input/0", "u/output", "w/output"]
     inside.calibrate(MATRICES, known, X)  # without a warning

@@ -10,7 +10,7 @@ from models import assert_same_bits, initialized, linen_transformer, normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.program import ActivationQuantizer, operands_only
+from jaxcompress.program import ActivationQuantizer, everywhere, operands_only
 from jaxcompress.quantize import fake_quant
 from jaxcompress.quantize.scales import (
     dynamic,
@@ -77,7 +77,7 @@ def calibrated(fn, policy, params, x):
 @pytest.mark.parametrize("name", MODELS)
 def test_calibration_returns_the_bits_of_the_function(name):
     fn, params, x = MODELS[name]
-    quantized = jc.quantize_activations(fn)
+    quantized = jc.quantize_activations(fn, everywhere())
     start = quantized.init(params, x)
     # Not under jit, which may fuse the two programs in two ways.
     out, ranges = quantized.calibrate(params, start, x)
@@ -91,10 +91,10 @@ def test_calibration_returns_the_bits_of_the_function(name):
 def test_more_bits_are_closer(name):
     fn, params, x = MODELS[name]
     exact = fn(params, x)
-    _, ranges = calibrated(fn, way(8), params, x)
+    _, ranges = calibrated(fn, everywhere(way(8)), params, x)
     error = {}
     for bits in (4, 8, 16):  # the ranges are the same for all of them
-        frozen = jc.quantize_activations(fn, way(bits)).frozen
+        frozen = jc.quantize_activations(fn, everywhere(way(bits))).frozen
         out, _ = jax.jit(frozen)(params, ranges, x)
         error[bits] = float(jnp.abs(out - exact).max())
     assert error[8] < 0.05 * float(jnp.abs(exact).max())
@@ -105,7 +105,8 @@ def test_more_bits_are_closer(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_training_is_observing_and_then_rounding_to_what_was_seen(name):
     fn, params, x = MODELS[name]
-    quantized, ranges = calibrated(fn, way(8, moving_average(0.5)), params, x)
+    policy = everywhere(way(8, moving_average(0.5)))
+    quantized, ranges = calibrated(fn, policy, params, x)
     larger = jax.tree.map(lambda p: 2 * p, params)
     out, moved = jax.jit(quantized.train)(larger, ranges, x)
     assert_same_bits((out, moved), jax.jit(quantized.frozen)(larger, moved, x))
@@ -140,7 +141,7 @@ def operands(fn, params, x):
 )
 def test_all_that_products_read_lies_on_a_grid(name, ranges, symmetric):
     fn, params, x = MODELS[name]
-    policy = way(4, ranges, symmetric=symmetric)
+    policy = everywhere(way(4, ranges, symmetric=symmetric))
     quantized, known = calibrated(fn, policy, params, x)
     frozen = lambda params, x: quantized.frozen(params, known, x)[0]  # noqa: E731
     read = operands(frozen, params, x)
@@ -157,7 +158,7 @@ def test_a_rectifier_apart_from_its_product_stays_on_the_grid():
         y = x @ params["w"]
         return y, jnp.clip(y, -0.7, 0.7) @ params["u"]
 
-    quantized, known = calibrated(fn, way(4), MATRICES, X)
+    quantized, known = calibrated(fn, everywhere(way(4)), MATRICES, X)
 
     def frozen(params, x):
         return quantized.frozen(params, known, x)[0]
@@ -220,14 +221,14 @@ def test_ranges_that_saw_nothing_give_no_numbers():
 
 
 def test_ranges_are_made_from_shapes():
-    quantized = jc.quantize_activations(cnn)
+    quantized = jc.quantize_activations(cnn, everywhere())
     shapes = jax.eval_shape(lambda: (CNN, IMAGES))
     assert_same_bits(quantized.init(*shapes), quantized.init(CNN, IMAGES))
 
 
 def test_sixteen_bit_floats_keep_their_dtype():
     params, x = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (MATRICES, X))
-    quantized, ranges = calibrated(mlp, way(8), params, x)
+    quantized, ranges = calibrated(mlp, everywhere(way(8)), params, x)
     out, _ = quantized.frozen(params, ranges, x)
     exact = mlp(params, x).astype(jnp.float32)
     assert out.dtype == jnp.bfloat16

@@ -12,7 +12,7 @@ from two_layers import cache_size
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.program import ActivationQuantizer, operands_only
+from jaxcompress.program import ActivationQuantizer, everywhere, operands_only
 from jaxcompress.quantize import fake_quant
 from jaxcompress.quantize.scales import (
     dynamic,
@@ -101,7 +101,7 @@ X = normal(8, 4, seed=3)
 
 
 def quantizer(fn, ranges):
-    return jc.quantize_activations(fn, ActivationQuantizer(FMT, ranges))
+    return jc.quantize_activations(fn, everywhere(ActivationQuantizer(FMT, ranges)))
 
 
 def scanned(params, x):
@@ -258,9 +258,12 @@ TARGETS = jnp.sin(2 * DATA[:, :2])
 def test_weights_and_activations_train_together_and_resume_to_the_bit(tmp_path):
     model = Net()
     training = jc.quantize_activations(
-        lambda variables, x: model.apply(variables, x, True, mutable=["batch_stats"])
+        lambda variables, x: model.apply(variables, x, True, mutable=["batch_stats"]),
+        everywhere(),
     )
-    evaluation = jc.quantize_activations(lambda v, x: model.apply(v, x, False))
+    evaluation = jc.quantize_activations(
+        lambda v, x: model.apply(v, x, False), everywhere()
+    )
     weights = jc.weight_quantization(bits=4)
     variables = initialized(model, DATA, False)
     fresh = training.init(variables, DATA)

@@ -9,7 +9,7 @@ import pytest
 from models import initialized, normal
 
 import jaxcompress as jc
-from jaxcompress.program import ActivationQuantizer, Boundary
+from jaxcompress.program import ActivationQuantizer, Boundary, everywhere
 from jaxcompress.quantize.scales import minmax
 
 MATRICES = {name: normal(4, 4, seed=i) for i, name in enumerate("koquvw")}
@@ -17,7 +17,7 @@ X = normal(2, 4, seed=9)
 
 
 def points(fn, params, *args):
-    known = jc.quantize_activations(fn).points(params, *args)
+    known = jc.quantize_activations(fn, everywhere()).points(params, *args)
     return {name: point for name, (point, _) in known.items()}
 
 
@@ -27,7 +27,8 @@ def names(fn, params, *args):
 
 def observed(fn, params, *args):
     """The smallest and largest value that was seen at each point."""
-    quantized = jc.quantize_activations(fn, ActivationQuantizer(scale=minmax()))
+    policy = everywhere(ActivationQuantizer(scale=minmax()))
+    quantized = jc.quantize_activations(fn, policy)
     start = quantized.init(params, *args)
     return jax.jit(quantized.calibrate)(params, start, *args)[1]
 

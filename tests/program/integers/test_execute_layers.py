@@ -12,7 +12,7 @@ from models import Transformer, always, filled, normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.program import ActivationQuantizer
+from jaxcompress.program import ActivationQuantizer, everywhere
 from jaxcompress.quantize import fake_quant, to_qarray
 from jaxcompress.quantize.scales import minmax, of_range
 
@@ -84,7 +84,8 @@ def test_layers_in_a_checkpointed_scan_are_multiplied_by_integers():
 @pytest.mark.parametrize("inputs", [True, False], ids=["inputs symmetric", "not"])
 def test_with_ranges_a_transformer_computes_its_frozen_mode(inputs):
     packed = packed_transformer(bits=8, symmetric=not inputs)
-    policy = ActivationQuantizer(Int(8, inputs), minmax())
+    eight = ActivationQuantizer(Int(8, inputs), minmax())
+    policy = everywhere(eight)
     quantized, floats = jc.quantize_activations(transformer, policy), jc.dense(packed)
     start = quantized.init(floats, TOKENS)
     _, ranges = jax.jit(quantized.calibrate)(floats, start, TOKENS)
@@ -96,7 +97,7 @@ def test_with_ranges_a_transformer_computes_its_frozen_mode(inputs):
     # Both lie on the grid of the result. They differ where a sum in floats fell on the
     # other side of a tie, at a point inside or at the last: by a code, and rarely.
     low, high, _ = ranges["params/embed/embedding#1/output"]
-    steps_off = (out - expected) / of_range(low, high, policy.fmt)[0]
+    steps_off = (out - expected) / of_range(low, high, eight.fmt)[0]
     np.testing.assert_allclose(steps_off, jnp.round(steps_off), atol=1e-2)
     assert abs(steps_off).max() < 1.5 and (abs(steps_off) < 0.5).mean() > 0.9
 

@@ -11,7 +11,12 @@ from models import always, normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.program import ActivationQuantizer, FloatWarning, operands_only
+from jaxcompress.program import (
+    ActivationQuantizer,
+    FloatWarning,
+    everywhere,
+    operands_only,
+)
 from jaxcompress.quantize import to_qarray
 from jaxcompress.quantize.scales import dynamic, minmax
 
@@ -32,7 +37,7 @@ STATIC = ActivationQuantizer(scale=minmax())
         ({"kernel/output": STATIC}, "the policy does not quantize its input"),
         (ActivationQuantizer(Int(16, False), minmax()), "its input has 16 bits"),
         (
-            ActivationQuantizer(scale=dynamic()),
+            everywhere(ActivationQuantizer(scale=dynamic())),
             "its input is on the dynamic grid of an earlier value",
         ),
     ],
@@ -76,11 +81,12 @@ def test_a_grid_may_vary_along_rows_and_not_along_what_is_summed(side, axis, sym
 
 
 def test_ranges_are_asked_for_and_have_to_be_of_the_policy():
-    execution = jc.execute(product, STATIC, pays=always)
+    policy = everywhere(STATIC)
+    execution = jc.execute(product, policy, pays=always)
     for call in (execution.run, execution.plan):
         with pytest.raises(ValueError, match="pass ranges= from calibrate or train of"):
             call(PARAMS, X)
-    quantized = jc.quantize_activations(product, STATIC)
+    quantized = jc.quantize_activations(product, policy)
     ranges = quantized.init(jc.dense(PARAMS), X)
     with pytest.raises(ValueError, match="there is no state for 'kernel/output'"):
         execution.run(PARAMS, X, ranges={"input/0": ranges["input/0"]})

@@ -52,7 +52,7 @@ def test_smoothing_is_the_formula_of_the_paper(alpha):
 
 def test_smoothing_lowers_the_error_of_w8a8():
     params, x = normed_params(), normal(128, 16)
-    quantized = jc.quantize_activations(normed, jc.program.operands_only())
+    quantized = jc.quantize_activations(normed)
     rows = jc.PerChannel(axes=jc.Axes(outputs=1))
     int8 = jc.weight_quantization(
         bits=8, where=lambda path, leaf: leaf.ndim == 2, granularity=rows

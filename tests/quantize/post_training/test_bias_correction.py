@@ -114,3 +114,39 @@ def test_what_is_missing_is_named():
         ValueError, match="'Conv_0/bias' must be an array, got a QArray"
     ):
         bias_correction(params, both, means, axes=axes)
+
+
+def layer(offset, rows):
+    """One layer, statistics of some rows of input, and its error on other rows."""
+    params = {"kernel": normal(64, 16), "bias": jnp.zeros(16)}
+
+    def fn(p, x):
+        return x @ p["kernel"] + p["bias"][None]
+
+    x, others = (normal(n, 64, seed=n) + offset for n in (rows, 4096))
+    means = jc.observe(fn, params, [x], jc.program.statistics.moments())
+    small = jc.compress(jc.weight_quantization(bits=3), params)
+
+    def error(p):
+        return jnp.sum((fn(jc.dense(p), others) - fn(params, others)) ** 2)
+
+    return params, small, means, error
+
+
+def test_a_shift_that_may_be_chance_is_left_and_named():
+    params, small, means, error = layer(offset=0.0, rows=8)
+    shift = (small["kernel"].dense() - params["kernel"]) * means["kernel"].mean
+    by_hand = {**small, "bias": -shift.sum(0)}
+    assert error(by_hand) > 1.05 * error(small)
+    with pytest.warns(
+        UserWarning, match="'kernel': its bias is left .* 8 rows of input"
+    ):
+        left = bias_correction(params, small, means)
+    np.testing.assert_array_equal(left["bias"], 0)
+    under_jit = jax.jit(lambda m: bias_correction(params, small, m))(means)
+    np.testing.assert_array_equal(under_jit["bias"], 0)
+
+
+def test_a_shift_that_few_rows_tell_is_corrected():
+    params, small, means, error = layer(offset=1.0, rows=8)
+    assert error(bias_correction(params, small, means)) < 0.8 * error(small)

@@ -10,7 +10,7 @@ from bitwise import same_tree
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
-from jaxcompress.program import ActivationQuantizer
+from jaxcompress.program import ActivationQuantizer, everywhere
 from jaxcompress.quantize import fake_quant
 from jaxcompress.quantize.scales import (
     StatefulScale,
@@ -81,7 +81,7 @@ def test_a_frozen_scale_is_that_of_the_start():
 
 def quantized_loss(way):
     """A model whose activations learn their scales, in the model state."""
-    quantized = jc.quantize_activations(model, way)
+    quantized = jc.quantize_activations(model, everywhere(way))
 
     def loss(params, batch, model_state):
         out, ranges = quantized.train(params, model_state, batch["x"])
