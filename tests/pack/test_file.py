@@ -189,15 +189,16 @@ def nnx_state():
 
 
 @pytest.mark.parametrize(
-    "tree",
+    "make",
     [
-        nnx_state(),
-        eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array),
-        {"x": Pair(jnp.ones(2), small_tree()["Dense_0"]["kernel"])},
+        nnx_state,
+        lambda: eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array),
+        lambda: {"x": Pair(jnp.ones(2), small_tree()["Dense_0"]["kernel"])},
     ],
     ids=["State", "MLP", "Pair"],
 )
-def test_other_pytrees_come_back_with_like(path, tree, request):
+def test_other_pytrees_come_back_with_like(path, make, request):
+    tree = make()
     pack.save(path, tree)
     assert_same(pack.load(path, like=tree), tree)
     name = request.node.callspec.id
