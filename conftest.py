@@ -2,6 +2,7 @@
 """Settings of the whole test run, doctests included."""
 
 import atexit
+import gc
 import importlib.metadata
 import os
 import shutil
@@ -49,6 +50,17 @@ for _profile, _examples in (("long", 25), ("thorough", 250)):
         _profile, hypothesis.settings.get_profile("jax"), max_examples=_examples
     )
 hypothesis.settings.load_profile("jax")
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what lives as long as the run, and come seldom.
+
+    Modules, tests and programs are millions of objects. Looking through them again and
+    again would take a twentieth of the run.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 class _Programs:

@@ -8,6 +8,7 @@ import os
 import stat
 import time
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from ._lock import take
@@ -18,6 +19,11 @@ LEFT_OVER = ".*.tmp"  # glob for temporary files that a killed run leaves behind
 
 
 def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file atomically; see ``write_chunks``."""
+    write_chunks(path, [data])
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes]) -> int:
     """Write a file atomically: to a temporary name first, then rename it.
 
     A symbolic link stays one: the file that it names is replaced. A replaced file keeps its
@@ -25,7 +31,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
     Args:
       path: path of the file. An existing file is replaced.
-      data: content of the file.
+      chunks: content of the file, in order.
+
+    Returns:
+      The size of the file in bytes.
 
     Raises:
       OSError: if the file cannot be written. No partial file remains.
@@ -39,10 +48,11 @@ def write_bytes(path: Path, data: bytes) -> None:
             take(file)  # as long as it is open, this writer lives
             if path.exists():
                 os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
-            file.write(data)
+            size = sum(map(file.write, chunks))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        return size
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):

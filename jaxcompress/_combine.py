@@ -71,7 +71,10 @@ def chain(*compressors: Compressor) -> Compressor:
         shipped = params
         for c, state in zip(compressors, states, strict=True):
             view = c.apply(params, state)
-            shipped = _merge_final(shipped, params, view, c.finalize(params, state))
+            # One tree less in memory where what ships is the view.
+            final = view if c.finalize is c.apply else c.finalize(params, state)
+            shipped = _merge_final(shipped, params, view, final)
+            del final
             params = view
         return shipped
 
@@ -146,7 +149,10 @@ Globs match the whole path.
 
     idle = compressor.update is keep
     return Compressor(
-        init=init, apply=apply, update=keep if idle else update, finalize=finalize
+        init=init,
+        apply=apply,
+        update=keep if idle else update,
+        finalize=apply if compressor.finalize is compressor.apply else finalize,
     )
 
 

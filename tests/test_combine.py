@@ -171,3 +171,20 @@ def test_traced_bits_go_through_a_chain():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), traced, known
     )
+
+
+def test_what_ships_as_it_is_seen_is_computed_once():
+    calls = []
+
+    def apply(params, state):
+        del state
+        calls.append(params)
+        return jax.tree.map(lambda p: p / 2, params)
+
+    halve = jc.Compressor(init=lambda params: (), apply=apply)
+    c = jc.chain(jc.masked(halve, "*"), halve)
+    params = {"kernel": jnp.ones((2, 2))}
+    state = c.init(params)
+    calls.clear()
+    assert c.finalize(params, state)["kernel"][0, 0] == 0.25
+    assert len(calls) == 2  # once a stage

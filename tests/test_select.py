@@ -36,10 +36,12 @@ DENSE_PATHS = ["Dense_0/bias", "Dense_0/kernel", "Dense_1/bias", "Dense_1/kernel
 
 
 @pytest.mark.parametrize(
-    "params", [linen_params(), FrozenDict(linen_params()), nnx_params()], ids=type
+    "make",
+    [linen_params, lambda: FrozenDict(linen_params()), nnx_params],
+    ids=["dict", "FrozenDict", "State"],
 )
-def test_paths_are_the_same_for_every_container(params):
-    assert paths_and_leaves(params)[0] == DENSE_PATHS
+def test_paths_are_the_same_for_every_container(make):
+    assert paths_and_leaves(make())[0] == DENSE_PATHS
 
 
 def test_paths_of_plain_trees_equinox_and_haiku():

@@ -11,39 +11,59 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from ._payload import CorruptPayload
+from ._payload import Bytes, CorruptPayload
 
 # The coder needs int32; coding in parts avoids a fourfold copy of a byte array.
 _PART = 1 << 20
 
 
-def encode(runs: Sequence[tuple[np.ndarray, np.ndarray]]) -> bytes:
+class Symbols(Protocol):
+    """Flat integers in ``[0, k)``: an array, or what makes any part of one when asked."""
+
+    @property
+    def size(self) -> int:
+        """Number of symbols."""
+        ...
+
+    def __getitem__(self, part: slice, /) -> np.ndarray: ...
+
+
+def encode(runs: Sequence[tuple[Symbols, np.ndarray]]) -> memoryview:
     """Encode runs of symbols, each with a model made from its own counts.
 
     Args:
-      runs: pairs ``(symbols, counts)``: flat integers in ``[0, k)``, and how often each
-        symbol occurs.
+      runs: pairs ``(symbols, counts)``: the symbols, which are read part by part, and how
+        often each occurs.
     """
     coder = _constriction().stream.stack.AnsCoder()
     # The coder is a stack: the last symbol encoded is decoded first.
     for symbols, counts in reversed(runs):
         if np.count_nonzero(counts) > 1:
             model = _model(counts)
-            for start, stop in reversed(list(_parts(symbols.size))):
+            for start, stop in reversed(list(parts(symbols.size))):
                 coder.encode_reverse(symbols[start:stop].astype(np.int32), model)
     # The last word is never zero, so its zero bytes need not be stored.
-    return coder.get_compressed().astype("<u4").tobytes().rstrip(b"\0")
+    # The coder must be gone before the words are copied.
+    words = coder.get_compressed().astype("<u4", copy=False)
+    del coder
+    coded = words.view(np.uint8)
+    size = coded.size
+    while size and not coded[size - 1]:
+        size -= 1
+    return coded[:size].data
 
 
 class Decoder:
     """Decode the runs of ``encode``, one by one."""
 
-    def __init__(self, data: bytes) -> None:
-        words = np.frombuffer(data + bytes(-len(data) % 4), "<u4").astype(np.uint32)
+    def __init__(self, data: Bytes) -> None:
+        words = np.frombuffer(bytes(data) + bytes(-len(data) % 4), "<u4").astype(
+            np.uint32
+        )
         try:
             self._coder = _constriction().stream.stack.AnsCoder(words)
         except ValueError as error:
@@ -54,10 +74,10 @@ class Decoder:
         total = int(counts.sum())
         if np.count_nonzero(counts) > 1:
             model = _model(counts)
-            for start, stop in _parts(total):
+            for start, stop in parts(total):
                 yield self._coder.decode(model, stop - start)
         else:
-            for start, stop in _parts(total):
+            for start, stop in parts(total):
                 yield np.full(stop - start, np.argmax(counts), np.int32)
 
     def finish(self) -> None:
@@ -66,8 +86,15 @@ class Decoder:
             raise CorruptPayload("the entropy-coded stream is longer than its array")
 
 
-def _parts(size: int) -> Iterator[tuple[int, int]]:
-    return ((i, min(i + _PART, size)) for i in range(0, size, _PART))
+def parts(size: int, width: int = 1) -> Iterator[tuple[int, int]]:
+    """Yield the bounds of parts of an array, which are worked on in bounded memory.
+
+    Args:
+      size: how long the array is.
+      width: how many elements there are at each index.
+    """
+    step = max(1, _PART // width)
+    return ((i, min(i + step, size)) for i in range(0, size, step))
 
 
 def _model(counts: np.ndarray) -> Any:

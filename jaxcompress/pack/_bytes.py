@@ -10,25 +10,27 @@ from __future__ import annotations
 import numpy as np
 
 from . import _nested
-from ._payload import Reader
+from ._payload import Bytes, Reader
 
 
-def encode(patterns: np.ndarray) -> bytes | None:
+def encode(patterns: np.ndarray) -> bytearray | None:
     """Encode one plane per byte, most significant first; None for 1-byte elements."""
     width = patterns.dtype.itemsize
     if width == 1 or patterns.size == 0:
         return None
-    return b"".join(
-        _nested.write((patterns >> np.uint8(8 * i)).astype(np.uint8), _nested.PLAIN)
-        for i in reversed(range(width))
-    )
+    little = patterns.astype(patterns.dtype.newbyteorder("<"), copy=False)
+    planes, coded = little.view(np.uint8).reshape(*patterns.shape, width), bytearray()
+    for i in reversed(range(width)):
+        _nested.write(coded, np.ascontiguousarray(planes[..., i]), _nested.PLAIN)
+    return coded
 
 
-def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def decode(data: Bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Invert ``encode``."""
-    reader, patterns = Reader(data), np.zeros(shape, dtype)
+    reader, little = Reader(data), np.empty(shape, dtype.newbyteorder("<"))
+    planes = little.view(np.uint8).reshape(*shape, dtype.itemsize)
     for i in reversed(range(dtype.itemsize)):
         plane = _nested.read(reader, shape, np.dtype(np.uint8), _nested.PLAIN)
-        patterns |= plane.astype(dtype) << np.uint8(8 * i)
+        planes[..., i] = plane
     reader.finish()
-    return patterns
+    return little.astype(dtype, copy=False)

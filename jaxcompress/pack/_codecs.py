@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import _bytes, _packed, _raw, _sparse, _symbols
-from ._nested import Codec
-from ._payload import CorruptPayload, Unsupported
+from ._nested import Codec, smallest
+from ._payload import Bytes, CorruptPayload, Unsupported
 
-# On ties the first wins: the simplest codecs come first.
+# On ties the first wins: the simplest codecs come first (see `smallest`).
 CODECS = {
     "raw": Codec(_raw.encode, _raw.decode),
     "packed": Codec(_packed.encode, _packed.decode),
@@ -58,7 +58,7 @@ def parse_dtype(name: Any) -> np.dtype:
     return _DTYPES[name]
 
 
-def encode(array: np.ndarray) -> tuple[str, bytes]:
+def encode(array: np.ndarray) -> tuple[str, bytes | bytearray]:
     """Encode with every codec and keep the smallest result.
 
     Returns:
@@ -68,15 +68,12 @@ def encode(array: np.ndarray) -> tuple[str, bytes]:
         return "raw", b""
     # This also turns a scalar into a vector: codecs expect at least one axis.
     patterns = np.ascontiguousarray(array).view(_PATTERNS[array.dtype.itemsize])
-    coded = {name: codec.encode(patterns) for name, codec in CODECS.items()}
-    return min(
-        ((name, data) for name, data in coded.items() if data is not None),
-        key=lambda item: len(item[1]),
-    )
+    index, data = smallest(patterns, tuple(CODECS.values()))
+    return tuple(CODECS)[index], data
 
 
 def decode(
-    name: str, data: bytes, shape: tuple[int, ...], dtype: np.dtype
+    name: str, data: Bytes, shape: tuple[int, ...], dtype: np.dtype
 ) -> np.ndarray:
     """Invert ``encode``, bit for bit.
 

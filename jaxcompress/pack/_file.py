@@ -6,24 +6,24 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
-from .._atomic import write_bytes
+from .._atomic import write_chunks
 from .._select import path_text
 from ..leaves import Leaf, is_leaf
 from . import _manifest
+from ._container import Spool
 from ._errors import ArtifactError
 from ._manifest import Entry, Tensor
 from ._payload import CorruptPayload, Unsupported
 
 _VERSION = 1
 _KEY = "jaxcompress"
-_MAX_BYTES = 8 << 30
+_MOST_BYTES = 8 << 30
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> int:
@@ -63,7 +63,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> int:
       >>> size < params["kernel"].nbytes / 8
       True
     """
-    path, data = Path(path), _to_bytes(tree)
+    path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(
             f"cannot save {str(path)!r}: the folder {str(path.parent)!r} does not exist. "
@@ -71,12 +71,11 @@ def save(path: str | os.PathLike[str], tree: Any) -> int:
         )
     if path.is_dir():
         raise IsADirectoryError(f"cannot save {str(path)!r}: it is a folder.")
-    write_bytes(path, data)
-    return len(data)
+    return write_chunks(path, _chunks(tree, path.parent))
 
 
 def load(
-    path: str | os.PathLike[str], *, like: Any = None, max_bytes: int = _MAX_BYTES
+    path: str | os.PathLike[str], *, like: Any = None, max_bytes: int | None = None
 ) -> Any:
     """Load a file written by ``save``, and verify its checksums.
 
@@ -85,8 +84,10 @@ def load(
       like: tree whose structure is restored; leaves are matched by path and need only a
         shape. None restores plain dicts, lists and tuples as saved.
       max_bytes: maximum total size of the decoded arrays. A larger file raises an error
-        before memory is allocated. Decoding needs a few times this memory for a while;
-        the later result of ``dense`` does not count.
+        before memory is allocated. Decoding needs up to three times the largest array
+        besides; the later result of ``dense`` does not count. By default a thousand times
+        the size of the file, but 256 MiB at least and 8 GiB at most: a few bytes that
+        claim gigabytes are rather hostile than a constant.
 
     Returns:
       The tree; its leaves are JAX arrays and compressed leaves. Arrays of 64 bits, such as
@@ -125,7 +126,7 @@ class Contents(NamedTuple):
     by_path: str | None
 
 
-def inspect(path: str | os.PathLike[str], *, max_bytes: int = _MAX_BYTES) -> Contents:
+def inspect(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Contents:
     """Decode a file and report how each leaf is stored: codec and size.
 
     Args:
@@ -139,6 +140,8 @@ def inspect(path: str | os.PathLike[str], *, max_bytes: int = _MAX_BYTES) -> Con
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}. Check the path.")
+    if max_bytes is None:
+        max_bytes = min(max(256 << 20, 1000 * path.stat().st_size), _MOST_BYTES)
     try:
         manifest, payloads = _read_container(path)
         tree_node, by_path = manifest.get("tree"), manifest.get("by_path")
@@ -164,19 +167,16 @@ def inspect(path: str | os.PathLike[str], *, max_bytes: int = _MAX_BYTES) -> Con
     return Contents(tree, tuple(entries), path.stat().st_size, by_path)
 
 
-def _to_bytes(tree: Any) -> bytes:
+def _chunks(tree: Any, folder: Path) -> Iterator[bytes]:
+    """Yield the bytes of the file; leaves are coded one by one."""
     foreign = _foreign(tree)
-    tree_node, tensors = _manifest.write(_by_path(tree) if foreign else tree)
-    checksums = [_checksum(tree_node, foreign)]
-    checksums += [tensors[name].checksum for name in sorted(tensors)]
-    manifest = {"version": _VERSION, "crc32": checksums, "tree": tree_node}
-    if foreign:
-        manifest["by_path"] = foreign
-    arrays = {
-        name: np.frombuffer(tensor.payload, np.uint8)
-        for name, tensor in tensors.items()
-    }
-    return _safetensors().numpy.save(arrays, {_KEY: _text(manifest)})
+    with Spool(folder) as spool:
+        node, sums = _manifest.write(_by_path(tree) if foreign else tree, spool.add)
+        checksums = [_checksum(node, foreign), *(sums[name] for name in sorted(sums))]
+        manifest = {"version": _VERSION, "crc32": checksums, "tree": node}
+        if foreign:
+            manifest["by_path"] = foreign
+        yield from spool.chunks({_KEY: _text(manifest)})
 
 
 def _check_manifest(manifest: dict[str, Any], count: int) -> list[Any]:
@@ -194,7 +194,7 @@ def _check_manifest(manifest: dict[str, Any], count: int) -> list[Any]:
     return checksums[1:]
 
 
-def _read_container(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _read_container(path: Path) -> tuple[dict[str, Any], dict[str, memoryview]]:
     """Return the manifest, and the payloads by name."""
     safetensors, payloads = _safetensors(), {}
     try:
@@ -208,7 +208,7 @@ def _read_container(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
                 part = file.get_slice(name)
                 if part.get_dtype() != "U8" or len(part.get_shape()) != 1:
                     raise CorruptPayload(f"tensor {name!r} is not a vector of bytes")
-                payloads[name] = file.get_tensor(name).tobytes()
+                payloads[name] = file.get_tensor(name).data
     except safetensors.SafetensorError as error:
         raise CorruptPayload(f"safetensors reports: {error}") from error
     try:

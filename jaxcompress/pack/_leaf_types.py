@@ -12,6 +12,7 @@ import numpy as np
 
 from ..formats import Float, Format, Int, Levels
 from ..leaves import Codebook, Leaf, LowRank, PackedCodes, QArray, SparseArray
+from ._check import check
 from ._codecs import parse_dtype
 
 
@@ -43,7 +44,9 @@ def _fields(
     def close_leaf(arrays: list[Any], values: list[Any]) -> Leaf:
         fields = dict(zip(children, map(_to_jax, arrays), strict=True))
         parsed = zip(static.items(), values, strict=True)
-        return cls(**fields, **{name: parse(value) for (name, parse), value in parsed})
+        leaf = cls(**fields, **{name: parse(value) for (name, parse), value in parsed})
+        check(leaf)
+        return leaf
 
     return LeafType(cls, open_leaf, close_leaf)
 
@@ -65,11 +68,13 @@ def _close_sparse(arrays: list[Any], values: list[Any]) -> SparseArray:
     nonzeros, mask = arrays
     if values or not isinstance(mask, np.ndarray) or mask.dtype != bool:
         raise ValueError("a SparseArray must consist of values and a mask of bools")
-    return SparseArray(
+    leaf = SparseArray(
         values=_to_jax(nonzeros),
         bitmask=jnp.asarray(np.packbits(mask)),
         dense_shape=mask.shape,
     )
+    check(leaf)
+    return leaf
 
 
 def _to_jax(child: Any) -> Any:

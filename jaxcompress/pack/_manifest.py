@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -30,8 +30,9 @@ from jax.core import Tracer
 
 from ..leaves import Leaf
 from . import _codecs
+from ._check import check
 from ._leaf_types import LEAF_TYPES, name_of
-from ._payload import CorruptPayload, Reader, Unsupported, sized
+from ._payload import Bytes, CorruptPayload, Reader, Unsupported, varint
 
 _ARRAY = re.compile(r"(\w+)\[((?:[0-9]{1,18}(?:,[0-9]{1,18}){0,31})?)\](\w+)", re.ASCII)
 
@@ -39,7 +40,7 @@ _ARRAY = re.compile(r"(\w+)\[((?:[0-9]{1,18}(?:,[0-9]{1,18}){0,31})?)\](\w+)", r
 class Tensor(NamedTuple):
     """Payload and checksum of one tensor in the file."""
 
-    payload: bytes
+    payload: Bytes
     checksum: int
 
 
@@ -61,14 +62,21 @@ class Entry(NamedTuple):
     nbytes: int
 
 
-def write(tree: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Convert a tree to its JSON node and its tensors by name.
+Put = Callable[[str, list[bytes | bytearray]], None]
+
+
+def write(tree: Any, put: Put) -> tuple[Any, dict[str, int]]:
+    """Convert a tree to its JSON node and the checksums of its tensors by name.
+
+    Args:
+      tree: the tree.
+      put: takes the name and the payload of each tensor, in parts, when it is coded.
 
     Raises:
       TypeError: if a key is not a string, or a leaf is not an array.
       ValueError: for 64-bit arrays while JAX uses 32 bits.
     """
-    tensors: dict[str, Tensor] = {}
+    checksums: dict[str, int] = {}
 
     def visit(node: Any, path: str) -> Any:
         if node is None:
@@ -81,10 +89,13 @@ def write(tree: Any) -> tuple[Any, dict[str, Tensor]]:
             items = (visit(item, _join(path, str(i))) for i, item in enumerate(node))
             return [type(node).__name__, *items]
         leaf_node, payload, checksum = _write_leaf(node, path)
-        tensors[_unused(path, tensors)] = Tensor(payload, checksum)
+        name = _unused(path, checksums)
+        checksums[name] = checksum
+        put(name, payload)
+        payload.clear()  # the closures of `_write_leaf` outlive it, until collected
         return leaf_node
 
-    return visit(tree, ""), tensors
+    return visit(tree, ""), checksums
 
 
 def read(
@@ -96,7 +107,8 @@ def read(
       CorruptPayload: if the file is inconsistent; the error names the tensor.
       Unsupported: if decoding needs too much memory or a newer version.
     """
-    unread, budget = dict(tensors), _Budget(max_bytes)
+    _check_claims(node, max_bytes)
+    unread = dict(tensors)
     names: set[str] = set()
     entries: list[Entry] = []
 
@@ -115,7 +127,7 @@ def read(
         if name not in unread:
             raise CorruptPayload(f"tensor {name!r} is missing")
         try:
-            entries.append(_read_leaf(node, path, unread.pop(name), budget))
+            entries.append(_read_leaf(node, path, unread.pop(name)))
         except ValueError as error:
             kind = Unsupported if isinstance(error, Unsupported) else CorruptPayload
             raise kind(f"tensor {name!r}: {error}") from error
@@ -127,25 +139,54 @@ def read(
     return tree, entries
 
 
-class _Budget:
-    """Count decoded bytes before they are allocated."""
+def _check_claims(node: Any, max_bytes: int) -> None:
+    """Refuse a file whose arrays are too large, before any of them is allocated."""
+    left, names = max_bytes, set()
 
-    def __init__(self, max_bytes: int) -> None:
-        self._max = self._left = max_bytes
+    def visit(node: Any, path: str) -> None:
+        nonlocal left
+        if isinstance(node, dict):
+            for key, item in node.items():
+                visit(item, _join(path, key))
+        elif isinstance(node, list) and node and node[0] in ("list", "tuple"):
+            for i, item in enumerate(node[1:]):
+                visit(item, _join(path, str(i)))
+        elif node is not None:
+            names.add(name := _unused(path, names))
+            for shape, dtype in _claims(node):
+                left -= math.prod(shape) * dtype.itemsize
+                # An empty array must not have impossibly large axes either.
+                extent = math.prod(max(1, n) for n in shape)
+                if left < 0 or extent > 1 << 48:
+                    raise Unsupported(
+                        f"tensor {name!r}: decoding it needs more than "
+                        f"max_bytes={max_bytes}; pass a larger max_bytes= if you trust "
+                        "the file"
+                    )
 
-    def take(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self._left -= math.prod(shape) * dtype.itemsize
-        # An empty array must not have impossibly large axes either.
-        extent = math.prod(max(1, n) for n in shape)
-        if self._left < 0 or extent > 1 << 48:
-            raise Unsupported(
-                f"decoding it needs more than max_bytes={self._max}; pass a larger "
-                "max_bytes= if you trust the file"
-            )
+    visit(node, "")
 
 
-def _write_leaf(leaf: Any, path: str) -> tuple[Any, bytes, int]:
-    payloads, checksum = [], 0
+def _claims(leaf_node: Any) -> Iterator[tuple[tuple[int, ...], np.dtype]]:
+    """Yield the shapes and dtypes in a leaf; what is malformed is refused later."""
+    match leaf_node:
+        case str() if match := _ARRAY.fullmatch(leaf_node):
+            try:
+                yield _parse_shape(match[2]), _codecs.parse_dtype(match[1])
+            except ValueError:
+                return
+        case [str(), list(children), *_]:
+            for child in children:
+                yield from _claims(child)
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    return tuple(int(n) for n in text.split(",") if n)
+
+
+def _write_leaf(leaf: Any, path: str) -> tuple[Any, list[bytes | bytearray], int]:
+    payload: list[bytes | bytearray] = []
+    checksum = 0
 
     def visit(node: Any) -> Any:
         nonlocal checksum
@@ -154,13 +195,14 @@ def _write_leaf(leaf: Any, path: str) -> tuple[Any, bytes, int]:
         if isinstance(node, Leaf):
             name = name_of(node)
             children, static = LEAF_TYPES[name].open(node)
+            check(node)
             return [name, [visit(child) for child in children], *static]
         array = _concrete(node)
         if node is not leaf:
             _check_width(array.dtype)
-        codec, payload = _codecs.encode(array)
-        payloads.append(sized(payload))
-        checksum = zlib.crc32(array.tobytes(), checksum)
+        codec, data = _codecs.encode(array)
+        payload.extend((varint(len(data)), data))
+        checksum = _crc32(array, checksum)
         return f"{array.dtype.name}[{','.join(map(str, array.shape))}]{codec}"
 
     try:
@@ -168,10 +210,10 @@ def _write_leaf(leaf: Any, path: str) -> tuple[Any, bytes, int]:
     except (TypeError, ValueError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(f"cannot save leaf {path!r}: {error}") from error
-    return leaf_node, b"".join(payloads), checksum
+    return leaf_node, payload, checksum
 
 
-def _read_leaf(leaf_node: Any, path: str, tensor: Tensor, budget: _Budget) -> Entry:
+def _read_leaf(leaf_node: Any, path: str, tensor: Tensor) -> Entry:
     reader, codecs, checksum = Reader(tensor.payload), [], 0
 
     def visit(node: Any) -> Any:
@@ -181,13 +223,12 @@ def _read_leaf(leaf_node: Any, path: str, tensor: Tensor, budget: _Budget) -> En
                 return None
             case str() if match := _ARRAY.fullmatch(node):
                 dtype = _codecs.parse_dtype(match[1])
-                shape = tuple(int(n) for n in match[2].split(",") if n)
-                budget.take(shape, dtype)
+                shape = _parse_shape(match[2])
                 array = _codecs.decode(match[3], reader.sized(), shape, dtype)
                 if node is not leaf_node:
                     _check_width(dtype)
                 codecs.append(match[3])
-                checksum = zlib.crc32(array.tobytes(), checksum)
+                checksum = _crc32(array, checksum)
                 return array
             case [str(name), list(children), *static] if name in LEAF_TYPES:
                 return LEAF_TYPES[name].close([visit(c) for c in children], static)
@@ -201,6 +242,12 @@ def _read_leaf(leaf_node: Any, path: str, tensor: Tensor, budget: _Budget) -> En
         leaf = jnp.asarray(leaf)
     kind = leaf_node[0] if isinstance(leaf_node, list) else "array"
     return Entry(path, kind, leaf, tuple(codecs), len(tensor.payload))
+
+
+def _crc32(array: np.ndarray, start: int) -> int:
+    """Continue a checksum with the bytes of an array, in row-major order."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return zlib.crc32(flat.view(np.uint8).data, start) if flat.size else start
 
 
 def _concrete(node: Any) -> np.ndarray:
@@ -218,8 +265,20 @@ def _concrete(node: Any) -> np.ndarray:
             "it is a typed PRNG key; save jax.random.key_data(key) instead."
         )
     _codecs.parse_dtype(node.dtype.name)  # raises if it cannot be stored
+    if isinstance(node, jax.Array):
+        _check_reach(node)
     array = np.asarray(node)
     return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _check_reach(array: jax.Array) -> None:
+    """Raise if parts of an array are only on devices of other processes."""
+    if not (array.is_fully_addressable or array.is_fully_replicated):
+        raise ValueError(
+            f"parts of its {array.sharding} are on devices of other processes. Gather "
+            "the tree first, in every process: jax.experimental.multihost_utils."
+            "process_allgather(tree, tiled=True); then save it in one of them."
+        )
 
 
 def _check_width(dtype: np.dtype) -> None:

@@ -9,14 +9,15 @@ from typing import NamedTuple
 import numpy as np
 
 from . import _packed, _raw, _symbols
-from ._payload import CorruptPayload, Reader, sized
+from ._payload import Bytes, CorruptPayload, Reader, varint
 
 
 class Codec(NamedTuple):
     """A pair of pure functions over arrays of unsigned bit patterns."""
 
-    encode: Callable[[np.ndarray], bytes | None]  # None: unsuited to this array
-    decode: Callable[[bytes, tuple[int, ...], np.dtype], np.ndarray]
+    # None: unsuited to this array.
+    encode: Callable[[np.ndarray], bytes | bytearray | None]
+    decode: Callable[[Bytes, tuple[int, ...], np.dtype], np.ndarray]
 
 
 # The index is the codec number in the file, so only append.
@@ -27,13 +28,33 @@ PLAIN = (
 )
 
 
-def write(patterns: np.ndarray, codecs: Sequence[Codec]) -> bytes:
-    """Encode with the codec that yields the fewest bytes."""
-    coded = [(i, codec.encode(patterns)) for i, codec in enumerate(codecs)]
-    index, data = min(
-        ((i, data) for i, data in coded if data is not None), key=lambda x: len(x[1])
-    )
-    return bytes([index]) + sized(data)
+def smallest(
+    patterns: np.ndarray, codecs: Sequence[Codec]
+) -> tuple[int, bytes | bytearray]:
+    """Encode with the codec that yields the fewest bytes; return its index, too.
+
+    On ties the first wins. The first must be ``raw``, whose size is known without its
+    bytes, and the second ``packed``, to which a constant array is a few bytes.
+    """
+    constant = patterns.size > 0 and patterns.min() == patterns.max()
+    best: tuple[int, bytes | bytearray] | None = None
+    for i, codec in enumerate(codecs[1 : 2 if constant else None], 1):
+        data = codec.encode(patterns)
+        if data is not None and (best is None or len(data) < len(best[1])):
+            best = i, data
+    if best is None or len(best[1]) >= patterns.nbytes:
+        return 0, codecs[0].encode(patterns) or b""
+    return best
+
+
+def write(
+    out: bytearray, patterns: np.ndarray, codecs: Sequence[Codec] = PLAIN
+) -> None:
+    """Append the array, coded by the codec that yields the fewest bytes."""
+    index, data = smallest(patterns, codecs)
+    out.append(index)
+    out += varint(len(data))
+    out += data
 
 
 def read(

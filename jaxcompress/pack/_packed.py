@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._payload import CorruptPayload, Reader, varint
+from ._payload import Bytes, CorruptPayload, Reader, varint
 
 # Bits are unpacked to bytes part by part; a multiple of 8, so that parts end on bytes.
-_PART = 1 << 20
+_PART = 1 << 17
 
 
-def encode(patterns: np.ndarray) -> bytes | None:
+def encode(patterns: np.ndarray) -> bytes | bytearray | None:
     """Encode as smallest pattern, width and bits; None if the width is 16 bits or more."""
     if patterns.size == 0:
         return None
@@ -23,15 +23,15 @@ def encode(patterns: np.ndarray) -> bytes | None:
     if width >= min(16, 8 * patterns.dtype.itemsize):
         return None
     flat, low = patterns.reshape(-1), patterns.dtype.type(low)
-    parts = [varint(int(low)), bytes([width])]
+    coded = bytearray(varint(int(low)) + bytes([width]))
     for start in range(0, flat.size if width else 0, _PART):
         distance = (flat[start : start + _PART] - low).astype(">u2")
         bits = np.unpackbits(distance.view(np.uint8).reshape(-1, 2), axis=1)
-        parts.append(np.packbits(bits[:, 16 - width :]).tobytes())
-    return b"".join(parts)
+        coded += np.packbits(bits[:, 16 - width :]).tobytes()
+    return coded
 
 
-def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def decode(data: Bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Invert ``encode``."""
     reader = Reader(data)
     low, width = reader.varint(), reader.byte()

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+Bytes = bytes | bytearray | memoryview
+
 
 class CorruptPayload(ValueError):
     """A payload does not decode; the file layer adds the names of file and tensor."""
@@ -23,11 +25,6 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
-def sized(data: bytes) -> bytes:
-    """Prefix ``data`` with its length, so that more can follow."""
-    return varint(len(data)) + data
-
-
 class Unsupported(ValueError):
     """An intact file needs a newer version or exceeds a limit."""
 
@@ -35,8 +32,8 @@ class Unsupported(ValueError):
 class Reader:
     """Read a payload from front to back; reading past the end raises ``CorruptPayload``."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: Bytes) -> None:
+        self._data = memoryview(data)
         self._at = 0
 
     def byte(self) -> int:
@@ -55,18 +52,18 @@ class Reader:
                 return value
         raise CorruptPayload("an integer has more than 64 bits")
 
-    def take(self, count: int) -> bytes:
-        """Read the next ``count`` bytes."""
+    def take(self, count: int) -> memoryview:
+        """Read the next ``count`` bytes, without a copy."""
         if count > len(self._data) - self._at:
             raise CorruptPayload("the payload ends too early")
         self._at += count
         return self._data[self._at - count : self._at]
 
-    def sized(self) -> bytes:
-        """Read bytes written by ``sized``."""
+    def sized(self) -> memoryview:
+        """Read a length, and as many bytes."""
         return self.take(self.varint())
 
-    def rest(self) -> bytes:
+    def rest(self) -> memoryview:
         """Read all remaining bytes."""
         return self.take(len(self._data) - self._at)
 

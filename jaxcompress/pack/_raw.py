@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ._payload import CorruptPayload
+from ._payload import Bytes, CorruptPayload
 
 
 def encode(patterns: np.ndarray) -> bytes:
@@ -13,7 +13,7 @@ def encode(patterns: np.ndarray) -> bytes:
     return patterns.astype(patterns.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def decode(data: Bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Invert ``encode``."""
     if len(data) != int(np.prod(shape, dtype=np.int64)) * dtype.itemsize:
         raise CorruptPayload("the payload does not have the size of its array")

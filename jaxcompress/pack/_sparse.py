@@ -15,25 +15,29 @@ from typing import Any
 import numpy as np
 
 from . import _ans, _bytes, _nested
-from ._payload import CorruptPayload, Reader, sized, varint
+from ._payload import Bytes, CorruptPayload, Reader, varint
 
 _VALUES = (*_nested.PLAIN, _nested.Codec(_bytes.encode, _bytes.decode))
 _CLASSES = (1, 2, 3, 4, 6, 8)
 
 
-def encode(patterns: np.ndarray) -> bytes | None:
+def encode(patterns: np.ndarray) -> bytearray | None:
     """Encode as common value, mask and other values; None if no value is common enough."""
     if patterns.size == 0:
         return None
-    fill = _most_common(patterns)
-    mask = patterns != fill
-    if np.count_nonzero(mask) > 0.9 * mask.size:
+    fill, count = _most_common(patterns)
+    if patterns.size - count > 0.9 * patterns.size:
         return None
-    values = _nested.write(patterns[mask], _VALUES)
-    return varint(int(fill)) + _encode_mask(mask.reshape(_matrix(mask.shape))) + values
+    mask = patterns != fill
+    coded = bytearray(varint(int(fill)))
+    _encode_mask(coded, mask.reshape(_matrix(mask.shape)))
+    values = patterns[mask]
+    del mask
+    _nested.write(coded, values, _VALUES)
+    return coded
 
 
-def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def decode(data: Bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Invert ``encode``."""
     reader = Reader(data)
     fill = reader.varint()
@@ -52,23 +56,58 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return int(np.prod(shape[:-1], dtype=np.int64)), columns
 
 
-def _most_common(patterns: np.ndarray) -> np.generic:
+def _most_common(patterns: np.ndarray) -> tuple[np.generic, int]:
+    """Return a value and how often it occurs."""
     # In wide floats only zero is common enough to be worth a mask.
     if patterns.dtype.itemsize > 2:
-        return patterns.dtype.type(0)
-    return patterns.dtype.type(np.argmax(np.bincount(patterns.reshape(-1))))
+        zeros = patterns.size - int(np.count_nonzero(patterns))
+        return patterns.dtype.type(0), zeros
+    counts = np.zeros(1 << 8 * patterns.dtype.itemsize, np.int64)
+    flat = patterns.reshape(-1)
+    for start, stop in _ans.parts(flat.size):
+        counts += np.bincount(flat[start:stop], minlength=counts.size)
+    return patterns.dtype.type(np.argmax(counts)), int(counts.max())
 
 
-def _encode_mask(mask: np.ndarray) -> bytes:
+class _Block:
+    """The elements of the mask in a class of rows and one of columns, part by part."""
+
+    def __init__(
+        self, mask: np.ndarray, rows: tuple[Any, int], columns: tuple[Any, int]
+    ) -> None:
+        self._mask, (self._rows, height), (self._columns, self._width) = (
+            mask,
+            rows,
+            columns,
+        )
+        self.size = height * self._width
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        first, last = part.start // self._width, -(-part.stop // self._width)
+        if isinstance(self._rows, slice):
+            strip = self._mask[first:last]
+        else:
+            strip = self._mask[self._rows[first:last]]
+        block = strip[:, self._columns].reshape(-1)
+        return block[part.start - first * self._width :][: part.stop - part.start]
+
+
+def _encode_mask(out: bytearray, mask: np.ndarray) -> None:
     ids = _best_classes(mask)
     runs = []
-    for (rows, _), (columns, _) in itertools.product(*map(_groups, ids)):
-        block = mask[rows][:, columns].reshape(-1)
-        ones = np.count_nonzero(block)
+    for rows, columns in itertools.product(*map(_groups, ids)):
+        block = _Block(mask, rows, columns)
+        ones = sum(
+            np.count_nonzero(block[slice(*part)]) for part in _ans.parts(block.size)
+        )
         runs.append((block, np.array([block.size - ones, ones])))
-    header = [_nested.write(x, _nested.PLAIN) for x in ids]
-    counts = [varint(int(count[1])) for _, count in runs]
-    return b"".join([*header, *counts, sized(_ans.encode(runs))])
+    for x in ids:
+        _nested.write(out, x)
+    for _, counts in runs:
+        out += varint(int(counts[1]))
+    coded = _ans.encode(runs)
+    out += varint(len(coded))
+    out += coded
 
 
 def _decode_mask(reader: Reader, shape: tuple[int, int]) -> np.ndarray:
@@ -127,10 +166,13 @@ def _classes(counts: np.ndarray, classes: int) -> np.ndarray:
 
 def _best_classes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the classes of rows and columns with the smallest estimated size."""
+    if _limit(mask.shape) == 1:
+        rows, columns = (np.zeros(n, np.uint8) for n in mask.shape)
+        return rows, columns
     options, class_counts = [], [n for n in _CLASSES if n <= _limit(mask.shape)]
     for rows in (_classes(mask.sum(1), n) for n in class_counts):
         row_sizes = np.bincount(rows)
-        per_class = [mask[rows == k].sum(0) for k in range(row_sizes.size)]
+        per_class = _sums(mask, rows, row_sizes.size)
         for columns in (_classes(mask.sum(0), n) for n in class_counts):
             column_sizes = np.bincount(columns)
             ones = np.stack([np.bincount(columns, weights=x) for x in per_class])
@@ -140,6 +182,16 @@ def _best_classes(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             options.append((_bits(np.stack([ones, zeros])) + side, rows, columns))
     _, rows, columns = min(options, key=lambda option: option[0])
     return rows, columns
+
+
+def _sums(mask: np.ndarray, rows: np.ndarray, classes: int) -> np.ndarray:
+    """Return the ones of each column in each class of rows, in bounded memory."""
+    sums = np.zeros((classes, mask.shape[1]), np.int64)
+    for start, stop in _ans.parts(mask.shape[0], mask.shape[1]):
+        strip, ids = mask[start:stop], rows[start:stop]
+        for k in np.unique(ids):
+            sums[k] += np.count_nonzero(strip[ids == k], axis=0)
+    return sums
 
 
 def _bits(counts: np.ndarray) -> float:

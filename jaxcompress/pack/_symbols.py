@@ -11,14 +11,15 @@ import itertools
 import numpy as np
 
 from . import _ans
-from ._payload import CorruptPayload, Reader, varint
+from ._payload import Bytes, CorruptPayload, Reader, varint
 
 # A sample of this many elements identifies arrays with few distinct values, before the
 # whole array is sorted.
 _SAMPLE = 4096
+_MOST = 1 << 16  # distinct values
 
 
-def encode(patterns: np.ndarray) -> bytes | None:
+def encode(patterns: np.ndarray) -> bytearray | None:
     """Encode as alphabet, counts and coded symbols; None if the alphabet is too big."""
     if patterns.size == 0:
         return None
@@ -26,21 +27,26 @@ def encode(patterns: np.ndarray) -> bytes | None:
     sample = flat[:: max(1, flat.size // _SAMPLE)]
     if np.unique(sample).size > sample.size // 2 and flat.dtype.itemsize > 1:
         return None
-    alphabet, symbols, counts = _alphabet(flat)
-    if alphabet.size > 1 << 16:
+    alphabet, counts = _alphabet(flat)
+    if alphabet.size > _MOST:
         return None
     gaps = [int(alphabet[0]), *np.diff(alphabet).tolist()]
     model = b"".join(map(varint, [alphabet.size, *gaps, *counts.tolist()]))
-    return model + _ans.encode([(symbols, counts)])
+    # The coder ends with a word; no stream is shorter than the entropy by more than that.
+    if len(model) + _entropy(counts) / 8 > flat.nbytes + 8:
+        return None
+    coded = bytearray(model)
+    coded += _ans.encode([(_Indices(flat, alphabet), counts)])
+    return coded
 
 
-def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def decode(data: Bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Invert ``encode``."""
     flat = np.empty(int(np.prod(shape, dtype=np.int64)), dtype)
     reader = Reader(data)
     size = reader.varint()
     # Check before the loop: a damaged count must not determine how long it runs.
-    if not 1 <= size <= min(flat.size, 1 << 16):
+    if not 1 <= size <= min(flat.size, _MOST):
         raise CorruptPayload(f"{flat.size} elements cannot have {size} distinct values")
     alphabet = list(itertools.accumulate(reader.varint() for _ in range(size)))
     counts = [reader.varint() for _ in range(size)]
@@ -55,13 +61,44 @@ def decode(data: bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return flat.reshape(shape)
 
 
-def _alphabet(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the distinct patterns, each element's index among them, and their counts."""
-    if flat.dtype.itemsize > 2:
-        return np.unique(flat, return_inverse=True, return_counts=True)
-    # Counting is ten times as fast as sorting.
-    counts = np.bincount(flat, minlength=1)
-    alphabet = np.flatnonzero(counts)
-    index = np.zeros(counts.size, np.int32)
-    index[alphabet] = np.arange(alphabet.size)
-    return alphabet, index[flat], counts[alphabet]
+class _Indices:
+    """The index of each element in the alphabet, made part by part."""
+
+    def __init__(self, flat: np.ndarray, alphabet: np.ndarray) -> None:
+        self._flat, self._alphabet, self.size = flat, alphabet, flat.size
+        self._table = None
+        if flat.dtype.itemsize <= 2:  # a table is ten times as fast as a search
+            self._table = np.zeros(int(alphabet[-1]) + 1, np.int32)
+            self._table[alphabet] = np.arange(alphabet.size)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        if self._table is not None:
+            return self._table[self._flat[part]]
+        return np.searchsorted(self._alphabet, self._flat[part])
+
+
+def _alphabet(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct patterns and how often each occurs; it stops at too many."""
+    if flat.dtype.itemsize <= 2:
+        # Counting is ten times as fast as sorting.
+        every = np.zeros(1 << 8 * flat.dtype.itemsize, np.int64)
+        for start, stop in _ans.parts(flat.size):
+            every += np.bincount(flat[start:stop], minlength=every.size)
+        alphabet = np.flatnonzero(every)
+        return alphabet, every[alphabet]
+    alphabet, counts = flat[:0], np.zeros(0, np.int64)
+    for start, stop in _ans.parts(flat.size):
+        values, more = np.unique(flat[start:stop], return_counts=True)
+        merged = np.union1d(alphabet, values)
+        total = np.zeros(merged.size, np.int64)
+        total[np.searchsorted(merged, alphabet)] += counts
+        total[np.searchsorted(merged, values)] += more
+        alphabet, counts = merged, total
+        if alphabet.size > _MOST:
+            break
+    return alphabet, counts
+
+
+def _entropy(counts: np.ndarray) -> float:
+    """Return the bits of all symbols, each at its own cost."""
+    return float(-(counts * np.log2(counts / counts.sum())).sum())

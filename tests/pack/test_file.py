@@ -65,26 +65,49 @@ FORMATS = st.builds(formats.Int, st.integers(1, 8), st.booleans()) | st.sampled_
 
 
 @st.composite
-def compressed(draw, nested=True):
+def quantized(draw, shape):
+    fmt = draw(FORMATS)
+    codes = draw(arrays((fmt.dtype.name,), st.just(shape)))
+    if np.issubdtype(codes.dtype, np.integer):
+        last = (
+            15
+            if isinstance(fmt, formats.Float)
+            else len(getattr(fmt, "values", ())) - 1
+        )
+        low, high = (fmt.low, fmt.high) if isinstance(fmt, formats.Int) else (0, last)
+        codes = (low + codes.astype(int) % (high - low + 1)).astype(codes.dtype)
+    tiles = st.sampled_from([shape, (1,) * len(shape)])
+    scale = draw(arrays(("float32", "bfloat16"), tiles))
+    return jc.QArray(
+        codes=codes,
+        scale=scale,
+        zero_point=draw(st.none() | arrays(("int8",), st.just(scale.shape))),
+        format=fmt,
+        value_dtype=np.dtype(draw(st.sampled_from(["float32", "bfloat16"]))),
+    )
+
+
+@st.composite
+def compressed(draw):
     kind = draw(st.sampled_from(KINDS))
+    shape = draw(MATRICES)
     if kind == "PackedCodes":
-        codes = draw(arrays(("uint8",), MATRICES)) & jnp.uint8(15)
+        codes = draw(arrays(("uint8",), st.just(shape))) & jnp.uint8(15)
         return jc.PackedCodes.of(codes, 4)
     if kind == "SparseArray":
         return jc.SparseArray.from_dense(jnp.asarray(draw(arrays(("float32", "int8")))))
     if kind == "Codebook":
-        codes = draw(arrays(("uint8", "uint16")))
-        return jc.Codebook(codes=codes, centroids=draw(arrays(("float32", "bfloat16"))))
-    if kind == "LowRank" and nested:
-        factors = arrays(("float32",), MATRICES) | compressed(nested=False)
-        return jc.LowRank(left=draw(factors), right=draw(factors))
-    return jc.QArray(
-        codes=draw(arrays(("int8", "uint16"))),
-        scale=draw(arrays(("float32",))),
-        zero_point=draw(st.none() | arrays(("int8",))),
-        format=draw(FORMATS),
-        value_dtype=np.dtype(draw(st.sampled_from(["float32", "bfloat16"]))),
-    )
+        values = hnp.array_shapes(min_dims=1, max_dims=1, max_side=6)
+        centroids = jnp.asarray(np.sort(draw(arrays(("float32", "bfloat16"), values))))
+        codes = draw(arrays(("uint8", "uint16"))) % len(centroids)
+        return jc.Codebook(codes=codes, centroids=centroids)
+    if kind == "LowRank":
+        factors = (
+            draw(arrays(("float32",), st.just(part)) | quantized(part))
+            for part in (shape, shape[::-1])
+        )
+        return jc.LowRank(**dict(zip(("left", "right"), factors, strict=True)))
+    return draw(quantized(shape))
 
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
@@ -201,15 +224,16 @@ def nnx_state():
 
 
 @pytest.mark.parametrize(
-    "tree",
+    "make",
     [
-        nnx_state(),
-        eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array),
-        {"x": Pair(jnp.ones(2), small_tree()["Dense_0"]["kernel"])},
+        nnx_state,
+        lambda: eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array),
+        lambda: {"x": Pair(jnp.ones(2), small_tree()["Dense_0"]["kernel"])},
     ],
     ids=["State", "MLP", "Pair"],
 )
-def test_other_pytrees_come_back_with_like(path, tree, request):
+def test_other_pytrees_come_back_with_like(path, make, request):
+    tree = make()
     pack.save(path, tree)
     assert_same(pack.load(path, like=tree), tree)
     name = request.node.callspec.id
@@ -279,5 +303,6 @@ def test_traced_arrays_are_refused(path):
 
 def test_a_missing_library_names_the_fix(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
+    pack.save(path, {})
     with pytest.raises(ImportError, match="pip install 'safetensors"):
-        pack.save(path, {})
+        pack.load(path)

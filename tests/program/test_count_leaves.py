@@ -26,14 +26,14 @@ def shared(values):
 
 
 LEAVES = {
-    "float32": (KERNEL, 32),
-    "bfloat16": (KERNEL.astype(jnp.bfloat16), 16),
-    "4 bits": (to_qarray(KERNEL, Int(4), scale_shape=(1, 8)), 4),
-    "16 bits": (to_qarray(KERNEL, Int(16, False), scale_shape=(4, 8)), 16),
-    "4 values": (shared(4), 2),
-    "5 values": (shared(5), 3),
-    "the non-zeros": (jc.SparseArray.from_dense(jnp.maximum(KERNEL, 0)), 32),
-    "two factors": (
+    "float32": lambda: (KERNEL, 32),
+    "bfloat16": lambda: (KERNEL.astype(jnp.bfloat16), 16),
+    "4 bits": lambda: (to_qarray(KERNEL, Int(4), scale_shape=(1, 8)), 4),
+    "16 bits": lambda: (to_qarray(KERNEL, Int(16, False), scale_shape=(4, 8)), 16),
+    "4 values": lambda: (shared(4), 2),
+    "5 values": lambda: (shared(5), 3),
+    "the non-zeros": lambda: (jc.SparseArray.from_dense(jnp.maximum(KERNEL, 0)), 32),
+    "two factors": lambda: (
         jc.compress(jc.low_rank(rank=2), {"kernel": KERNEL})["kernel"],
         32,
     ),
@@ -42,7 +42,7 @@ LEAVES = {
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_leaves_declare_their_bits(name):
-    leaf, bits = LEAVES[name]
+    leaf, bits = LEAVES[name]()
     x = jax.ShapeDtypeStruct(X.shape, leaf.dtype)
     counted = count(product, {"kernel": leaf}, x)
     (site,) = counted.sites
@@ -59,7 +59,7 @@ def test_leaves_declare_their_bits(name):
 
 @pytest.mark.parametrize("name", LEAVES)
 def test_shapes_of_leaves_do_where_zeros_do_not_matter(name):
-    leaf, bits = LEAVES[name]
+    leaf, bits = LEAVES[name]()
     shapes = jax.eval_shape(lambda: {"kernel": leaf})
     x = jax.ShapeDtypeStruct(X.shape, leaf.dtype)
     (site,) = count(product, shapes, x).sites
@@ -72,7 +72,7 @@ def test_weights_come_first_whichever_side_they_are_on():
     def left(params, x):
         return params["kernel"].T @ x.T
 
-    params = {"kernel": LEAVES["4 bits"][0]}
+    params = {"kernel": LEAVES["4 bits"]()[0]}
     for fn in (product, left):
         (site,) = count(fn, params, X).sites
         assert site.bits == (4, 32) and site.macs == MACS

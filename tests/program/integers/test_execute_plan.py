@@ -59,44 +59,61 @@ def shared_by_layers(params, x):
 
 CHANGED = "the parameter is changed before it is multiplied by"
 MIXED = "the parameter reaches it through an operation that mixes its axes"
-CODES = jc.compress(jc.weight_sharing(4), {"kernel": KERNEL})["kernel"]
-THIN = jc.compress(jc.low_rank(rank=2), {"kernel": KERNEL})["kernel"]
-SPARSE = jc.SparseArray.from_dense(jnp.where(KERNEL > 1, KERNEL, 0))
+
+
+def compressed(compressor):
+    return jc.compress(compressor, {"kernel": KERNEL})["kernel"]
+
+
+def sparse():
+    return jc.SparseArray.from_dense(jnp.where(KERNEL > 1, KERNEL, 0))
+
+
 MASK = jnp.asarray(KERNEL > 0, jnp.float32)
+# Made when they are needed: what is compiled here would be compiled by every worker.
 FALLBACKS = {
-    "the leaf is dense": (product, {"kernel": KERNEL}),
-    "the leaf is a Codebook": (product, {"kernel": CODES}),
-    "the leaf is a SparseArray": (product, {"kernel": SPARSE}),
-    "the leaf is a LowRank": (product, {"kernel": THIN}),
-    "the leaf has 16 bits": (product, {"kernel": packed(bits=16)}),
-    "a convolution": (convolution, {"kernel": packed(normal(2, 9, 3, 3))}),
-    "its scales vary along the axis that is summed over": (
+    "the leaf is dense": lambda: (product, {"kernel": KERNEL}),
+    "the leaf is a Codebook": lambda: (
+        product,
+        {"kernel": compressed(jc.weight_sharing(4))},
+    ),
+    "the leaf is a SparseArray": lambda: (product, {"kernel": sparse()}),
+    "the leaf is a LowRank": lambda: (
+        product,
+        {"kernel": compressed(jc.low_rank(rank=2))},
+    ),
+    "the leaf has 16 bits": lambda: (product, {"kernel": packed(bits=16)}),
+    "a convolution": lambda: (convolution, {"kernel": packed(normal(2, 9, 3, 3))}),
+    "its scales vary along the axis that is summed over": lambda: (
         product,
         {"kernel": packed(scales=(4, 8))},
     ),
-    "its scales belong to groups of outputs": (
+    "its scales belong to groups of outputs": lambda: (
         product,
         {"kernel": packed(scales=(1, 4))},
     ),
-    "masked": (
+    "masked": lambda: (
         lambda p, x: x @ (p["kernel"] * p["mask"]),
         {"kernel": packed(), "mask": MASK},
     ),
-    "squashed": (lambda p, x: x @ jnp.tanh(p["kernel"]), {"kernel": packed()}),
-    "cut to integers": (
+    "squashed": lambda: (lambda p, x: x @ jnp.tanh(p["kernel"]), {"kernel": packed()}),
+    "cut to integers": lambda: (
         lambda p, x: x @ p["kernel"].astype(jnp.int32).astype(jnp.float32),
         {"kernel": packed()},
     ),
-    "a part": (lambda p, x: x[:, :8] @ p["kernel"][:8], {"kernel": packed()}),
-    "one axis of two": (
+    "a part": lambda: (lambda p, x: x[:, :8] @ p["kernel"][:8], {"kernel": packed()}),
+    "one axis of two": lambda: (
         lambda p, x: x[:, :4] @ p["kernel"].reshape(4, 4, 8)[:, 1],
         {"kernel": packed()},
     ),
-    "the loops over layers around it are not over this parameter's axes": (
+    "the loops over layers around it are not over this parameter's axes": lambda: (
         shared_by_layers,
         {"kernel": packed(KERNEL[:8]), "bias": normal(3)},
     ),
-    "data times data": (lambda p, x: (x + p["bias"][0]) @ x.T, {"bias": normal(3)}),
+    "data times data": lambda: (
+        lambda p, x: (x + p["bias"][0]) @ x.T,
+        {"bias": normal(3)},
+    ),
 }
 REASONS = {
     "masked": CHANGED,
@@ -109,7 +126,7 @@ REASONS = {
 
 @pytest.mark.parametrize("name", FALLBACKS)
 def test_what_cannot_run_on_integers_says_why_and_runs_on_floats(name: str):
-    fn, params = FALLBACKS[name]
+    fn, params = FALLBACKS[name]()
     reason = reason_of(fn, params, X)
     assert reason and REASONS.get(name, name) in reason
     run = jax.jit(jc.execute(fn, pays=always).run)
