@@ -45,7 +45,9 @@ def block(params, x, operand=lambda x: x):
 
 
 @pytest.mark.parametrize(
-    "policy", [DYNAMIC, operands_only(DYNAMIC), {"*": operands_only(DYNAMIC)}], ids=str
+    "policy",
+    [DYNAMIC, operands_only(DYNAMIC), {"*": operands_only(DYNAMIC)}],
+    ids=["quantizer", "operands only", "dict"],
 )
 def test_operands_of_products_are_rounded_and_nothing_else(policy):
     quantized = jc.quantize_activations(block, policy)
