@@ -75,6 +75,15 @@ def latency(measure: Callable[[Plan], float], limit: float) -> Budget:
       measure: ``plan -> seconds``, which slices, compiles and times the network on the
         device that it is for.
       limit: seconds.
+
+    Example:
+      >>> import jax, jaxcompress as jc
+      >>> def on_this_machine(fn, params, *args):
+      ...     def measure(plan):
+      ...         small = jc.structured.slice_params(params, plan)
+      ...         run = jax.jit(jc.shrink(fn, plan))
+      ...         return jc.report.latency(run, small, *args).median
+      ...     return measure
     """
     if limit <= 0:
         raise ValueError(f"latency takes a positive limit in seconds, got {limit}")

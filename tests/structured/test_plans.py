@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Plans as data: files, slices of every tree, functions of every mode."""
 
+import collections
+import re
 import subprocess
 import sys
 from typing import Any
@@ -155,6 +157,20 @@ def test_verify_says_how_far_masked_and_sliced_are_apart():
     assert result.error <= 1e-5 * result.scale
     with pytest.raises(PlanError, match="outputs are not finite"):
         verify(fn, PARAMS, PLAN, X * jnp.nan)
+
+
+def test_the_small_program_is_that_of_a_network_built_small():
+    # This function takes parameters of any width.
+    small = slice_params(PARAMS, PLAN)
+
+    def operations(function):
+        compiled = str(jax.jit(function).lower(small, X).compile().as_text())
+        return collections.Counter(re.findall(r"= \S+ ([\w-]+)\(", compiled))
+
+    assert operations(jc.shrink(fn, PLAN)) == operations(fn)
+    np.testing.assert_array_equal(
+        jax.jit(jc.shrink(fn, PLAN))(small, X), jax.jit(fn)(small, X)
+    )
 
 
 def test_the_small_function_is_exported():
