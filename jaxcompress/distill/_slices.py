@@ -18,14 +18,15 @@ Plan = Mapping[tuple[str, int], Any]
 def take_slices(params: Any, plan: Plan) -> Any:
     """Cut selected units out of the teacher, to initialize a smaller student.
 
-    Use it after structured pruning. The plan lists, per axis of a leaf, which entries
+    Use it for students cut by hand. After structured pruning, ``structured.slice_params``
+    also slices optimizer and model state. The plan lists, per axis of a leaf, which entries
     stay. A unit has entries in several leaves (a column of its own kernel, its bias,
     the rows of the next kernel), so the plan names all of them. If the removed units
     are dead, the small network computes the same function as the teacher.
 
     Args:
       params: the teacher's parameters.
-      plan: ``{(path, axis): keep}`` with bools ``(n,)`` along the axis, or integer
+      plan: a ``structured.Plan``, or ``{(path, axis): keep}`` with bools ``(n,)`` along the axis, or integer
         indices to take entries in any order. Negative axes count from the end.
 
     Returns:

@@ -82,7 +82,7 @@ def latency(measure: Callable[[Plan], float], limit: float) -> Budget:
       ...     def measure(plan):
       ...         small = jc.structured.slice_params(params, plan)
       ...         run = jax.jit(jc.shrink(fn, plan))
-      ...         return jc.report.latency(run, small, *args).median
+      ...         return jc.report.latency(run, small, *args).median_seconds
       ...     return measure
     """
     if limit <= 0:

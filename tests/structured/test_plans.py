@@ -88,6 +88,11 @@ def test_state_of_the_optimizer_is_sliced_with_the_parameters():
     )
 
 
+def test_students_are_cut_by_the_same_plan():
+    student, small = jc.distill.take_slices(PARAMS, PLAN), slice_params(PARAMS, PLAN)
+    jax.tree.map(np.testing.assert_array_equal, student, small)
+
+
 def test_trees_that_do_not_fit_are_refused():
     with pytest.raises(PlanError, match="none of the plan's leaves, such as"):
         slice_params({"other": jnp.ones(3)}, PLAN)
