@@ -19,15 +19,18 @@ def take_slices(params: Any, plan: Plan) -> Any:
     """Cut selected units out of the teacher, to initialize a smaller student.
 
     Use it for students cut by hand. After structured pruning, ``structured.slice_params``
-    also slices optimizer and model state. The plan lists, per axis of a leaf, which entries
-    stay. A unit has entries in several leaves (a column of its own kernel, its bias,
+    also slices optimizer and model state.
+
+    The plan lists, per axis of a leaf, which entries stay. A unit has entries in several
+    leaves (a column of its own kernel, its bias,
     the rows of the next kernel), so the plan names all of them. If the removed units
     are dead, the small network computes the same function as the teacher.
 
     Args:
       params: the teacher's parameters.
-      plan: a ``structured.Plan``, or ``{(path, axis): keep}`` with bools ``(n,)`` along the axis, or integer
-        indices to take entries in any order. Negative axes count from the end.
+      plan: a ``structured.Plan``, or ``{(path, axis): keep}`` with bools ``(n,)`` along
+        the axis, or integer indices to take entries in any order. Negative axes count
+        from the end.
 
     Returns:
       A tree of the same structure with smaller leaves. Leaves that the plan does not
