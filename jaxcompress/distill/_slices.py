@@ -22,9 +22,9 @@ def take_slices(params: Any, plan: Plan) -> Any:
     also slices optimizer and model state.
 
     The plan lists, per axis of a leaf, which entries stay. A unit has entries in several
-    leaves (a column of its own kernel, its bias,
-    the rows of the next kernel), so the plan names all of them. If the removed units
-    are dead, the small network computes the same function as the teacher.
+    leaves (a column of its own kernel, its bias, the rows of the next kernel), so the plan
+    names all of them. If the removed units are dead, the small network computes the same
+    function as the teacher.
 
     Args:
       params: the teacher's parameters.
