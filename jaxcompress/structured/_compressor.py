@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from .._arguments import check_counts
 from .._compressor import Compressor, PyTree
 from .._select import map_with_path
 from .._signatures import name_defaults
@@ -20,7 +21,7 @@ from ..prune.scores import as_running
 from ._groups import Groups
 from ._params import mask_leaf
 from ._plan import Plan, PlanError, shapes_of
-from ._select import check_count, keep_highest, protected_groups
+from ._select import keep_highest, protected_groups
 from .rankings import Ranking, relative
 from .scores import ChannelScore, Scores, check_scores, l2
 
@@ -83,8 +84,7 @@ def structured_pruning(
     """
     if not callable(sparsity):
         check_sparsity(sparsity)
-    check_count("round_to", round_to)
-    check_count("keep", keep)
+    check_counts(round_to=round_to, keep=keep)
     protected = protected_groups(groups, protect)
     names = [name for name in groups.prunable if name not in protected]
     if not names:

@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
+from .._arguments import check_counts
 from .._refuse import refuse_values
 from .._select import closest, matches
 from .._signatures import name_defaults
+from .._warn import warn
 from ._groups import Groups
 from ._plan import Plan, PlanError
 from .budgets import Budget
@@ -73,17 +73,15 @@ def select(
       >>> jc.structured.select(groups, scores, jc.structured.budgets.macs(0.5)).widths
       {'a/kernel': (3, 4), 'b/kernel': (4, 2)}
     """
-    check_count("round_to", round_to)
-    check_count("keep", keep)
+    check_counts(round_to=round_to, keep=keep)
     known = check_scores(groups, scores)
     protected = protected_groups(groups, protect)
     missing = [n for n in groups.prunable if n not in known and n not in protected]
     if missing:
-        warnings.warn(
+        warn(
             f"{len(missing)} of {len(groups.prunable)} groups have no scores and are not "
             f"pruned: {missing[:3]}",
             KeptWarning,
-            stacklevel=2,
         )
     known = {name: s for name, s in known.items() if name not in protected}
     if not known:
@@ -139,16 +137,6 @@ def keep_highest(
         order = jnp.argsort(jnp.argsort(-own, stable=True), stable=True)
         masks[name] = order < wanted
     return masks
-
-
-def check_count(name: str, value: Any) -> None:
-    """Raise if a number of channels is not a positive whole number."""
-    if (
-        isinstance(value, Tracer)
-        or not isinstance(value, int | np.integer)
-        or value < 1
-    ):
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def protected_groups(groups: Groups, globs: Iterable[str]) -> set[str]:

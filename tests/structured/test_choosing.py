@@ -127,8 +127,10 @@ def test_what_cannot_be_met_or_ranked_is_refused():
         ValueError, match=r"macs takes the fraction to keep, in \(0, 1\]"
     ):
         budgets.macs(2)
-    with pytest.raises(ValueError, match="round_to must be a whole number"):
+    with pytest.raises(TypeError, match="round_to must be a whole number"):
         select(GROUPS, RISING, budgets.macs(0.5), round_to=1.5)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
+        select(GROUPS, RISING, budgets.macs(0.5), keep=0)
     with pytest.warns(KeptWarning, match="1 of 2 groups have no scores"):
         select(GROUPS, {HIDDEN: RISING[HIDDEN]}, budgets.channels(0.7))
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from ..._axes import AxesLike, contraction_axes
 from ..._compressor import PyTree
 from ..._select import Where, is_weight, matches, paths_and_leaves, select
 from ..._signatures import name_defaults
+from ..._warn import warn
 from ...layerwise import Evidence, check_summed_axes
 from ...leaves import dense, is_leaf
 
@@ -141,11 +141,10 @@ def _known_shift(
     noise = jnp.sum(error**2 * moments.var / jnp.maximum(rows - 1, 1))
     is_known = ~(jnp.sum(shift**2) < 2 * noise)  # true of NaN, which stays visible
     if not isinstance(is_known, Tracer) and not bool(is_known):
-        warnings.warn(
+        warn(
             f"{path!r}: its bias is left as it was. {int(jnp.min(count))} rows of input "
             "are too few to tell the shift of its mean output from chance, so correcting "
             "it would make other inputs worse. Observe more batches.",
-            stacklevel=3,
         )
     return jnp.where(is_known, shift, 0)
 
