@@ -286,4 +286,6 @@ def _float(leaf: Any) -> np.ndarray:
 
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 4)
+    # Several programs in flight can starve virtual devices of threads.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     main()
