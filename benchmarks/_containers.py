@@ -101,4 +101,5 @@ CONTAINERS: dict[str, Callable[[str], Any]] = {
     "Haiku": _haiku,
     "numpy": _numpy,
     "tuples": _tuples,
+    "unnamed": _tuples,  # whose weights the caller does not point out
 }

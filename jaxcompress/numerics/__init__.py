@@ -12,6 +12,7 @@ from ._hessian import (
 from ._smallest import smallest, smallest_per_leaf
 from ._ste import ste
 from ._tiles import (
+    divide_by_tiles,
     expand_tiles,
     reduce_tiles,
     tiles_as_rows,
@@ -20,6 +21,7 @@ from ._tiles import (
 __all__ = [
     "EXACT",
     "damped",
+    "divide_by_tiles",
     "expand_tiles",
     "find_clusters",
     "inverse_hessian",

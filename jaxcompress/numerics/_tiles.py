@@ -29,6 +29,25 @@ def expand_tiles(tiles: jax.Array, shape: Sequence[int]) -> jax.Array:
     return jnp.broadcast_to(tiles.reshape(split), spread).reshape(shape)
 
 
+def divide_by_tiles(x: jax.Array, tiles: jax.Array) -> jax.Array:
+    """Divide each tile of an array by its value, with the same bits in jit and eager.
+
+    It multiplies by reciprocals. XLA replaces a division by a value that it sees being
+    broadcast in the same way, so a quotient that is rounded next, such as exactly 63.5,
+    would depend on what is compiled together.
+
+    Args:
+      x: float array whose dimensions are multiples of those of ``tiles``.
+      tiles: array of the rank and dtype of ``x``, or a scalar.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> divide_by_tiles(jnp.array([[2., 4., 6., 8.]]), jnp.array([[2., 4.]])).tolist()
+      [[1.0, 2.0, 1.5, 2.0]]
+    """
+    return x * (1 / tiles if not tiles.ndim else expand_tiles(1 / tiles, x.shape))
+
+
 def reduce_tiles(
     reduce: Callable[[jax.Array, tuple[int, ...]], jax.Array],
     x: jax.Array,

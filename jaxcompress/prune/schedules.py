@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 
@@ -66,7 +67,11 @@ def geometric(sparsity: float, *, rounds: int) -> optax.Schedule:
         raise ValueError(f"rounds must be at least 1, got rounds={rounds}.")
 
     def schedule(count: Any) -> jax.Array:
-        progress = jnp.minimum(jnp.asarray(count, jnp.float32), rounds) / rounds
+        # Compiled code multiplies by the reciprocal, which may not bring `rounds` to 1.
+        rounds_done = jnp.asarray(count, jnp.float32)
+        progress = jnp.where(
+            rounds_done >= rounds, 1, rounds_done * np.float32(1 / rounds)
+        )
         return 1.0 - jnp.power(1.0 - sparsity, progress)
 
     return schedule

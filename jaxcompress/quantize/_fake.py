@@ -13,7 +13,7 @@ from jax import lax
 from .._signatures import name_defaults
 from ..formats import Format, ToInteger, nearest
 from ..leaves import QArray, Scales, dequantize, scales_as_floats
-from ..numerics import expand_tiles
+from ..numerics import divide_by_tiles, expand_tiles
 from .gradients import Gradient, Rounded, straight_through
 from .scales._following import Scale
 from .scales._stateful import suited
@@ -118,7 +118,7 @@ def _grid(
     wide = lax.stop_gradient(x).astype(jnp.promote_types(x.dtype, jnp.float32))
     stored, zero_point = scale_fn(wide, (1,) * x.ndim if shape is None else shape, fmt)
     scale = scales_as_floats(stored, x.dtype)
-    steps = wide / expand_tiles(lax.stop_gradient(scale), x.shape)
+    steps = divide_by_tiles(wide, lax.stop_gradient(scale))
     if zero_point is None:
         return _Grid(steps, fmt.round(steps, to_integer), stored, scale, None)
     offset = expand_tiles(lax.stop_gradient(zero_point), x.shape)

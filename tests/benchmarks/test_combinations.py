@@ -19,13 +19,25 @@ def test_a_drawn_combination_holds_or_is_refused(each):
 
 
 def test_every_value_of_every_factor_is_drawn_and_equally_often():
-    draws = [dataclasses.astuple(each) for each in combinations.drawn(240, seed=3)]
+    draws = [dataclasses.astuple(each) for each in combinations.drawn(1680, seed=3)]
     factors = (COMPRESSORS, DTYPES, CONTAINERS, MESHES, TRANSFORMS)
     for column, values in zip(zip(*draws, strict=True), factors, strict=True):
         counts = {value: column.count(value) for value in values}
         if values is not DTYPES:  # of which some compressors take one
-            assert set(counts.values()) == {240 // len(values)}
-    assert combinations.drawn(9, seed=3) == combinations.drawn(240, seed=3)[:9]
+            assert set(counts.values()) == {1680 // len(values)}
+    assert combinations.drawn(9, seed=3) == combinations.drawn(1680, seed=3)[:9]
+
+
+def test_only_what_must_be_refused_counts_as_refused(monkeypatch):
+    draw = combinations.Draw("int8", "float32", "unnamed", "none", "eager")
+    assert combinations.check(draw) == "refused"
+    named = dataclasses.replace(draw, container="tuples")
+    assert combinations.check(named) == "held"
+    with pytest.raises(AssertionError, match="did not refuse"):
+        monkeypatch.setattr(combinations, "REFUSED", {"tuples": "selected none"})
+        combinations.check(named)
+    with pytest.raises(ValueError, match="is_weight selected none of 4 leaves"):
+        combinations.check(draw)
 
 
 def halves_in_jit():
@@ -40,7 +52,8 @@ def halves_in_jit():
 
 
 def test_a_compressor_that_breaks_a_law_is_found_out(monkeypatch, capsys):
-    monkeypatch.setattr(combinations, "COMPRESSORS", {"halves": halves_in_jit})
+    made = {"halves": lambda leaves: halves_in_jit()}
+    monkeypatch.setattr(combinations, "COMPRESSORS", made)
     monkeypatch.setattr(
         combinations, "TRANSFORMS", {"jit": combinations.TRANSFORMS["jit"]}
     )

@@ -9,12 +9,14 @@ import equinox as eqx
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
-IMAGES = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
+_DRAWS = np.random.default_rng(1)
+IMAGES = jnp.asarray(_DRAWS.normal(size=(2, 8, 8, 3)), jnp.float32)
 TOKENS = jnp.arange(12).reshape(2, 6) % 11
-SIGNALS = jax.random.normal(jax.random.key(2), (2, 5, 4))
+SIGNALS = jnp.asarray(_DRAWS.normal(size=(2, 5, 4)), jnp.float32)
 
 
 @dataclasses.dataclass
@@ -27,22 +29,26 @@ class Case:
     prunable: list[int]
 
 
-def noisy(params, seed=7):
-    """Parameters without zeros or ones that could hide a mistake; positive vectors."""
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(seed), len(leaves))
+def filled(shapes, seed=7):
+    """Random numbers for a tree of shapes, without a program for each of them.
 
-    def change(leaf, key):
-        noise = jax.random.normal(key, leaf.shape, leaf.dtype)
-        return abs(leaf + 0.1 * noise) if leaf.ndim == 1 else leaf + 0.05 * noise
+    No zero or one could hide a mistake, and vectors (variances) are positive.
+    """
+    rng = np.random.default_rng(seed)
 
-    return jax.tree.unflatten(
-        treedef, [change(x, k) for x, k in zip(leaves, keys, strict=True)]
-    )
+    def fill(leaf):
+        normal = rng.normal(size=leaf.shape)
+        if leaf.ndim == 1:
+            values = 0.2 + 0.5 * abs(normal)
+        else:
+            values = normal / np.sqrt(np.prod(leaf.shape[:-1]))
+        return jnp.asarray(values, leaf.dtype)
+
+    return jax.tree.map(fill, shapes)
 
 
 def linen(module, x, prunable):
-    params = noisy(module.init(jax.random.key(0), x))
+    params = filled(jax.eval_shape(module.init, jax.random.key(0), x))
     return Case(lambda v, x: module.apply(v, x), params, (x,), prunable)
 
 
@@ -200,8 +206,8 @@ def mixture():
 
 
 def plain(fn, shapes, x, prunable):
-    params = noisy({name: jnp.zeros(shape) for name, shape in shapes.items()})
-    return Case(fn, jax.tree.map(lambda w: 8 * w, params), (x,), prunable)
+    rows = {n: jax.ShapeDtypeStruct(s, jnp.float32) for n, s in shapes.items()}
+    return Case(fn, filled(rows), (x,), prunable)
 
 
 def recurrent(cell, prunable):
@@ -243,18 +249,19 @@ def of_nnx():
             x = nnx.relu(self.mid(nnx.relu(self.conv(x))))
             return self.out(self.norm(x).mean((1, 2)))
 
-    graph, state = nnx.split(Net(nnx.Rngs(0)))
-    return Case(lambda s, x: nnx.merge(graph, s)(x), noisy(state), (IMAGES,), [2, 3, 4])
+    graph, shapes = nnx.split(nnx.eval_shape(lambda: Net(nnx.Rngs(0))))
+    state = filled(shapes)
+    return Case(lambda s, x: nnx.merge(graph, s)(x), state, (IMAGES,), [2, 3, 4])
 
 
 def of_equinox():
-    mlp = eqx.nn.MLP(4, 2, 6, 2, key=jax.random.key(0))
-    params, static = eqx.partition(mlp, eqx.is_array)
+    mlp = eqx.filter_eval_shape(eqx.nn.MLP, 4, 2, 6, 2, key=jax.random.key(0))
+    shapes, static = eqx.partition(mlp, lambda x: isinstance(x, jax.ShapeDtypeStruct))
 
     def fn(params, x):
         return jax.vmap(eqx.combine(params, static))(x)
 
-    return Case(fn, noisy(params), (SIGNALS[0],), [6, 6])
+    return Case(fn, filled(shapes), (SIGNALS[0],), [6, 6])
 
 
 CASES: dict[str, Callable[[], Case]] = {

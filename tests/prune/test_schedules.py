@@ -50,6 +50,14 @@ def test_geometric_removes_the_same_share_in_each_round():
     assert left[0] == 1
 
 
+def test_geometric_is_the_same_in_jit_and_ends_at_its_sparsity():
+    ramp = geometric(0.9, rounds=41)  # 41 * float32(1 / 41) is not 1
+    compiled = jax.jit(ramp)
+    for count in map(jnp.int32, (0, 6, 7, 19, 40, 41, 42)):
+        assert float(ramp(count)) == float(compiled(count))
+    assert 1 - float(compiled(jnp.int32(41))) == 1 - np.float32(0.9)
+
+
 def test_one_shot_and_alternating_turns():
     assert values(one_shot(0.5, at=3), [0, 2, 3, 9]).tolist() == [0, 0, 0.5, 0.5]
     turns = values(alternating(0.5, begin=4, dense=2, sparse=3, end=20), range(30))

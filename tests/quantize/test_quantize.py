@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import jaxcompress as jc
-from jaxcompress.formats import Int
+from jaxcompress.formats import E2M1, Int
 from jaxcompress.quantize import fake_quant, to_qarray
-from jaxcompress.quantize.scales import absmax
+from jaxcompress.quantize.scales import absmax, two_level
 
 BITS = [*range(1, 9), 16]
 
@@ -173,3 +173,32 @@ def test_leaves_that_groups_fit_are_selected_and_the_rest_listed():
         jc.compress(jc.weight_quantization(bits=4, granularity=groups), params)
     with pytest.raises(TypeError, match="otherwise must be a granularity"):
         jc.PerGroup(64, otherwise=jc.PerChannel)  # pyright: ignore[reportArgumentType]
+
+
+def halved(key, dtype):
+    """Weights whose second row is half the largest of each column: 63.5 steps of int8."""
+    w = jax.random.normal(key, (64, 16)).astype(dtype)
+    largest = jnp.max(jnp.abs(w), axis=0).astype(dtype)
+    return w.at[0].set(largest).at[1].set(largest / 2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("shape", [(1, 16), (4, 16)])
+def test_halves_of_a_step_are_rounded_alike_in_jit_and_eager(dtype, shape):
+    def both(w):
+        found = to_qarray(w, Int(8), scale_shape=shape)
+        return fake_quant(w, Int(8), scale_shape=shape), found.codes, found.scale
+
+    w = halved(jax.random.key(0), dtype)
+    for eager, compiled in zip(both(w), jax.jit(both)(w), strict=True):
+        np.testing.assert_array_equal(eager, compiled)
+
+
+def test_scales_of_two_levels_have_the_same_bits_in_jit_and_eager():
+    def choose(w):
+        return [two_level(x[None], (1, 4), E2M1)[0] for x in w]
+
+    w = jax.random.normal(jax.random.key(1), (8, 16))
+    found = map(jax.tree.leaves, (choose(w), jax.jit(choose)(w)))
+    for eager, compiled in zip(*found, strict=True):
+        np.testing.assert_array_equal(eager, compiled)

@@ -14,7 +14,7 @@ from jax import lax
 from ..._arguments import check_whole
 from ..._compressor import PyTree
 from ...formats import Format, Int
-from ...numerics import expand_tiles
+from ...numerics import divide_by_tiles, expand_tiles
 from .._fake import fake_quant
 from ..scales._fixed import fixed
 
@@ -60,7 +60,7 @@ def find_neighbors(
             "gptq, which takes every format."
         )
     step = expand_tiles(grid[0], w.shape)
-    floor = jnp.floor(w / step)
+    floor = jnp.floor(divide_by_tiles(w, grid[0]))
 
     def on_grid(steps: jax.Array) -> jax.Array:
         near = fake_quant(steps * step, fmt, scale_shape=shape, scale=fixed(*grid))

@@ -11,8 +11,8 @@ from jax import lax
 
 from ...formats import E4M3, Format
 from ...leaves import QArray
-from ...numerics import reduce_tiles
-from ._following import largest_level
+from ...numerics import divide_by_tiles, reduce_tiles
+from ._following import inverse, largest_level
 
 
 def power_of_two(
@@ -40,7 +40,8 @@ def power_of_two(
             f"zero point; got {fmt}."
         )
     largest = reduce_tiles(jnp.max, jnp.abs(values), shape).astype(jnp.float32)
-    exponent = _exponent(largest) - _exponent(largest_level(fmt))
+    level = jnp.asarray(largest_level(fmt), jnp.float32)
+    exponent = _exponent(largest) - _exponent(level)
     # A block of zeros gets the scale 1; a block of tiny values the smallest scale.
     exponent = jnp.where(largest == 0, 0, jnp.clip(exponent, -126, 127))
     scale = lax.bitcast_convert_type((exponent + 127) << 23, jnp.float32)
@@ -70,12 +71,13 @@ def two_level(
     per_tensor = (1,) * values.ndim
     largest = reduce_tiles(jnp.max, jnp.abs(values), shape).astype(jnp.float32)
     level = largest_level(fmt)
-    tensor_scale = reduce_tiles(jnp.max, largest, per_tensor) / (level * E4M3.high)
+    tensor_scale = reduce_tiles(jnp.max, largest, per_tensor)
+    tensor_scale = tensor_scale * inverse(level * E4M3.high)
     tensor_scale = jnp.where(
         tensor_scale <= jnp.finfo(jnp.float32).tiny, 1, tensor_scale
     )
     tensor_scale = jnp.where(jnp.isfinite(tensor_scale), tensor_scale, jnp.nan)
-    block_scales = E4M3.round(largest / level / tensor_scale)
+    block_scales = E4M3.round(divide_by_tiles(largest * inverse(level), tensor_scale))
     # At least E4M3's smallest positive number: a zero scale would divide by zero.
     block_scales = jnp.maximum(block_scales, jnp.float32(2.0**-9))
     codes = E4M3.encode(block_scales)

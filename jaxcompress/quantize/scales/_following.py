@@ -11,7 +11,7 @@ import numpy as np
 
 from ...formats import Format, Int
 from ...leaves import Scales
-from ...numerics import expand_tiles, reduce_tiles
+from ...numerics import divide_by_tiles, expand_tiles, reduce_tiles
 
 Scale = Callable[[jax.Array, Sequence[int], Format], tuple[Scales, jax.Array | None]]
 """Function ``(values, scale_shape, format) -> (scale, zero_point)``.
@@ -77,16 +77,16 @@ def of_range(
     if fmt.symmetric:
         if is_mirrored(fmt):
             bound = jnp.maximum(jnp.abs(low), jnp.abs(high))
-            return _positive(bound * _inverse(fmt.high)), None
+            return _positive(bound * inverse(fmt.high)), None
         # A side without levels does not constrain the scale.
         scales = [
-            end * _inverse(level)
+            end * inverse(level)
             for end, level in ((low, fmt.low), (high, fmt.high))
             if isinstance(level, jax.Array) or level
         ]
         return _positive(jnp.maximum(scales[0], scales[-1])), None
     low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
-    scale = _positive((high - low) * _inverse(fmt.high - fmt.low))
+    scale = _positive((high - low) * inverse(fmt.high - fmt.low))
     zero_point = jnp.round(-low / scale) + fmt.low
     return scale, jnp.clip(zero_point, fmt.low, fmt.high)
 
@@ -134,10 +134,10 @@ def rms(level: float = 1.0) -> Scale:
             )
         largest = reduce_tiles(jnp.max, jnp.abs(values), shape)
         unit = jnp.where(largest > 0, largest, 1)  # squares must not overflow
-        ratios = values / expand_tiles(unit, values.shape)
+        ratios = divide_by_tiles(values, unit)
         count = reduce_tiles(jnp.sum, values != 0, shape)
         square = reduce_tiles(jnp.sum, ratios * ratios, shape) / jnp.maximum(count, 1)
-        return _positive(largest * jnp.sqrt(square) * _inverse(level)), None
+        return _positive(largest * jnp.sqrt(square) * inverse(level)), None
 
     return scale
 
@@ -189,9 +189,12 @@ def mean_above(threshold: float = 0.7) -> Scale:
     return scale
 
 
-def largest_level(fmt: Format) -> jax.Array:
-    """Return the largest magnitude among a format's levels, float32 []."""
-    return jnp.maximum(jnp.float32(fmt.high), -jnp.float32(fmt.low))
+def largest_level(fmt: Format) -> float | jax.Array:
+    """Return the largest magnitude among a format's levels; an array if bits are traced."""
+    low, high = fmt.low, fmt.high
+    if isinstance(low, jax.Array) or isinstance(high, jax.Array):
+        return jnp.maximum(jnp.float32(high), -jnp.float32(low))
+    return float(max(high, -low))
 
 
 def is_mirrored(fmt: Format) -> bool:
@@ -201,17 +204,20 @@ def is_mirrored(fmt: Format) -> bool:
     return bool(fmt.low == -fmt.high)
 
 
+def inverse(level: float | jax.Array) -> np.float32 | jax.Array:
+    """Return a reciprocal to multiply by.
+
+    Compiled code may divide by a constant or multiply by its reciprocal. Multiplying
+    explicitly gives jit and eager the same bits.
+    """
+    return 1 / level if isinstance(level, jax.Array) else np.float32(1 / level)
+
+
 def _mean_magnitude(values: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Return the mean magnitude of the non-zeros in each tile."""
     total = reduce_tiles(jnp.sum, jnp.abs(values), shape)
     count = reduce_tiles(jnp.sum, values != 0, shape)
     return _positive(total / jnp.maximum(count, 1))
-
-
-def _inverse(level: float | jax.Array) -> np.float32 | jax.Array:
-    # Compiled code may divide by a constant or multiply by its reciprocal. Multiplying
-    # explicitly gives jit and eager the same bits.
-    return 1 / level if isinstance(level, jax.Array) else np.float32(1 / level)
 
 
 def _positive(scale: jax.Array) -> jax.Array:

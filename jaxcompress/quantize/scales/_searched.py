@@ -14,7 +14,7 @@ from jax import lax
 from ..._arguments import check_whole
 from ...formats import Format
 from ...leaves import dequantize
-from ...numerics import tiles_as_rows
+from ...numerics import divide_by_tiles, tiles_as_rows
 from ...numerics.histogram import add, edges, empty, histogram
 from ._following import absmax, is_mirrored, of_range
 from ._stateful import Chosen, Shape, StatefulScale
@@ -233,7 +233,7 @@ def _fake_quantize(
 ) -> jax.Array:
     """Quantize and dequantize values with the grid that spans a range."""
     scale, zero_point = of_range(low, high, fmt)
-    steps = values / scale
+    steps = divide_by_tiles(values, scale)
     if zero_point is not None:
         steps = jnp.round(steps) + zero_point
     levels = fmt.round(steps)
