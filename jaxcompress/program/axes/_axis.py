@@ -54,16 +54,16 @@ def find(axis: Axis) -> Axis:
 def product(parts: Sequence[Axis]) -> Axis:
     """Return the axis that several axes form when a reshape merges them."""
     parts = [p for p in parts if p.size != 1]
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) < 2:
+        return parts[0] if parts else Axis(1)
     return Axis(int(np.prod([p.size for p in parts], dtype=np.int64)), "product", parts)
 
 
 def sequence(parts: Sequence[Axis]) -> Axis:
     """Return the axis that several axes form when they are concatenated."""
     parts = [p for p in parts if p.size]
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) < 2:
+        return parts[0] if parts else Axis(0)
     return Axis(sum(p.size for p in parts), "sequence", parts)
 
 
