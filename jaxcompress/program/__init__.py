@@ -3,6 +3,7 @@
 
 from . import statistics
 from ._count import Count, SiteCount, count
+from ._find_folds import Folds, find_folds
 from ._find_links import Links, find_links
 from ._observe import Observer, observe, observing
 from ._rewrite import Rule, rewrite, stacked
@@ -53,6 +54,7 @@ __all__ = [
     "Count",
     "Execution",
     "FloatWarning",
+    "Folds",
     "IntegerForward",
     "Links",
     "Measured",
@@ -76,6 +78,7 @@ __all__ = [
     "always",
     "count",
     "execute",
+    "find_folds",
     "find_links",
     "integer_forward",
     "large",

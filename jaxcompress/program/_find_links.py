@@ -62,7 +62,9 @@ class _Scope(NamedTuple):
     fixed: list[Value]
 
 
-def find_links(fn: Callable[..., Any], params: Any, *args: Any) -> Links:
+def find_links(
+    fn: Callable[..., Any], params: Any, *args: Any, rotated: bool = False
+) -> Links:
     """Find all links of a function: which leaves make channels and which read them.
 
     A link is found where everything between the leaves is linear in each channel or
@@ -74,9 +76,11 @@ def find_links(fn: Callable[..., Any], params: Any, *args: Any) -> Links:
       fn: ``(params, *args) -> out`` in evaluation mode; see ``sites``.
       params: tree of arrays or shapes.
       *args: trees of arrays or shapes; real data if the parameters are arrays.
+      rotated: find links for ``hadamard_rotation``: only those without a ReLU, a gate or
+        the scale of a norm between producers and consumers.
 
     Raises:
-      ValueError: if rescaling a link changes the function.
+      ValueError: if rescaling or rotating a link changes the function.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -91,13 +95,16 @@ def find_links(fn: Callable[..., Any], params: Any, *args: Any) -> Links:
     check_function(fn, "find_links(fn, params, *args)")
     program = analyze(fn, params, args)
     graph = AxisGraph(program, outputs=False)
+    shapes = dict(zip(program.paths, program.leaves, strict=True))
     links, skipped = [], {}
     for scope in _scopes(
         program.root, dict(zip(program.root.ins, program.paths, strict=False))
     ):
-        places = [_places(graph, scope, s) for s in _scalings(graph, scope)]
+        places = [_places(graph, scope, s) for s in _scalings(graph, scope, rotated)]
         for found in _joined(places):
             link, why = _link(found)
+            if link is not None and rotated:
+                link, why = _rotatable(link, shapes)
             if link is not None:
                 links.append(link)
             elif why:
@@ -106,7 +113,7 @@ def find_links(fn: Callable[..., Any], params: Any, *args: Any) -> Links:
         isinstance(x, jax.Array | np.ndarray) for x in jax.tree.leaves((params, args))
     )
     if links and is_concrete:
-        verify_links(fn, params, links, *args)
+        verify_links(fn, params, links, *args, rotated=rotated)
     return Links(links, skipped)
 
 
@@ -132,13 +139,16 @@ def _scopes(root: Region, names: Mapping[Value, str]) -> Iterator[_Scope]:
         yield _Scope(list(flat(body)), layers, [*fixed, *body.outs])
 
 
-def _scalings(graph: AxisGraph, scope: _Scope) -> Iterator[Scaling]:
+def _scalings(graph: AxisGraph, scope: _Scope, linear: bool) -> Iterator[Scaling]:
     seen: dict[Axis, None] = {}
     for value in scope.weights:
         for axis in graph.of(value):
             seen.update((a, None) for a in atoms(axis) if a.size > 1)
     for atom in seen:
-        solver = Exponents(graph, scope.nodes, atom, list(scope.weights), scope.fixed)
+        weights = list(scope.weights)
+        solver = Exponents(
+            graph, scope.nodes, atom, weights, scope.fixed, linear=linear
+        )
         yield from solver.scalings()
 
 
@@ -196,6 +206,18 @@ def _link(found: Sequence[list[_Place]]) -> tuple[Link | None, str]:
         for sign in (-1, 1)
     )
     return Link(producers, consumers), ""
+
+
+def _rotatable(link: Link, leaves: Mapping[str, Any]) -> tuple[Link | None, str]:
+    """Return a link that can be rotated; None and the reason if it cannot."""
+    for side in (link.producers, link.consumers):
+        axes = {path: (a,) if isinstance(a, int) else a for path, a in side.items()}
+        if all(len(own) == len(leaves[path].shape) for path, own in axes.items()):
+            return None, "no kernel makes the channels, or none reads them"
+        for path, own in axes.items():
+            if leaves[path].shape[own[-1]] % 2:
+                return None, "the number of channels is odd"
+    return link, ""
 
 
 def _plain(axes: tuple[int, ...]) -> int | tuple[int, ...]:

@@ -25,7 +25,7 @@ class Block:
     """A branch of a residual sum, and the parameters that only it reads.
 
     Attributes:
-      name: the common path of its leaves.
+      name: the common path of its leaves; the first leaf if they have none.
       leaves: paths of its parameters.
       parameters: number of its parameters.
     """
@@ -116,7 +116,7 @@ def trace_blocks(fn: Callable[..., Any], params: Any, *args: Any) -> Blocks:
     for branch in branches(program):
         leaves = tuple(program.paths[i] for i in sorted(branch.leaves))
         count = sum(program.leaves[i].size for i in branch.leaves)
-        base = name = os.path.commonpath(leaves)
+        base = name = os.path.commonpath(leaves) or leaves[0]
         number = 1
         while name in blocks:
             number += 1

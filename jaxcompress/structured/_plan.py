@@ -71,7 +71,7 @@ class Plan(Mapping[tuple[str, int], Mask]):
                     f"the mask of axis {axis} of {path!r} must be bool "
                     f"[{shape[axis]}], got {mask.dtype} {list(mask.shape)}"
                 )
-            if not mask.any():
+            if mask.size and not mask.any():
                 raise PlanError(
                     f"a plan must keep at least one index of axis {axis} of {path!r}"
                 )

@@ -184,7 +184,7 @@ def verify(
     params: Any,
     plan: Plan,
     *args: Any,
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
 ) -> Verification:
     """Run the masked and the sliced network, and compare what they compute.
 
@@ -194,7 +194,8 @@ def verify(
       plan: the plan.
       *args: arguments, such as a batch.
       tolerance: largest error, as a fraction of the largest output. Sums are added in
-        another order at the small shapes, so the outputs agree to rounding.
+        another order at the small shapes, so the outputs agree to rounding. None allows
+        1e-4, and for 16-bit floats the square root of their machine epsilon.
 
     Returns:
       The error and the scale that it is measured by.
@@ -211,17 +212,36 @@ def verify(
     for full, cut, value in zip(
         jax.tree.leaves(masked), jax.tree.leaves(small), outs, strict=True
     ):
+        if jnp.issubdtype(full.dtype, jax.dtypes.prng_key):
+            continue
         for i, axis in enumerate(graph.of(value)):
             full = full.take(np.flatnonzero(kept.mask(axis)), axis=i)
-        full, cut = (jnp.asarray(x).astype(jnp.float32) for x in (full, cut))
+        full, cut = (_wide(x) for x in (full, cut))
         if full.size:
             # numpy's maximum, unlike Python's, keeps a NaN.
             error = float(np.maximum(error, jnp.max(jnp.abs(full - cut))))
             scale = float(np.maximum(scale, jnp.max(jnp.abs(full))))
-    if not error <= tolerance * max(scale, 1e-30):
+    allowed = _rounding((params, masked)) if tolerance is None else tolerance
+    if not error <= allowed * max(scale, 1e-30):
         raise PlanError(
             f"masked and sliced outputs differ by {error:.3g} at a scale of {scale:.3g}. "
             "The outputs are not finite, or an operation treats zeros unlike absent "
             "channels; please report the function."
         )
     return Verification(error, scale)
+
+
+def _wide(x: Any) -> jax.Array:
+    """Return an array as floats that hold differences of its values."""
+    x = jnp.asarray(x)
+    return (
+        x if jnp.iscomplexobj(x) else x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    )
+
+
+def _rounding(tree: Any) -> float:
+    """Return the relative error that rounding explains, by the least precise float."""
+    dtypes = [x.dtype for x in jax.tree.leaves(tree)]
+    units = [float(jnp.finfo(d).eps) for d in dtypes if jnp.issubdtype(d, jnp.inexact)]
+    unit = max(units, default=0.0)
+    return 1e-4 if unit < 1e-6 else unit**0.5

@@ -54,16 +54,16 @@ def find(axis: Axis) -> Axis:
 def product(parts: Sequence[Axis]) -> Axis:
     """Return the axis that several axes form when a reshape merges them."""
     parts = [p for p in parts if p.size != 1]
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) < 2:
+        return parts[0] if parts else Axis(1)
     return Axis(int(np.prod([p.size for p in parts], dtype=np.int64)), "product", parts)
 
 
 def sequence(parts: Sequence[Axis]) -> Axis:
     """Return the axis that several axes form when they are concatenated."""
     parts = [p for p in parts if p.size]
-    if len(parts) == 1:
-        return parts[0]
+    if len(parts) < 2:
+        return parts[0] if parts else Axis(0)
     return Axis(sum(p.size for p in parts), "sequence", parts)
 
 
@@ -291,18 +291,18 @@ def regroup(axes: Sequence[Axis], sizes: Sequence[int], reason: str) -> list[Axi
     Args:
       axes: axes before.
       sizes: sizes after; their product is the same.
-      reason: why the axes are frozen if they cannot be split.
+      reason: why the axes are frozen that cannot be split; the last ones may still fit.
     """
     if 0 in sizes:
         return [frozen(size, reason) for size in sizes]
     left = [f for axis in axes for f in factors(axis)]
     result: list[Axis] = []
-    for size in reversed(sizes):
+    for i, size in reversed(list(enumerate(sizes))):
         cut = split_product(product(left), size) if left else None
         if size != 1 and cut is None:
-            for axis in axes:
+            for axis in left:
                 freeze(axis, reason)
-            return [frozen(size, reason) for size in sizes]
+            return [*(frozen(size, reason) for size in sizes[: i + 1]), *result]
         if size == 1 or cut is None:
             result.insert(0, Axis(1))
             continue

@@ -186,11 +186,11 @@ LAYOUT_RULES: dict[str, Rule] = {
     **dict.fromkeys(
         [
             "scatter",
-            "scatter_add",
             "scatter-add",
-            "scatter_mul",
-            "scatter_max",
-            "scatter_min",
+            "scatter-max",
+            "scatter-min",
+            "scatter-mul",
+            "scatter-sub",
         ],
         _scatter,
     ),

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from ..trace import _compat, _compat_shapes
@@ -149,9 +150,6 @@ class Replay:
         """Run a function with a custom derivative, whose rule is replayed too."""
         (body,) = node.bodies
         run = self.run
-        values = [*node.ins, *node.outs]
-        if not all(_compat.is_floating(v.aval) for v in values):
-            return run(body, operands)
         op = _compat.operation(node.region.jaxpr, node.eqn)
         ins = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in node.ins]
         outs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in node.outs]
@@ -166,25 +164,57 @@ class Replay:
             fn = jax.custom_jvp(lambda *xs: run(body, xs))
 
             def tangents(primals: Any, tangents: Any) -> Any:
-                return jax.jvp(listed, tuple(primals), tuple(tangents))[1]
+                every = _with_zeros(primals, tangents)
+                return _floats(jax.jvp(listed, tuple(primals), every)[1], outs)
 
-            small = replayed(tangents, (ins, ins), (in_masks, in_masks))
-            fn.defjvp(lambda xs, ts: (run(body, xs), small(list(xs), list(ts))))
+            small = replayed(
+                tangents, (ins, _floats(ins, ins)), (in_masks, _floats(in_masks, ins))
+            )
+
+            def rule(xs: Any, ts: Any) -> Any:
+                results = run(body, xs)
+                moved = small(list(xs), _floats(ts, ins))
+                return results, list(_with_zeros(results, moved))
+
+            fn.defjvp(rule)
             return fn(*operands)
         fn = jax.custom_vjp(lambda *xs: run(body, xs))
 
         def cotangents(primals: Any, cotangents: Any) -> Any:
-            return list(jax.vjp(listed, *primals)[1](list(cotangents)))
+            every = _with_zeros(outs, cotangents)
+            return _floats(jax.vjp(listed, *primals)[1](list(every)), ins)
 
-        small = replayed(cotangents, (ins, outs), (in_masks, out_masks))
+        small = replayed(
+            cotangents, (ins, _floats(outs, outs)), (in_masks, _floats(out_masks, outs))
+        )
         fn.defvjp(
             lambda *xs: (run(body, xs), xs),
-            lambda xs, cts: tuple(small(list(xs), list(cts))),
+            lambda xs, cts: _with_zeros(xs, small(list(xs), _floats(cts, outs))),
         )
         return fn(*operands)
 
     def _masks(self, value: Value) -> list[Mask]:
         return [self.kept.mask(axis) for axis in self.graph.of(value)]
+
+
+def _floats(items: Sequence[Any], like: Sequence[Any]) -> list[Any]:
+    """Return the items that belong to arrays with derivatives."""
+    return [
+        item
+        for item, array in zip(items, like, strict=True)
+        if jnp.issubdtype(array.dtype, jnp.inexact)
+    ]
+
+
+def _with_zeros(like: Sequence[Any], moved: Sequence[Any]) -> tuple[Any, ...]:
+    """Return the derivatives of arrays; integers have none."""
+    rest = iter(moved)
+    return tuple(
+        next(rest)
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+        else np.zeros(x.shape, jax.dtypes.float0)
+        for x in like
+    )
 
 
 def replayed(fn: Callable[..., Any], structs: Any, masks: Any) -> Callable[..., Any]:

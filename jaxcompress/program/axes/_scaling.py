@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
-from ..trace import _compat
+from ..trace import _compat, _compat_shapes
 from ..trace._graph import Node, Value
 from ._axis import Axis, atoms
 from ._link import AxisGraph
@@ -27,6 +27,10 @@ _LINEAR = MOVES | WINDOWS | {
 _SUMS = {
     "add", "add_any", "concatenate", "dynamic_update_slice", "max", "min", "select_n",
     "stack", "sub",
+}  # fmt: skip
+_CHANNEL_BY_CHANNEL = {
+    "abs", "max", "min", "reduce_max", "reduce_min", "reduce_window_max",
+    "reduce_window_min",
 }  # fmt: skip
 _COMPARISONS = {"eq", "ge", "gt", "le", "lt", "ne"}
 
@@ -61,6 +65,7 @@ class Exponents:
       atom: the axis.
       weights: parameters of the region.
       fixed: values that must not change: inputs and outputs of the region.
+      linear: find what can be rotated, too: nothing between is done channel by channel.
     """
 
     def __init__(
@@ -70,7 +75,10 @@ class Exponents:
         atom: Axis,
         weights: Sequence[Value],
         fixed: Iterable[Value],
+        *,
+        linear: bool = False,
     ):
+        self.linear = linear
         self.graph, self.atom = graph, atom
         self.weights = set(weights)
         self.zero = _Term()
@@ -131,9 +139,12 @@ class Exponents:
     def step(self, node: Node) -> None:
         name, ins, outs = node.primitive, node.ins, node.outs
         touched = [v for v in ins if self.places(v)]
-        if name in _LINEAR:
+        if self.linear and self.is_by_channel(node):
+            self.tie([], node)
+        elif name in _LINEAR:
             padded = name == "pad" and constant(ins[1]) != 0
-            self.tie([] if padded else [ins[0], *outs], node)
+            mixed = padded or self.is_mixed(node)
+            self.tie([] if mixed else [ins[0], *outs], node)
         elif name in _SUMS:
             cases = ins[1:] if name == "select_n" else ins
             if name == "dynamic_update_slice":
@@ -159,6 +170,37 @@ class Exponents:
             self.conv(node)
         else:
             self.tie([], node)
+
+    def is_by_channel(self, node: Node) -> bool:
+        """True if a node treats channels one by one, other than a linear map would."""
+        name, touched = node.primitive, [v for v in node.ins if self.places(v)]
+        if name in _CHANNEL_BY_CHANNEL or name in _COMPARISONS:
+            return True
+        if name == "select_n":
+            return bool(self.places(node.ins[0]))
+        if name == "mul":
+            return len(touched) > 1
+        if name == "div":
+            return bool(self.places(node.ins[1]))
+        if name == "dot_general" and len(touched) > 1:
+            batch = _compat.dot_axes(node.eqn).lhs_batch
+            return not set(batch).isdisjoint(self.places(node.ins[0]))
+        if name == "conv_general_dilated" and len(touched) > 1:
+            outputs = _compat.convolution(node.eqn).rhs_spec[0]
+            return outputs in self.places(node.ins[1])
+        return False
+
+    def is_mixed(self, node: Node) -> bool:
+        """True if a node that moves channels changes their order, or selects some."""
+        before, name = self.places(node.ins[0]), node.primitive
+        if name == "rev":
+            return not _compat_shapes.ordered_axes(node.eqn).isdisjoint(before)
+        if not before or any(self.places(v) for v in node.outs):
+            return False
+        # A slice of a concatenation leaves whole axes out.
+        whole = {a for axis in self.graph.of(node.ins[0]) for a in atoms(axis)}
+        left = {a for v in node.outs for axis in self.graph.of(v) for a in atoms(axis)}
+        return name != "slice" or not left <= whole
 
     def tie(
         self, values: Sequence[Value], node: Node, skip: Sequence[Value] = ()

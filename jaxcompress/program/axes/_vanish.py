@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from ..trace import _compat, _compat_shapes
 from ..trace._graph import Node, Region, Value
+from ._signs import is_positive, pole
 from ._zero_keeping import (
     FOLLOWS_FIRST,
     KEEPS_ZERO,
@@ -44,13 +45,17 @@ class Vanishing:
     Attributes:
       zero: all values that are zero then.
       same: values that equal another one then.
+      wild: values that may not be finite then, since something is divided by zero.
     """
 
     def __init__(self, nodes: Iterable[Node], zero: Iterable[Value]):
         self.zero = set(zero)
         self.same: dict[Value, Value] = {}
+        self.wild: set[Value] = set()
         for node in nodes:
-            if self._is_zero(node):
+            if self._is_wild(node):
+                self.wild.update(node.outs)
+            elif self._is_zero(node):
                 self.zero.update(node.outs)
             elif (value := self._passed(node)) is not None:
                 self.same[node.outs[0]] = self.origin(value)
@@ -61,6 +66,11 @@ class Vanishing:
 
     def _has(self, value: Value) -> bool:
         return value in self.zero or constant(value) == 0
+
+    def _is_wild(self, node: Node) -> bool:
+        value = pole(node)
+        divides = value is not None and not is_positive(value, self._has)
+        return divides or not self.wild.isdisjoint(node.ins)
 
     def _is_zero(self, node: Node) -> bool:
         name, ins = node.primitive, [self._has(v) for v in node.ins]

@@ -4,6 +4,7 @@
 A masked network computes zeros where a sliced network has no channels. They agree if
 every sum over such an axis adds zeros there. Zeros come from the masked parameters and
 survive products, sums of zeros, and functions such as ReLU and GELU, but not a sigmoid.
+Where a masked network divides by zero, its results are not finite, and no claim survives.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ..trace._graph import Node, Region, Value
 from ._axis import Axis, atoms, freeze
 from ._link import AxisGraph
 from ._rule import at
+from ._signs import is_positive, pole
 from ._zero_keeping import (
     FOLLOWS_FIRST,
     KEEPS_ZERO,
@@ -47,6 +49,7 @@ class _Zeros:
     def __init__(self, graph: AxisGraph):
         self.graph = graph
         self.zeros: dict[Value, Zeros] = {}
+        self.wild: dict[Value, frozenset[Axis]] = {}  # atoms where it may be infinite
         self.notes: dict[Axis, dict[str, None]] = {}
         self.unsettled = 0  # loops around, whose carried claims may still weaken
 
@@ -56,7 +59,7 @@ class _Zeros:
             self.zeros[value] = self.everywhere(value)
         self.region(program.root)
 
-    def everywhere(self, value: Value) -> Zeros:
+    def everywhere(self, value: Value) -> frozenset[tuple[int, Axis]]:
         """Return the claim that a value is zero at every pruned index."""
         axes = self.graph.of(value)
         return frozenset((i, a) for i, axis in enumerate(axes) for a in atoms(axis))
@@ -65,6 +68,25 @@ class _Zeros:
         if value in self.zeros:
             return self.zeros[value]
         return None if constant(value) == 0 else NOWHERE
+
+    def infinite(self, *values: Value) -> frozenset[Axis]:
+        """Return the atoms at whose pruned indices a value may not be finite."""
+        return frozenset().union(*(self.wild.get(v, ()) for v in values))
+
+    def claim(self, value: Value, zeros: Zeros, wild: frozenset[Axis]) -> None:
+        """Set what is known of a value."""
+        if wild:
+            self.wild[value] = wild
+            claims = self.everywhere(value) if zeros is None else zeros
+            zeros = frozenset((i, a) for i, a in claims if a not in wild)
+        self.zeros[value] = zeros
+
+    def follow(self, inner: Value, outer: Value, shift: int = 0) -> None:
+        """Let a value know what another one does, with other leading axes."""
+        zeros = self.of(outer)
+        if zeros is not None:
+            zeros = frozenset((i + shift, a) for i, a in zeros if i + shift >= 0)
+        self.claim(inner, zeros, self.infinite(outer))
 
     def region(self, region: Region) -> None:
         for node in region.nodes:
@@ -79,6 +101,10 @@ class _Zeros:
     def step(self, node: Node) -> None:
         name, ins = node.primitive, [self.of(v) for v in node.ins]
         outs: Sequence[Zeros] | None = None
+        if name == "random_bits":
+            for axis in self.graph.of(node.outs[0]):
+                text = "other random numbers are drawn at another size"
+                freeze(axis, at(node, text))
         if name == "dot_general":
             outs = [self.dot(node, *ins)]
         elif name == "conv_general_dilated":
@@ -111,8 +137,23 @@ class _Zeros:
             outs = [self.aligned(node, 1) if holds else NOWHERE]
         elif name == "dynamic_update_slice" or name.startswith("scatter"):
             outs = [self.updated(node)]
-        for value, zeros in zip(node.outs, outs or (), strict=False):
-            self.zeros[value] = zeros
+        cases = node.ins[1:] if name == "select_n" else node.ins
+        wild = self.infinite(*cases) | self.poles(node)
+        claims = [*(outs or ()), *[NOWHERE] * len(node.outs)]
+        for value, zeros in zip(node.outs, claims, strict=False):
+            self.claim(value, zeros, wild)
+
+    def poles(self, node: Node) -> frozenset[Axis]:
+        """Return the atoms at whose pruned indices a node may divide by zero."""
+        value = pole(node)
+        if value is None:
+            return frozenset()
+        within = {a for axis in self.graph.of(value) for a in atoms(axis)}
+
+        def is_zero(atom: Axis) -> Callable[[Value], bool]:
+            return lambda v: any(a is atom for _, a in self.of(v) or ())
+
+        return frozenset(a for a in within if not is_positive(value, is_zero(a)))
 
     def aligned(self, node: Node, i: int) -> Zeros:
         """Return what an operand of an elementwise operation says of the result."""
@@ -136,13 +177,7 @@ class _Zeros:
         parts = [self.aligned(node, i) for i in range(2)]
         if None in parts:
             return None
-        result: Zeros = frozenset().union(*(part or () for part in parts))
-        for value in node.ins:
-            maker = value.producer
-            if maker is not None and maker.primitive in ("rsqrt", "log"):
-                # Zero times infinity is NaN.
-                result = _less(result, self.of(maker.ins[0]))
-        return result
+        return frozenset().union(*(part or () for part in parts))
 
     def sum(self, node: Node) -> Zeros:
         numbers = [constant(v) for v in node.ins]
@@ -237,10 +272,12 @@ class _Zeros:
         ours: Callable[[Axis], bool] = lambda atom: True,
     ) -> None:
         """Check that a product adds zeros at the pruned indices of contracted axes."""
+        wild = self.infinite(*node.ins)
         for i, j in pairs:
             for a in atoms(self.graph.of(node.ins[0])[i]):
                 zero = left is None or right is None or (i, a) in left
-                if ours(a) and not (zero or (j, a) in (right or ())):
+                zero = (zero or (j, a) in (right or ())) and a not in wild
+                if ours(a) and not zero:
                     self.refuse(node, a)
 
     def dot(self, node: Node, left: Zeros, right: Zeros) -> Zeros:
@@ -280,25 +317,19 @@ class _Zeros:
         parts = _compat.scan_parts(node.eqn)
         first = parts.consts + parts.carry
         for i, (inner, outer) in enumerate(zip(body.ins, node.ins, strict=True)):
-            zeros = self.of(outer)
-            if i >= first and zeros is not None:
-                zeros = frozenset((j - 1, a) for j, a in zeros if j)
-            self.zeros[inner] = zeros
+            self.follow(inner, outer, -1 if i >= first else 0)
         self.settle(body, body.ins[parts.consts : first])
         for i, (inner, outer) in enumerate(zip(body.outs, node.outs, strict=True)):
-            zeros = self.of(inner)
-            if i >= parts.carry and zeros is not None:
-                zeros = frozenset((j + 1, a) for j, a in zeros)
-            self.zeros[outer] = zeros
+            self.follow(outer, inner, 1 if i >= parts.carry else 0)
 
     def while_(self, node: Node) -> None:
         (body,) = node.bodies
         _, _, cond_consts, _ = _compat.while_parts(node.eqn)
         for inner, outer in zip(body.ins, node.ins[cond_consts:], strict=True):
-            self.zeros[inner] = self.of(outer)
+            self.follow(inner, outer)
         self.settle(body, body.ins[len(body.ins) - len(body.outs) :])
         for inner, outer in zip(body.outs, node.outs, strict=True):
-            self.zeros[outer] = self.of(inner)
+            self.follow(outer, inner)
 
     def settle(self, body: Region, carried: Sequence[Value]) -> None:
         """Weaken the claims about carried values until a trip keeps them.
@@ -308,13 +339,11 @@ class _Zeros:
         self.unsettled += 1
         while True:
             self.region(body)
-            before = [self.of(v) for v in carried]
-            after = [
-                _meet(old, self.of(v))
-                for old, v in zip(before, body.outs[: len(carried)], strict=True)
-            ]
-            self.zeros.update(zip(carried, after, strict=True))
-            if after == before:
+            before = [(self.of(v), self.infinite(v)) for v in carried]
+            for value, result in zip(carried, body.outs, strict=False):
+                zeros = _meet(self.of(value), self.of(result))
+                self.claim(value, zeros, self.infinite(value, result))
+            if before == [(self.of(v), self.infinite(v)) for v in carried]:
                 break
         self.unsettled -= 1
         self.region(body)
@@ -322,7 +351,7 @@ class _Zeros:
     def cond_(self, node: Node) -> None:
         for body in node.bodies:
             for inner, outer in zip(body.ins, node.ins[1:], strict=True):
-                self.zeros[inner] = self.of(outer)
+                self.follow(inner, outer)
             self.region(body)
         for out, *inner in zip(
             node.outs, *(body.outs for body in node.bodies), strict=True
@@ -330,7 +359,7 @@ class _Zeros:
             zeros = self.of(inner[0])
             for other in inner[1:]:
                 zeros = _meet(zeros, self.of(other))
-            self.zeros[out] = zeros
+            self.claim(out, zeros, self.infinite(*inner))
 
 
 def _less(a: Zeros, b: Zeros) -> Zeros:

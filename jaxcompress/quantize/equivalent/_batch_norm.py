@@ -30,12 +30,14 @@ class Fold:
       bias: path of the layer's bias; None if the layer has no bias.
       axis: output axis of the kernel, or several, as for ``Link``. In a transposed
         convolution with ``transpose_kernel=True`` it is -2.
+      epsilon: epsilon of the norm, in [0, 1); None takes the one of the call.
     """
 
     kernel: str
     norm: str
     bias: str | None = None
     axis: Axis = -1
+    epsilon: float | None = None
 
 
 def fold_batch_norm(
@@ -43,7 +45,7 @@ def fold_batch_norm(
     batch_stats: PyTree,
     folds: Sequence[Fold],
     *,
-    epsilon: float,
+    epsilon: float | None = None,
     fn: Callable[..., Any] | None = None,
     args: Sequence[Any] = (),
 ) -> tuple[PyTree, PyTree]:
@@ -56,8 +58,9 @@ def fold_batch_norm(
     In evaluation mode its result is the same. In training mode a norm uses the statistics
     of the batch, and folding changes the function.
 
-    Shapes do not tell which norm follows which layer, or with which epsilon. Pass ``fn`` to
-    check every fold by running it; see ``verify_folds``.
+    Shapes do not tell which norm follows which layer, or with which epsilon.
+    ``program.find_folds`` reads both from the traced function. For folds that are written
+    by hand, pass ``fn`` to check each by running it; see ``verify_folds``.
 
     A link across a folded norm rescales the kernel, its bias and the norm's bias; it
     leaves out the norm's scale.
@@ -67,7 +70,8 @@ def fold_batch_norm(
       batch_stats: tree of the running statistics: Flax's ``variables["batch_stats"]``, or
         the state of ``nnx.BatchStat``.
       folds: which norms to fold; each norm and each kernel at most once.
-      epsilon: epsilon of the norms, in [0, 1); Flax's default is 1e-5.
+      epsilon: epsilon of the norms whose ``Fold`` has none, in [0, 1); Flax's default is
+        1e-5.
       fn: ``(params, batch_stats, *args) -> out`` in evaluation mode, to check the folds
         outside of ``jit``. None folds without a check.
       args: further arguments of ``fn``: real data.
@@ -78,8 +82,9 @@ def fold_batch_norm(
     Raises:
       TypeError: if ``folds`` is a single ``Fold``.
       ValueError: if a path does not exist (the closest is named), sizes do not match, a
-        kernel or norm is folded twice, the layer has a bias that ``Fold`` does not name,
-        neither the norm nor the layer has a bias, or a fold changes ``fn``.
+        kernel or norm is folded twice, a norm has no epsilon, the layer has a bias that
+        ``Fold`` does not name, neither the norm nor the layer has a bias, or a fold changes
+        ``fn``.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -99,22 +104,19 @@ def fold_batch_norm(
     """
     if isinstance(folds, Fold):
         raise TypeError("folds must be a sequence of Fold, got one Fold; pass [fold].")
-    if not 0 <= epsilon < 1:
-        raise ValueError(
-            f"epsilon must be the norms' own, in [0, 1), such as 1e-5; got {epsilon}."
-        )
+    epsilons = [_epsilon(fold, epsilon) for fold in folds]
     if fn is not None:
         verify_folds(fn, params, batch_stats, folds, *args, epsilon=epsilon)
     leaves, stat_leaves = _by_path(params), _by_path(batch_stats)
     new: ByPath = {}
     new_stats: ByPath = {}
-    for fold in folds:
+    for fold, own in zip(folds, epsilons, strict=True):
         for path, folded in ((fold.kernel, new), (f"{fold.norm}/mean", new_stats)):
             if path in folded:
                 raise ValueError(
                     f"{path!r} is folded twice; each kernel and norm must be in one Fold."
                 )
-        changed, stats = _fold(fold, leaves, stat_leaves, epsilon)
+        changed, stats = _fold(fold, leaves, stat_leaves, own)
         new |= {p: x.astype(leaves[p].dtype) for p, x in changed.items()}
         new_stats |= {p: x.astype(stat_leaves[p].dtype) for p, x in stats.items()}
     refuse_not_finite(new)
@@ -130,7 +132,7 @@ def verify_folds(
     batch_stats: PyTree,
     folds: Sequence[Fold],
     *args: Any,
-    epsilon: float,
+    epsilon: float | None = None,
     tolerance: float | None = None,
 ) -> None:
     """Check that each fold leaves the function unchanged, up to rounding.
@@ -146,7 +148,7 @@ def verify_folds(
         1, swapped norms cannot be told apart.
       folds: the folds to check.
       *args: further arguments of ``fn``: real data.
-      epsilon: epsilon of the norms.
+      epsilon: epsilon of the norms whose ``Fold`` has none.
       tolerance: largest allowed difference, relative to the largest magnitude of the same
         output. None uses 1000 times the machine epsilon of the least precise float among
         parameters, statistics and outputs, at most the square root of that epsilon.
@@ -190,9 +192,25 @@ def verify_folds(
                     f"folding {fold.norm!r} into {fold.kernel!r} changes the output by "
                     f"{difference:.1e} of its largest magnitude; rounding explains "
                     f"{allowed:.1e}. Either the norm does not read the result of this "
-                    f"layer alone, or its epsilon is not {epsilon:g}, or axis={fold.axis} "
+                    f"layer alone, or its epsilon is not {_epsilon(fold, epsilon):g}, or "
+                    f"axis={fold.axis} "
                     "is not the output axis of the kernel, or fn is in training mode."
                 )
+
+
+def _epsilon(fold: Fold, default: float | None) -> float:
+    """Return the epsilon of one norm."""
+    epsilon = default if fold.epsilon is None else fold.epsilon
+    if epsilon is None:
+        raise ValueError(
+            f"{fold.norm!r} has no epsilon. Pass epsilon= with the norms' own, such as "
+            "1e-5, or give the Fold its epsilon=."
+        )
+    if not 0 <= epsilon < 1:
+        raise ValueError(
+            f"epsilon must be the norms' own, in [0, 1), such as 1e-5; got {epsilon}."
+        )
+    return epsilon
 
 
 def _fold(
