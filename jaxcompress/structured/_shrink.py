@@ -125,7 +125,9 @@ def _without(graph: AxisGraph, plan: Plan) -> dict[Node, int]:
     if left:
         raise PlanError(
             f"the function cannot do without {left[0]!r}: it is not part of a residual "
-            "block that the plan removes. Make such plans by trace_blocks(...).plan(...)."
+            "block that the plan removes. Make such plans by trace_blocks(...).plan(...). "
+            "Statistics that the function returns go with their block if their paths end "
+            "like those of the leaves: return all of {'batch_stats': ...}."
         )
     return without
 
