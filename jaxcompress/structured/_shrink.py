@@ -36,7 +36,8 @@ def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
       plan: the plan.
 
     Returns:
-      ``(small params, *args) -> out``.
+      ``(small params, *args) -> out``. Outputs that mirror leaves of removed blocks by path
+      and shape, such as new batch statistics, are empty.
 
     Raises:
       PlanError: when called, if the parameters are not those of the plan, or if the

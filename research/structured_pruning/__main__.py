@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import statistics
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -23,9 +22,8 @@ from ._rows import CURVE, DENSE, FILTERS, MASKED, ON, ROWS
 from ._tables import Record, draw, summary, table
 from ._train import Network, Runs
 
-# Rates are chosen with these; the reported seeds are others.
-CHOSEN_WITH = (100,)
-CHOSEN_BY = (FILTERS,)
+# Rates are chosen with this seed and row; the reported seeds are others.
+CHOSEN_WITH, CHOSEN_BY = 100, FILTERS
 RATES = (1e-3, 3e-3, 1e-2)
 Cell = tuple[str, float]
 
@@ -110,36 +108,26 @@ def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, An
     Returns:
       What was chosen, and the validation accuracy of every candidate.
     """
-    once = common.Once()
+    factor, once = config.factor, common.Once()
 
     def runs_at(rate: float) -> Runs:
-        """All that start from dense networks trained at a rate."""
+        """All that start from the dense network trained at a rate."""
         at = dataclasses.replace(config, rate=rate)
         return once(rate, lambda: runs_of(at, data))
 
-    def accuracy(runs: Runs, names: Sequence[str], rate: float) -> float:
-        """Mean over rows and seeds."""
-        right = []
-        for name, seed in itertools.product(names, CHOSEN_WITH):
-            factor = 1.0 if name == DENSE else config.factor
-            network = runs.network(name, factor, seed)
-            variables, _ = runs.fitted(name, factor, seed, rate)
-            right.append(runs.accuracy(network, variables, data.validation))
-        return statistics.fmean(right)
+    def accuracy(runs: Runs, name: str, factor: float, rate: float) -> float:
+        network = runs.network(name, factor, CHOSEN_WITH)
+        variables, _ = runs.fitted(name, factor, CHOSEN_WITH, rate)
+        return runs.accuracy(network, variables, data.validation)
 
-    first = search.best("first", RATES, lambda r: accuracy(runs_at(r), (DENSE,), r))
-    measure = partial(accuracy, runs_at(first.chosen), CHOSEN_BY)
+    first = search.best("first", RATES, lambda r: accuracy(runs_at(r), DENSE, 1.0, r))
+    measure = partial(accuracy, runs_at(first.chosen), CHOSEN_BY, factor)
     after = search.best("after pruning", RATES, measure)
-    return {
-        "seeds": CHOSEN_WITH,
-        "factor": config.factor,
-        "rate": {"chosen": first.chosen, "all": list(first.values.items())},
-        "later_rate": {
-            "rows": CHOSEN_BY,
-            "chosen": after.chosen,
-            "all": list(after.values.items()),
-        },
+    rates = {
+        name: {"chosen": best.chosen, "all": list(best.values.items())}
+        for name, best in (("rate", first), ("later_rate", after))
     }
+    return {"seed": CHOSEN_WITH, "row": CHOSEN_BY, "factor": factor, **rates}
 
 
 STUDY = common.Study(
@@ -150,7 +138,7 @@ STUDY = common.Study(
     run=common.runner(Record, jobs, summary=summary, tables=table, draw=draw),
     choose=choose,
     setting="rate",
-    free=("seeds",),
+    free=("seeds", "curve"),
 )
 main = STUDY.main
 

@@ -46,7 +46,7 @@ class Config:
     batches: tuple[int, int] = (1, 40)
     rounds: int = 60
     rate: float = 1e-2
-    later_rate: float = 3e-3
+    later_rate: float = 1e-3
     quick: bool = False
 
 
@@ -55,8 +55,9 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "epochs": 20,
         "more": 10,
         "batch_size": 64,
-        "widths": (16, 32, 64),
+        "widths": (8, 16, 32),
         "stem_stride": 1,
+        "curve": (2.1,),
     },
     "fashion_mnist": {
         "epochs": 0.5,
