@@ -123,11 +123,13 @@ def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, An
     first = search.best("first", RATES, lambda r: accuracy(runs_at(r), DENSE, 1.0, r))
     measure = partial(accuracy, runs_at(first.chosen), CHOSEN_BY, factor)
     after = search.best("after pruning", RATES, measure)
-    rates = {
-        name: {"chosen": best.chosen, "all": list(best.values.items())}
-        for name, best in (("rate", first), ("later_rate", after))
-    }
-    return {"seed": CHOSEN_WITH, "row": CHOSEN_BY, "factor": factor, **rates}
+    rate, later = (
+        {"chosen": best.chosen, "all": list(best.values.items())}
+        for best in (first, after)
+    )
+    later = {"rows": [CHOSEN_BY], **later}
+    seeds = [CHOSEN_WITH]
+    return {"seeds": seeds, "factor": factor, "rate": rate, "later_rate": later}
 
 
 STUDY = common.Study(
