@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._arguments import check_function
+from .._names import is_weight_name
 from .._select import closest
 from ..program.axes import branches
 from ..program.products._table import table
@@ -25,7 +26,8 @@ class Block:
     """A branch of a residual sum, and the parameters that only it reads.
 
     Attributes:
-      name: the common path of its leaves; the first leaf if they have none.
+      name: the common path of its leaves (of Linen's variables, of its weights); the first
+        leaf if they have none.
       leaves: paths of its parameters.
       parameters: number of its parameters.
     """
@@ -116,13 +118,20 @@ def trace_blocks(fn: Callable[..., Any], params: Any, *args: Any) -> Blocks:
     for branch in branches(program):
         leaves = tuple(program.paths[i] for i in sorted(branch.leaves))
         count = sum(program.leaves[i].size for i in branch.leaves)
-        base = name = os.path.commonpath(leaves) or leaves[0]
+        base = name = _common_path(leaves, shapes) or leaves[0]
         number = 1
         while name in blocks:
             number += 1
             name = f"{base}#{number}"
         blocks[name] = Block(name, leaves, count)
     return Blocks(blocks.values(), shapes)
+
+
+def _common_path(leaves: Sequence[str], shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Return the path that leaves share, in the collection (Linen's) of the weights."""
+    weights = [path for path in leaves if is_weight_name(path, len(shapes[path]))]
+    top = (weights or leaves)[0].split("/")[0]
+    return os.path.commonpath([path for path in leaves if path.split("/")[0] == top])
 
 
 def block_scores(

@@ -66,7 +66,7 @@ def slice_params(tree: PyTree, plan: Plan) -> PyTree:
       >>> jc.structured.slice_params(state, plan)[0].mu["kernel"].shape
       (4, 2)
     """
-    return _map(tree, plan, _slice, _without_elements)
+    return _map(tree, plan, _slice, without_elements)
 
 
 def mask_leaf(leaf: Any, masks: Mapping[int, Any]) -> Any:
@@ -77,7 +77,8 @@ def mask_leaf(leaf: Any, masks: Mapping[int, Any]) -> Any:
     return leaf
 
 
-def _without_elements(leaf: Any) -> Any:
+def without_elements(leaf: Any) -> Any:
+    """Return an array of the same rank and type that holds nothing."""
     if isinstance(leaf, jax.ShapeDtypeStruct):
         return jax.ShapeDtypeStruct((0,) * len(leaf.shape), leaf.dtype)
     return jnp.zeros((0,) * leaf.ndim, leaf.dtype)
@@ -134,7 +135,7 @@ def _owners(
     paths: Sequence[str], leaves: Sequence[Any], plan: Plan
 ) -> list[str | None]:
     """Return the parameter that each leaf of a tree belongs to."""
-    owners = [_owner(path, plan.shapes) for path in paths]
+    owners = [owner_of(path, plan.shapes) for path in paths]
     if not any(owners):
         prefix = (
             next(
@@ -176,7 +177,7 @@ def _owners(
     return owners
 
 
-def _owner(path: str, known: Mapping[str, Any]) -> str | None:
+def owner_of(path: str, known: Mapping[str, Any]) -> str | None:
     """Return the longest known path that a path ends with."""
     parts = path.split("/")
     tails = ("/".join(parts[i:]) for i in range(len(parts)))

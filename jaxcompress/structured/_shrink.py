@@ -14,10 +14,10 @@ import numpy as np
 from .._arguments import check_function
 from .._mesh import on_any_mesh
 from .._select import paths_and_leaves
-from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay, branches
+from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay, branches, needed
 from ..program.trace._analyze import analyze
 from ..program.trace._graph import Node
-from ._params import mask_params, slice_params
+from ._params import mask_params, owner_of, slice_params, without_elements
 from ._plan import Plan, PlanError
 
 
@@ -36,7 +36,8 @@ def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
       plan: the plan.
 
     Returns:
-      ``(small params, *args) -> out``.
+      ``(small params, *args) -> out``. Outputs that mirror leaves of removed blocks by path
+      and shape, such as new batch statistics, are empty.
 
     Raises:
       PlanError: when called, if the parameters are not those of the plan, or if the
@@ -64,12 +65,23 @@ def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
         leaves = jax.tree.leaves((params, args))
         for i, path in enumerate(graph.program.paths):
             if path in plan.removed:
-                # Nothing reads what is computed from it; XLA drops that.
+                # Only what mirrors it, such as batch statistics, is computed from it.
                 shape = tuple(map(kept.size, graph.params[i]))
                 leaves[i] = jnp.zeros(shape, leaves[i].dtype)
-        return Replay(graph, kept, without)(leaves)
+        return _without_removed(Replay(graph, kept, without)(leaves), graph, plan)
 
     return small
+
+
+def _without_removed(tree: Any, graph: AxisGraph, plan: Plan) -> Any:
+    """Empty the outputs that mirror removed leaves, as ``slice_params`` does."""
+    if not plan.removed:
+        return tree
+    paths, leaves, treedef = paths_and_leaves(tree)
+    for i, value in enumerate(graph.program.root.outs):
+        if _mirrors_removed(paths[i], value.aval.shape, plan):
+            leaves[i] = without_elements(leaves[i])
+    return jax.tree.unflatten(treedef, leaves)
 
 
 def _pruned(
@@ -91,19 +103,40 @@ def _without(graph: AxisGraph, plan: Plan) -> dict[Node, int]:
     """Return the sums that pass one operand on, since the other's block is removed."""
     if not plan.removed:
         return {}
-    paths = graph.program.paths
-    gone = [
-        (branch, {paths[i] for i in branch.leaves})
-        for branch in branches(graph.program)
-        if all(paths[i] in plan.removed for i in branch.leaves)
+    program = graph.program
+    without = {
+        branch.node: 1 - branch.operand
+        for branch in branches(program)
+        if all(program.paths[i] in plan.removed for i in branch.leaves)
+    }
+    paths, _, _ = paths_and_leaves(
+        jax.tree.unflatten(program.out_tree, program.root.outs)
+    )
+    outs = [
+        value
+        for path, value in zip(paths, program.root.outs, strict=True)
+        if not _mirrors_removed(path, value.aval.shape, plan)
     ]
-    left = sorted(plan.removed.difference(*(leaves for _, leaves in gone)))
+    read = needed(program, outs, without)
+    left = [
+        path
+        for path, value in zip(program.paths, program.root.ins, strict=False)
+        if path in plan.removed and value in read
+    ]
     if left:
         raise PlanError(
             f"the function cannot do without {left[0]!r}: it is not part of a residual "
-            "block that the plan removes. Make such plans by trace_blocks(...).plan(...)."
+            "block that the plan removes. Make such plans by trace_blocks(...).plan(...). "
+            "Statistics that the function returns go with their block if their paths end "
+            "like those of the leaves: return all of {'batch_stats': ...}."
         )
-    return {branch.node: 1 - branch.operand for branch, _ in gone}
+    return without
+
+
+def _mirrors_removed(path: str, shape: tuple[int, ...], plan: Plan) -> bool:
+    """True for an output such as the batch statistics of a removed block."""
+    owner = owner_of(path, plan.shapes)
+    return owner in plan.removed and shape == plan.shapes[owner]
 
 
 def _kept(graph: AxisGraph, plan: Plan) -> Kept:
@@ -217,7 +250,8 @@ def verify(
         for i, axis in enumerate(graph.of(value)):
             full = full.take(np.flatnonzero(kept.mask(axis)), axis=i)
         full, cut = (_wide(x) for x in (full, cut))
-        if full.size:
+        # What mirrors a removed leaf is empty.
+        if cut.size:
             # numpy's maximum, unlike Python's, keeps a NaN.
             error = float(np.maximum(error, jnp.max(jnp.abs(full - cut))))
             scale = float(np.maximum(scale, jnp.max(jnp.abs(full))))

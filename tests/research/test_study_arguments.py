@@ -19,6 +19,7 @@ STUDIES = [
     "on_policy",
     "one_shot",
     "sparse_training",
+    "structured_pruning",
 ]
 
 

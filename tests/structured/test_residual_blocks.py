@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth: residual blocks that are removed whole."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +20,7 @@ from jaxcompress.structured import (
     verify,
 )
 
-BLOCKS = {"resnet": 3, "resnet, padded shortcut": 3, "mobilenet": 1, "vit": 2}
+BLOCKS = {"resnet": 4, "resnet, padded shortcut": 3, "mobilenet": 1, "vit": 2}
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -48,6 +49,47 @@ def test_without_its_block_the_network_is_the_other_path():
     np.testing.assert_allclose(shrunk(small, X), wanted, rtol=1e-5, atol=1e-5)
     compiled = str(jax.jit(shrunk).lower(small, X).compile().as_text())
     assert compiled.count(" dot(") == 2  # of four
+
+    def other_path(params, x):
+        return x @ params["in"]["kernel"] @ params["out"]["kernel"]
+
+    assert jc.count(shrunk, small, X).macs == jc.count(other_path, PARAMS, X).macs
+
+
+class Normed(nn.Module):
+    """A block whose shortcut is a layer as well, then one with a plain shortcut."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        for width in (6, 6):
+            y = nn.BatchNorm(not train)(nn.Dense(width, use_bias=False)(x))
+            x = nn.Dense(width)(x) + y if width != x.shape[-1] else x + y
+        return nn.Dense(3)(x)
+
+
+def normed(train):
+    net = Normed()
+    options = {"mutable": ["batch_stats"]} if train else {}
+    return lambda v, x: net.apply(v, x, train, **options)
+
+
+def test_statistics_of_removed_blocks_are_empty_in_training_too():
+    variables = Normed().init(jax.random.key(0), X)
+    blocks = trace_blocks(normed(False), variables, X)
+    # Either operand of the first sum can go; the second sum has a plain shortcut.
+    weights = [block.leaves[-1] for block in blocks.values()]
+    assert weights == [f"params/Dense_{i}/kernel" for i in (1, 0, 2)]
+    assert list(blocks) == ["params/Dense_1", "params", "params#2"]
+    groups = jc.trace_axes(normed(False), variables, X)
+    (wide,) = (n for n, g in groups.prunable.items() if g.size == 6)
+    narrow = groups.plan({wide: np.arange(6) < 4})
+    for name in blocks:
+        for plan in (blocks.plan([name]), blocks.plan([name]) | narrow):
+            verify(normed(True), variables, plan, X)
+            small = slice_params(variables, plan)
+            new = jax.eval_shape(jc.shrink(normed(True), plan), small, X)[1]
+            shapes = jax.tree.map(jnp.shape, small["batch_stats"])
+            assert jax.tree.map(jnp.shape, new["batch_stats"]) == shapes
 
 
 def test_a_layer_that_a_relu_follows_is_no_block():

@@ -2,7 +2,7 @@
 """Which axes of a program must be pruned together, and the program without them."""
 
 from ._axis import Axis, atoms, indices
-from ._branches import Branch, branches
+from ._branches import Branch, branches, needed
 from ._cost import Products
 from ._kept import Conflict, Kept, Mask
 from ._link import AxisGraph
@@ -22,4 +22,5 @@ __all__ = [
     "branches",
     "check_sums",
     "indices",
+    "needed",
 ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Mapping
 
 from ..trace._graph import Node, Program, Value
 from ._vanish import SUMMED, Vanishing, flat
@@ -56,5 +57,21 @@ def branches(program: Program) -> list[Branch]:
             result = Vanishing(branch, [inputs[k] for k in exclusive])
             if exclusive and node.ins[i] in result.zero:
                 found.append(Branch(node, i, exclusive))
-                break
     return found
+
+
+def needed(
+    program: Program, outs: Iterable[Value], without: Mapping[Node, int]
+) -> set[Value]:
+    """Return the values that outputs depend on.
+
+    Args:
+      program: the program.
+      outs: the outputs.
+      without: sums that return one of their operands, by its number.
+    """
+    wanted = set(outs)
+    for node in reversed(list(flat(program.root))):
+        if not wanted.isdisjoint(node.outs):
+            wanted.update([node.ins[without[node]]] if node in without else node.ins)
+    return wanted

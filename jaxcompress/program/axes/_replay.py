@@ -56,17 +56,37 @@ class Replay:
         env.update(zip(region.jaxpr.invars, args, strict=True))
 
         def read(atom: Any) -> Any:
-            return atom.val if isinstance(atom, _compat.Literal) else env[atom]
+            return atom.val if _is_literal(atom) else env[atom]
 
-        for node in region.nodes:
-            outs = self.step(node, [read(a) for a in node.eqn.invars])
+        for node in self._needed(region):
+            # What is computed for an operand that goes is not there to be read.
+            outs = (
+                [read(node.eqn.invars[self.without[node]])]
+                if node in self.without
+                else self.step(node, [read(a) for a in node.eqn.invars])
+            )
             env.update(zip(node.eqn.outvars, outs, strict=True))
         return [read(a) for a in region.jaxpr.outvars]
 
+    def _needed(self, region: Region) -> Sequence[Node]:
+        """Return the nodes of a region that its outputs still depend on."""
+        if not self.without:
+            return region.nodes
+        needed: list[Node] = []
+        wanted = {a for a in region.jaxpr.outvars if not _is_literal(a)}
+        for node in reversed(region.nodes):
+            eqn = node.eqn
+            if not eqn.effects and wanted.isdisjoint(eqn.outvars):
+                continue
+            needed.append(node)
+            ins = (
+                [eqn.invars[self.without[node]]] if node in self.without else eqn.invars
+            )
+            wanted.update(a for a in ins if not _is_literal(a))
+        return needed[::-1]
+
     def step(self, node: Node, operands: list[Any]) -> Sequence[Any]:
         """Evaluate one node."""
-        if node in self.without:
-            return [operands[self.without[node]]]
         if not (self.without and node.bodies) and not any(
             map(self.is_changed, (*node.ins, *node.outs))
         ):
@@ -237,3 +257,7 @@ def replayed(fn: Callable[..., Any], structs: Any, masks: Any) -> Callable[..., 
         return Replay(graph, kept)(jax.tree.leaves(trees))
 
     return small
+
+
+def _is_literal(atom: Any) -> bool:
+    return isinstance(atom, _compat.Literal)

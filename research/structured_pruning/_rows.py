@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rows of the study: how channels are scored and compared, and blocks removed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+import jaxcompress as jc
+from jaxcompress.structured import rankings, scores
+
+DENSE = "dense"
+ON = "dense, trained on"
+MASKED = "weights, masked"
+DEPTH = "blocks"
+SCRATCH = "small dense, from scratch"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to choose channels.
+
+    Attributes:
+      score: ``(key) -> (groups, variables, example_grads=) -> scores``.
+      ranking: how channels of different groups compare.
+    """
+
+    score: Callable[[jax.Array], scores.ChannelScore]
+    ranking: rankings.Ranking
+
+
+def taylor(
+    groups: jc.structured.Groups, params: Any, *, example_grads: Any, **extras: Any
+) -> dict[str, jax.Array]:
+    """Mean over batches of 16 of the squared first-order change of the loss."""
+    del extras
+    grads = jax.tree.map(
+        lambda g: g.reshape(-1, 16, *g.shape[1:]).mean(1), example_grads
+    )
+    each = jax.vmap(lambda grads: scores.taylor(groups, params, grads=grads))(grads)
+    return {name: values.mean(0) for name, values in each.items()}
+
+
+FILTERS = "filters: L1, local"
+CHANNELS = "channels: L2, relative"
+FISHER = "channels: Fisher, isomorphic"
+TAYLOR = "channels: Taylor, global"
+RANDOM = "channels: random, local"
+
+METHODS: dict[str, Method] = {
+    FILTERS: Method(lambda key: scores.l1, rankings.local),
+    CHANNELS: Method(lambda key: scores.l2, rankings.relative),
+    FISHER: Method(lambda key: scores.fisher, rankings.isomorphic),
+    TAYLOR: Method(lambda key: taylor, rankings.global_),
+    RANDOM: Method(scores.random, rankings.local),
+}
+# The network from scratch has the widths of this plan.
+WIDTHS_OF = FISHER
+CURVE = (FILTERS, FISHER, DEPTH, SCRATCH)
+ROWS = (MASKED, *METHODS, DEPTH, SCRATCH)
+
+
+def without_channels(
+    groups: jc.structured.Groups,
+    name: str,
+    variables: Any,
+    example_grads: Any,
+    factor: float,
+    seed: int,
+) -> jc.structured.Plan:
+    """The plan of a method for so many times fewer MACs."""
+    method = METHODS[name]
+    score = method.score(jax.random.key(seed))
+    found = score(groups, variables, example_grads=example_grads)
+    budget = jc.structured.budgets.macs(1 / factor)
+    return jc.structured.select(groups, found, budget, ranking=method.ranking)
+
+
+def without_blocks(
+    fn: Callable[..., Any], variables: Any, x: jax.Array, factor: float
+) -> jc.structured.Plan:
+    """The plan without the blocks that change the output least, one after another."""
+    blocks = jc.structured.trace_blocks(fn, variables, x[:1])
+    most = macs(fn, variables, x) / factor
+    removed: list[str] = []
+    plan = blocks.plan(removed)
+    while removed != list(blocks):
+        rest = jc.structured.mask_params(variables, plan)
+        changes = jc.structured.block_scores(fn, rest, blocks, x)
+        left = {name: change for name, change in changes.items() if name not in removed}
+        removed.append(min(left, key=lambda name: left[name]))
+        plan = blocks.plan(removed)
+        small = jc.structured.slice_params(variables, plan)
+        if macs(jc.shrink(fn, plan), small, x) <= most:
+            break
+    return plan
+
+
+def macs(fn: Callable[..., Any], variables: Any, x: jax.Array) -> int:
+    """Multiply-accumulates for one image."""
+    return jc.count(fn, variables, x[:1]).macs
