@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth: residual blocks that are removed whole."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -69,7 +71,7 @@ class Normed(nn.Module):
 
 def normed(train):
     net = Normed()
-    options = {"mutable": ["batch_stats"]} if train else {}
+    options: Any = {"mutable": ["batch_stats"]} if train else {}
     return lambda v, x: net.apply(v, x, train, **options)
 
 
