@@ -94,7 +94,7 @@ def find_links(
     """
     check_function(fn, "find_links(fn, params, *args)")
     program = analyze(fn, params, args)
-    graph = AxisGraph(program, outputs=False)
+    graph = AxisGraph(program, outputs=False, derivatives=False)
     shapes = dict(zip(program.paths, program.leaves, strict=True))
     links, skipped = [], {}
     for scope in _scopes(

@@ -226,7 +226,12 @@ def _changes(groups: Groups, params: PyTree, grads: PyTree) -> Scores:
 
     A weight that has a channel on two axes counts for both.
     """
-    products = jax.tree.map(lambda w, g: w * g, params, grads)
+
+    def change(w: jax.Array, g: jax.Array) -> jax.Array:
+        # The gradients of integers have no values.
+        return jnp.zeros_like(w) if g.dtype == jax.dtypes.float0 else w * g
+
+    products = jax.tree.map(change, params, grads)
     return channel_sums(groups, products, lambda x: x)
 
 

@@ -195,6 +195,53 @@ def test_derivative_rules_of_functions_of_integers_are_kept(rule):
         np.testing.assert_allclose(found[name], cut, rtol=1e-4)
 
 
+def test_scores_by_gradients_leave_out_integers():
+    params = {name: {"kernel": w} for name, w in PARAMS.items()} | {"codes": CODES}
+
+    def fn(params, x):
+        h = (x @ params["up"]["kernel"]) * params["codes"][None]
+        return jnp.square(h @ params["down"]["kernel"])
+
+    grads = jax.grad(lambda params: fn(params, X).sum(), allow_int=True)(params)
+    groups = jc.trace_axes(fn, params, X)
+    (found,) = jc.structured.scores.taylor(groups, params, grads=grads).values()
+    changes = [(PARAMS[name] * grads[name]["kernel"]) for name in ("up", "down")]
+    wanted = jnp.square(changes[0].sum(0) + changes[1].sum(1))
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+def with_rule(rule):
+    @jax.custom_vjp
+    def doubled(h):
+        return 2 * h
+
+    doubled.defvjp(lambda h: (2 * h, h), lambda h, g: (rule(h, g),))
+    return between(doubled)
+
+
+TABLE = jnp.arange(6.0)[None]
+
+
+def refused(h, g):
+    raise NotImplementedError("no second use")
+
+
+RULES = {
+    "a sum of values that are not zero": (lambda h, g: g * jax.nn.softmax(h), "zero"),
+    "an order": (lambda h, g: jnp.sort(g), "order of the indices"),
+    "an array of the full size": (lambda h, g: g * TABLE, "closes over"),
+    "exact": (lambda h, g: g * jnp.sign(h), None),
+    "refused": (refused, None),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_channels_that_a_derivative_rule_cannot_lose_are_frozen(name):
+    rule, reason = RULES[name]
+    frozen = jc.trace_axes(with_rule(rule), PARAMS, X)["up[1]"].frozen
+    assert not frozen if reason is None else reason in frozen[0]
+
+
 def test_a_block_that_divides_by_its_own_norm_stays():
     square = weights(up=(4, 6), mix=(6, 6), down=(6, 2))
 

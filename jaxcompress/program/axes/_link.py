@@ -6,8 +6,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..trace import _compat
-from ..trace._graph import Node, Program, Region, Value
+from ..trace._analyze import analyze
+from ..trace._graph import Node, Program, Region, Value, shape_of
 from ._axis import Axis, freeze, frozen, unify
+from ._derivative import Derivative, derivative
 from ._rule import at
 from ._rules import link
 from ._vanish import steps_add
@@ -21,15 +23,20 @@ class AxisGraph:
     Args:
       program: program from ``analyze``.
       outputs: freeze the axes of the results.
+      derivatives: follow the axes through custom derivative rules, too.
 
     Attributes:
       params: axes of every parameter leaf.
       given: axes of every leaf of the other arguments.
       steps: the axis of the steps of every scan.
+      rules: the programs of the custom derivative rules, by the node that has them.
     """
 
-    def __init__(self, program: Program, *, outputs: bool = True):
-        self.program = program
+    def __init__(
+        self, program: Program, *, outputs: bool = True, derivatives: bool = True
+    ):
+        self.program, self._derivatives = program, derivatives
+        self.rules: dict[Node, tuple[Derivative, Program]] = {}
         self._axes: dict[Value, list[Axis]] = {}
         self.steps: dict[Node, Axis] = {}
         values, count = program.root.ins, len(program.paths)
@@ -61,10 +68,30 @@ class AxisGraph:
             elif node.bodies:
                 for body in node.bodies:  # its values are the caller's own
                     self._link_region(body)
+                if self._derivatives and node.primitive in _compat.CUSTOM_RULES:
+                    self._derivative(node)
             else:
                 results = link(node, [self.of(v) for v in node.ins])
                 for value, axes in zip(node.outs, results, strict=False):
                     self._axes[value] = axes
+
+    def _derivative(self, node: Node) -> None:
+        rule = derivative(node)
+        structs = [[shape_of(v) for v in vs] for vs in (node.ins, rule.moved)]
+        try:
+            program = analyze(lambda trees: rule.fn(*trees), structs, ())
+        except Exception:  # whatever a rule raises that refuses to be differentiated
+            return
+        self._derivatives = False  # of the first order only
+        self.rules[node] = rule, program
+        for inner, outer in zip(
+            program.root.ins, (*node.ins, *rule.moved), strict=True
+        ):
+            self._axes[inner] = list(self.of(outer))
+        self._link_region(program.root)
+        for result, value in zip(program.root.outs, rule.results, strict=True):
+            self._tie(node, result, value)
+        self._derivatives = True
 
     def _tie(self, node: Node, a: Value, b: Value) -> None:
         reason = at(node, "axes that are divided in different ways meet here")

@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from ..trace import _compat, _compat_shapes
 from ..trace._analyze import analyze
-from ..trace._graph import Node, Region, Value
+from ..trace._graph import Node, Region, Value, shape_of
 from ._axis import Axis
+from ._derivative import derivative, floats, with_zeros
 from ._kept import Kept, Mask
 from ._link import AxisGraph
 
@@ -170,71 +170,29 @@ class Replay:
         """Run a function with a custom derivative, whose rule is replayed too."""
         (body,) = node.bodies
         run = self.run
-        op = _compat.operation(node.region.jaxpr, node.eqn)
-        ins = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in node.ins]
-        outs = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in node.outs]
-        in_masks = [self._masks(v) for v in node.ins]
-        out_masks = [self._masks(v) for v in node.outs]
-
-        def listed(*xs: Any) -> list[Any]:
-            result = op(*xs)
-            return result if isinstance(result, list) else [result]
-
-        if "jvp" in node.primitive:
+        rule = derivative(node)
+        masks = [[self._masks(v) for v in vs] for vs in (node.ins, rule.moved)]
+        structs = ([shape_of(v) for v in node.ins], [shape_of(v) for v in rule.moved])
+        small = replayed(rule.fn, structs, masks)
+        if rule.forward:
             fn = jax.custom_jvp(lambda *xs: run(body, xs))
 
-            def tangents(primals: Any, tangents: Any) -> Any:
-                every = _with_zeros(primals, tangents)
-                return _floats(jax.jvp(listed, tuple(primals), every)[1], outs)
-
-            small = replayed(
-                tangents, (ins, _floats(ins, ins)), (in_masks, _floats(in_masks, ins))
-            )
-
-            def rule(xs: Any, ts: Any) -> Any:
+            def tangents(xs: Any, ts: Any) -> Any:
                 results = run(body, xs)
-                moved = small(list(xs), _floats(ts, ins))
-                return results, list(_with_zeros(results, moved))
+                moved = small(list(xs), floats(ts, node.ins))
+                return results, list(with_zeros(results, moved))
 
-            fn.defjvp(rule)
+            fn.defjvp(tangents)
             return fn(*operands)
         fn = jax.custom_vjp(lambda *xs: run(body, xs))
-
-        def cotangents(primals: Any, cotangents: Any) -> Any:
-            every = _with_zeros(outs, cotangents)
-            return _floats(jax.vjp(listed, *primals)[1](list(every)), ins)
-
-        small = replayed(
-            cotangents, (ins, _floats(outs, outs)), (in_masks, _floats(out_masks, outs))
-        )
         fn.defvjp(
             lambda *xs: (run(body, xs), xs),
-            lambda xs, cts: _with_zeros(xs, small(list(xs), _floats(cts, outs))),
+            lambda xs, cts: with_zeros(xs, small(list(xs), floats(cts, node.outs))),
         )
         return fn(*operands)
 
     def _masks(self, value: Value) -> list[Mask]:
         return [self.kept.mask(axis) for axis in self.graph.of(value)]
-
-
-def _floats(items: Sequence[Any], like: Sequence[Any]) -> list[Any]:
-    """Return the items that belong to arrays with derivatives."""
-    return [
-        item
-        for item, array in zip(items, like, strict=True)
-        if jnp.issubdtype(array.dtype, jnp.inexact)
-    ]
-
-
-def _with_zeros(like: Sequence[Any], moved: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the derivatives of arrays; integers have none."""
-    rest = iter(moved)
-    return tuple(
-        next(rest)
-        if jnp.issubdtype(x.dtype, jnp.inexact)
-        else np.zeros(x.shape, jax.dtypes.float0)
-        for x in like
-    )
 
 
 def replayed(fn: Callable[..., Any], structs: Any, masks: Any) -> Callable[..., Any]:
@@ -248,7 +206,7 @@ def replayed(fn: Callable[..., Any], structs: Any, masks: Any) -> Callable[..., 
 
     def small(*trees: Any) -> Any:
         program = analyze(lambda trees: fn(*trees), structs, ())
-        graph = AxisGraph(program, outputs=False)
+        graph = AxisGraph(program, outputs=False, derivatives=False)
         kept = Kept()
         listed = [m for tree in masks for m in tree]
         for axes, own in zip(graph.params, listed, strict=True):

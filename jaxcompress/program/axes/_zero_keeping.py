@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from ..trace._graph import Value
@@ -36,5 +37,7 @@ def constant(value: Value) -> float | None:
         if node is None or node.primitive not in REPEATS:
             return None
         value = node.ins[0]
+    if value.aval.dtype == jax.dtypes.float0:
+        return None
     is_real = np.ndim(value.literal) == 0 and np.isreal(value.literal)
     return float(value.literal) if is_real else None

@@ -95,8 +95,19 @@ class _Zeros:
             elif node.bodies:
                 for body in node.bodies:
                     self.region(body)
+                if node in self.graph.rules:
+                    self.derivative(node)
             else:
                 self.step(node)
+
+    def derivative(self, node: Node) -> None:
+        """Check the sums in a custom derivative rule."""
+        rule, program = self.graph.rules[node]
+        inner = program.root.ins
+        moved = rule.moved if rule.forward else []
+        for value, outer in zip(inner, (*node.ins, *moved), strict=False):
+            self.follow(value, outer)
+        self.region(program.root)
 
     def step(self, node: Node) -> None:
         name, ins = node.primitive, [self.of(v) for v in node.ins]
