@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from jax import lax
 from linked import close, normal
-from prunable import IMAGES, noisy
+from prunable import IMAGES, filled
 
 from jaxcompress.program import find_folds
 from jaxcompress.quantize import fold_batch_norm
@@ -36,7 +36,7 @@ class ResNet(nn.Module):
 
 def resnet():
     net = ResNet()
-    variables = noisy(net.init(jax.random.key(0), IMAGES))
+    variables = filled(net.init(jax.random.key(0), IMAGES))
 
     def fn(params, batch_stats, x):
         return net.apply({"params": params, "batch_stats": batch_stats}, x)
@@ -98,7 +98,7 @@ def test_nnx():
 
     graph, params, stats = nnx.split(Net(), nnx.Param, nnx.BatchStat)
     (fold,) = find_folds(
-        lambda p, s, x: nnx.merge(graph, p, s)(x), noisy(params), noisy(stats), IMAGES
+        lambda p, s, x: nnx.merge(graph, p, s)(x), filled(params), filled(stats), IMAGES
     )
     assert (fold.kernel, fold.norm, fold.bias) == ("conv/kernel", "norm", "conv/bias")
 

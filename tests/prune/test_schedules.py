@@ -51,7 +51,7 @@ def test_geometric_removes_the_same_share_in_each_round():
 
 
 def test_geometric_is_the_same_in_jit_and_ends_at_its_sparsity():
-    ramp = geometric(0.9, rounds=41)  # 41 * float32(1 / 41) is not 1
+    ramp: Any = geometric(0.9, rounds=41)  # 41 * float32(1 / 41) is not 1
     compiled = jax.jit(ramp)
     for count in map(jnp.int32, (0, 6, 7, 19, 40, 41, 42)):
         assert float(ramp(count)) == float(compiled(count))
