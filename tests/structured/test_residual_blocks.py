@@ -80,6 +80,15 @@ def test_statistics_of_removed_blocks_are_empty_in_training_too():
     weights = [block.leaves[-1] for block in blocks.values()]
     assert weights == [f"params/Dense_{i}/kernel" for i in (1, 0, 2)]
     assert list(blocks) == ["params/Dense_1", "params", "params#2"]
+    assert [block.other for block in blocks.values()] == [
+        "params",
+        "params/Dense_1",
+        "",
+    ]
+    with pytest.raises(
+        PlanError, match="only one of 'params' and 'params/Dense_1' can"
+    ):
+        blocks.plan(["params", "params/Dense_1"])
     groups = jc.trace_axes(normed(False), variables, X)
     (wide,) = (n for n, g in groups.prunable.items() if g.size == 6)
     narrow = groups.plan({wide: np.arange(6) < 4})
