@@ -68,9 +68,8 @@ class Normed(nn.Module):
 
 
 def normed(train):
-    net = Normed()
-    options = {"mutable": ["batch_stats"]} if train else {}
-    return lambda v, x: net.apply(v, x, train, **options)
+    mutable = ["batch_stats"] if train else False
+    return lambda v, x: Normed().apply(v, x, train, mutable=mutable)
 
 
 def test_statistics_of_removed_blocks_are_empty_in_training_too():
