@@ -30,11 +30,14 @@ class Block:
         leaf if they have none.
       leaves: paths of its parameters.
       parameters: number of its parameters.
+      other: name of the block that the sum is left with, such as a shortcut with a
+        convolution; empty if that is no block. Only one of the two can be removed.
     """
 
     name: str
     leaves: tuple[str, ...]
     parameters: int
+    other: str = ""
 
 
 class Blocks(Mapping[str, Block]):
@@ -68,13 +71,18 @@ class Blocks(Mapping[str, Block]):
           remove: names of blocks.
 
         Raises:
-          PlanError: if there is no such block.
+          PlanError: if there is no such block, or if nothing would be left of a sum.
         """
         names = [remove] if isinstance(remove, str) else list(remove)
         for name in names:
             if name not in self:
                 near = ", ".join(map(repr, closest(name, list(self))))
                 raise PlanError(f"there is no block {name!r}; closest: {near}")
+            if self[name].other in names:
+                raise PlanError(
+                    f"only one of {name!r} and {self[name].other!r} can be removed: "
+                    "nothing else is left of their sum"
+                )
         leaves = [path for name in names for path in self[name].leaves]
         return Plan({}, self._shapes, leaves)
 
@@ -115,6 +123,7 @@ def trace_blocks(fn: Callable[..., Any], params: Any, *args: Any) -> Blocks:
     program = analyze(fn, params, args)
     shapes = shapes_of(params)
     blocks: dict[str, Block] = {}
+    of_sum: dict[Any, str] = {}
     for branch in branches(program):
         leaves = tuple(program.paths[i] for i in sorted(branch.leaves))
         count = sum(program.leaves[i].size for i in branch.leaves)
@@ -123,7 +132,10 @@ def trace_blocks(fn: Callable[..., Any], params: Any, *args: Any) -> Blocks:
         while name in blocks:
             number += 1
             name = f"{base}#{number}"
-        blocks[name] = Block(name, leaves, count)
+        other = of_sum.setdefault(branch.node, name)
+        blocks[name] = Block(name, leaves, count, "" if other == name else other)
+        if other != name:
+            blocks[other] = dataclasses.replace(blocks[other], other=name)
     return Blocks(blocks.values(), shapes)
 
 

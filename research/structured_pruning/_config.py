@@ -35,7 +35,7 @@ class Config:
     data: str
     seeds: int = 3
     factor: float = 2.1
-    curve: tuple[float, ...] = (1.5, 2.1, 4.0)
+    curve: tuple[float, ...] = (2.1, 4.0)
     epochs: float
     more: float
     batch_size: int

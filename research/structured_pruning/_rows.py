@@ -58,8 +58,8 @@ METHODS: dict[str, Method] = {
     RANDOM: Method(scores.random, rankings.local),
 }
 # The network from scratch has the widths of this plan.
-WIDTHS_OF = FISHER
-CURVE = (FILTERS, FISHER, DEPTH, SCRATCH)
+WIDTHS_OF = TAYLOR
+CURVE = (FILTERS, TAYLOR, SCRATCH)
 ROWS = (MASKED, *METHODS, DEPTH, SCRATCH)
 
 
@@ -86,16 +86,15 @@ def without_blocks(
     blocks = jc.structured.trace_blocks(fn, variables, x[:1])
     most = macs(fn, variables, x) / factor
     removed: list[str] = []
-    plan = blocks.plan(removed)
-    while removed != list(blocks):
+    plan, small = blocks.plan(removed), variables
+    while macs(jc.shrink(fn, plan), small, x) > most:
         rest = jc.structured.mask_params(variables, plan)
         changes = jc.structured.block_scores(fn, rest, blocks, x)
-        left = {name: change for name, change in changes.items() if name not in removed}
-        removed.append(min(left, key=lambda name: left[name]))
+        gone = {*removed, *(blocks[name].other for name in removed)}
+        left = [name for name in blocks if name not in gone]
+        removed.append(min(left, key=lambda name: changes[name]))
         plan = blocks.plan(removed)
         small = jc.structured.slice_params(variables, plan)
-        if macs(jc.shrink(fn, plan), small, x) <= most:
-            break
     return plan
 
 

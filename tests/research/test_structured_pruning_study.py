@@ -16,11 +16,11 @@ from research.structured_pruning._network import as_wide, resnet
 from research.structured_pruning._rows import (
     DENSE,
     DEPTH,
-    FISHER,
     MASKED,
     METHODS,
     ON,
     SCRATCH,
+    WIDTHS_OF,
     taylor,
     without_blocks,
 )
@@ -55,7 +55,7 @@ def test_rows_have_the_size_that_was_asked_for(finished):
         assert rows[name]["macs"] <= dense["macs"] / QUICK.factor
         assert rows[name]["file_bytes"] < dense["file_bytes"]
     for field in ("macs", "parameters"):
-        assert rows[SCRATCH][field] == rows[FISHER][field]
+        assert rows[SCRATCH][field] == rows[WIDTHS_OF][field]
         assert rows[ON][field] == dense[field]
     masked = rows[MASKED]
     # Zeros are multiplied like everything else; biases and norms are not pruned.

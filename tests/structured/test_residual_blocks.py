@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Depth: residual blocks that are removed whole."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -70,9 +68,8 @@ class Normed(nn.Module):
 
 
 def normed(train):
-    net = Normed()
-    options: Any = {"mutable": ["batch_stats"]} if train else {}
-    return lambda v, x: net.apply(v, x, train, **options)
+    mutable = ["batch_stats"] if train else False
+    return lambda v, x: Normed().apply(v, x, train, mutable=mutable)
 
 
 def test_statistics_of_removed_blocks_are_empty_in_training_too():
@@ -82,6 +79,15 @@ def test_statistics_of_removed_blocks_are_empty_in_training_too():
     weights = [block.leaves[-1] for block in blocks.values()]
     assert weights == [f"params/Dense_{i}/kernel" for i in (1, 0, 2)]
     assert list(blocks) == ["params/Dense_1", "params", "params#2"]
+    assert [block.other for block in blocks.values()] == [
+        "params",
+        "params/Dense_1",
+        "",
+    ]
+    with pytest.raises(
+        PlanError, match="only one of 'params' and 'params/Dense_1' can"
+    ):
+        blocks.plan(["params", "params/Dense_1"])
     groups = jc.trace_axes(normed(False), variables, X)
     (wide,) = (n for n, g in groups.prunable.items() if g.size == 6)
     narrow = groups.plan({wide: np.arange(6) < 4})
