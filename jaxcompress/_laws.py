@@ -219,8 +219,9 @@ def _sharded(case: Case, mesh: Mesh, how: str, single: PyTree) -> None:
     # One program at a time: several in flight can starve virtual devices of threads.
     params, extras = jax.tree.map(shard, (case.start, dict(case.extras)))
     with jax.set_mesh(mesh):  # JAX asks for it where a state does not depend on values
-        first, state, view = jax.block_until_ready(_run_sharded(case, params, extras))
-    _close(11, f"init, {how}, against unsharded", case.first, first, case.rounding)
+        state = _sharded_init(case, params)
+    _close(11, f"init, {how}, against unsharded", case.first, state, case.rounding)
+    _, state, view = jax.block_until_ready(case.program.compiled(params, state, extras))
     _close(11, f"{how}, against unsharded", single, (state, view), case.rounding)
     for path, before, after in zip(
         *paths_and_leaves(params)[:2], jax.tree.leaves(view), strict=True
@@ -232,18 +233,12 @@ def _sharded(case: Case, mesh: Mesh, how: str, single: PyTree) -> None:
             )
 
 
-def _run_sharded(case: Case, params: PyTree, extras: PyTree) -> PyTree:
-    """Return the first state, the next one and the view, from one program."""
-
-    def run(params: PyTree, extras: PyTree) -> PyTree:
-        first = case.c.init(params)
-        return first, *case.program.eager(params, first, extras)[1:]
-
+def _sharded_init(case: Case, params: PyTree) -> PyTree:
     try:
         jax.eval_shape(case.c.init, params)
     except TypeError:  # shapes that depend on values, such as a rank by energy
-        return case.first, *case.program.compiled(params, case.first, extras)[1:]
-    return jax.jit(run)(params, extras)
+        return case.first
+    return jax.block_until_ready(jax.jit(case.c.init)(params))
 
 
 def _resumed(case: Case) -> None:
