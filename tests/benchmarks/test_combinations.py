@@ -13,6 +13,7 @@ from benchmarks import combinations
 from benchmarks.combinations import COMPRESSORS, CONTAINERS, DTYPES, MESHES, TRANSFORMS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("each", combinations.drawn(6, seed=0), ids=str)
 def test_a_drawn_combination_holds_or_is_refused(each):
     assert combinations.check(each) in ("held", "refused")

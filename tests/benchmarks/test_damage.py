@@ -25,6 +25,7 @@ def test_damage_is_refused_or_harmless(name, tmp_path):
         assert outcomes["refused"], title
 
 
+@pytest.mark.slow
 @every_kind
 def test_a_killed_writer_loses_nothing(name, tmp_path):
     outcomes = damage.kill(name, tmp_path, kills=2)

@@ -157,6 +157,11 @@ def test_both_uses_of_stacked_layers():
         equal(of_layer(found, i), expected(both)["g"])
 
 
+def of_outputs_first(gram):
+    """The same statistics of a leaf whose features are its second axis."""
+    return gram._replace(squares=gram.squares.T)
+
+
 def test_a_table_that_is_tied_has_the_rows_of_its_product_only():
     table = integers(7, 4)
     tokens = jnp.array([[1, 2, 6], [0, 2, 2]])
@@ -168,7 +173,7 @@ def test_a_table_that_is_tied_has_the_rows_of_its_product_only():
     found = jc.observe(fn, {"table": table}, [tokens], STATS)["table"]
     rows = bounded(table[tokens] * 2)
     np.testing.assert_array_equal(found["m"], expected(rows)["m"].T)
-    equal(found["g"], expected(rows)["g"])
+    equal(found["g"], of_outputs_first(expected(rows)["g"]))
 
 
 def test_what_is_looked_up_only_is_not_observed():
@@ -207,4 +212,4 @@ def test_vmapped_examples_are_rows():
 
     found = jc.observe(jax.vmap(one, (None, 0)), params, [X], STATS)["w"]
     np.testing.assert_array_equal(found["m"], expected(X)["m"].T)
-    equal(found["g"], expected(X)["g"])
+    equal(found["g"], of_outputs_first(expected(X)["g"]))
