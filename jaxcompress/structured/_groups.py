@@ -102,10 +102,16 @@ class Groups(Mapping[str, Group]):
         for group in self.prunable.values():
             cells = (str(group.size), str(len(group.leaves)))
             rows.append((group.name, *cells, str(len(group.reductions) or "-")))
-        lines = [table(rows)]
-        frozen = [group for group in self.values() if group.frozen]
-        lines += [f"{g.name}: frozen, {_short(g.frozen)}" for g in frozen]
-        return "\n".join(lines)
+        frozen: dict[str, list[str]] = {}
+        for group in self.values():
+            if group.frozen:
+                frozen.setdefault(_short(group.frozen), []).append(group.name)
+        lines = [
+            f"frozen, {why}: {', '.join(names[:3])}"
+            + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            for why, names in frozen.items()
+        ]
+        return "\n".join([table(rows), *lines])
 
     @property
     def prunable(self) -> dict[str, Group]:
@@ -192,8 +198,8 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
       >>> jc.trace_axes(fn, params, jnp.ones((4, 3)))
       group  channels  leaves  sums
       up[1]         8       2     -
-      down[1]: frozen, an output of the network
-      up[0]: frozen, an input of the network (argument 0)
+      frozen, an output of the network: down[1]
+      frozen, an input of the network: up[0]
 
     References:
       Fang et al., DepGraph: Towards Any Structural Pruning, CVPR 2023.
@@ -229,9 +235,8 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
 
 
 def _short(reasons: Sequence[str]) -> str:
-    """Return the first two reasons."""
-    more = f"; {len(reasons) - 2} more" if len(reasons) > 2 else ""
-    return "; ".join(reasons[:2]) + more
+    """Return the first reason, without its place in the program."""
+    return reasons[0].partition(" (")[0]
 
 
 def _name(
