@@ -18,6 +18,7 @@ from .._select import map_with_path
 from .._signatures import name_defaults
 from ..prune.schedules import Trigger, as_trigger, check_sparsity, share_at
 from ..prune.scores import as_running
+from ..prune.scores._immediate import refuse_nan
 from ._groups import Groups
 from ._params import mask_leaf
 from ._plan import Plan, PlanError, shapes_of
@@ -109,6 +110,7 @@ def structured_pruning(
                 "the parameters are not those that trace_axes got: their paths or shapes "
                 "differ"
             )
+        refuse_nan(params)
         count = jnp.zeros((), jnp.int32)
         masks = {name: jnp.ones(groups[name].size, bool) for name in names}
         if running.immediate:
@@ -127,6 +129,7 @@ def structured_pruning(
         params: PyTree, state: StructuredState, **extras: Any
     ) -> tuple[PyTree, StructuredState]:
         params = apply(params, state)
+        refuse_nan(params)
         memory = running.add(params, (), **extras)
         next_count = state.count + 1
         due, fired = trigger.fire(state.trigger, **{**extras, "count": next_count})

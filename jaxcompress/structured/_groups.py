@@ -129,20 +129,22 @@ class Groups(Mapping[str, Group]):
         """
         return self._plan(self._kept(masks))
 
-    def macs(self, masks: Mapping[str, Any] | None = None) -> int:
+    def macs(self, masks: Plan | Mapping[str, Any] | None = None) -> int:
         """Return the multiply-accumulates of one call of the traced function.
 
         Args:
-          masks: bool [size] by group name; None for the unpruned function.
+          masks: a plan, or bool [size] by group name; None for the unpruned function.
         """
         return self._products.macs(self._kept(masks or {}))
 
-    def parameters(self, masks: Mapping[str, Any] | None = None) -> int:
+    def parameters(self, masks: Plan | Mapping[str, Any] | None = None) -> int:
         """Return the number of parameters; arguments as for ``macs``."""
         return self._plan(self._kept(masks or {})).parameters
 
-    def _kept(self, masks: Mapping[str, Any]) -> Kept:
+    def _kept(self, masks: Plan | Mapping[str, Any]) -> Kept:
         kept = Kept()
+        if isinstance(masks, Plan):
+            return self._kept_by(masks)
         for name, values in masks.items():
             mask, group = np.asarray(values), self._groups.get(name)
             if group is None:
@@ -157,6 +159,14 @@ class Groups(Mapping[str, Group]):
             if not mask.any():
                 raise PlanError(f"group {name!r} must keep at least one channel")
             kept.set(self._axes[name], mask, lambda atom: None)
+        return kept
+
+    def _kept_by(self, plan: Plan) -> Kept:
+        kept = Kept()
+        pairs = zip(self._graph.program.paths, self._graph.params, strict=True)
+        axes = {(path, i): axis for path, own in pairs for i, axis in enumerate(own)}
+        for key, mask in plan.items():
+            kept.set(axes[key], mask, lambda atom: None)
         return kept
 
     def _plan(self, kept: Kept) -> Plan:

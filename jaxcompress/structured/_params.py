@@ -115,6 +115,11 @@ def _devices(mesh: Any, entry: Any) -> int:
 
 
 def _map(tree: PyTree, plan: Plan, change: Any, remove: Any) -> PyTree:
+    if not isinstance(plan, Plan):
+        raise TypeError(
+            f"the second argument must be a Plan, got {type(plan).__name__}: call "
+            "slice_params(params, plan)."
+        )
     paths, leaves, treedef = paths_and_leaves(tree)
     owners = _owners(paths, leaves, plan)
     masks: dict[str, dict[int, np.ndarray]] = {}

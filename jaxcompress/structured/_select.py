@@ -15,6 +15,7 @@ from .._refuse import refuse_values
 from .._select import closest, matches
 from .._signatures import name_defaults
 from .._warn import warn
+from . import budgets
 from ._groups import Groups
 from ._plan import Plan, PlanError
 from .budgets import Budget
@@ -73,6 +74,7 @@ def select(
       >>> jc.structured.select(groups, scores, jc.structured.budgets.macs(0.5)).widths
       {'a/kernel': (3, 4), 'b/kernel': (4, 2)}
     """
+    _check_arguments(groups, scores, budget, ranking)
     check_counts(round_to=round_to, keep=keep)
     known = check_scores(groups, scores)
     protected = protected_groups(groups, protect)
@@ -108,6 +110,27 @@ def select(
         middle = (low + high) // 2
         low, high = (low, middle) if is_met(middle) else (middle + 1, high)
     return groups.plan(masks_at(low))
+
+
+def _check_arguments(groups: Any, scores: Any, budget: Any, ranking: Any) -> None:
+    """Name arguments that are swapped or not called."""
+    if not isinstance(groups, Groups):
+        raise TypeError(
+            f"select takes the result of trace_axes first, got {type(groups).__name__}"
+        )
+    if not isinstance(scores, Mapping):
+        raise TypeError(
+            "scores must be a dict of arrays by group, such as scores.l2(groups, params), "
+            f"got {getattr(scores, '__name__', type(scores).__name__)}"
+        )
+    uncalled = budget in [getattr(budgets, name) for name in budgets.__all__[1:]]
+    if uncalled or not callable(budget):
+        raise TypeError(
+            "budget must be a budget such as budgets.macs(0.5), got "
+            f"{getattr(budget, '__name__', repr(budget))}"
+        )
+    if not callable(ranking):
+        raise TypeError(f"ranking must be one of structured.rankings, got {ranking!r}")
 
 
 def keep_highest(

@@ -24,9 +24,9 @@ from ._plan import Plan, PlanError
 def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
     """Return ``fn`` for the parameters that ``slice_params`` makes small.
 
-    A module would refuse the small parameters, because it was built for the full widths.
-    The function that this returns traces ``fn`` at full size and runs the program at the
-    small shapes. It is an ordinary function: it can be trained, quantized, jitted and
+    A module was built for the full widths: most refuse the small parameters, and those that
+    do not, such as the norms of Equinox, compute something else. The function that this
+    returns traces ``fn`` at full size and runs the program at the small shapes. It is an ordinary function: it can be trained, quantized, jitted and
     exported, at any batch size. It computes what ``fn`` computes with the removed channels
     set to zero. Jit it: without ``jit``, every call traces the function again.
 
@@ -95,6 +95,13 @@ def _pruned(
         for path, leaf in zip(paths, leaves, strict=True)
     ]
     program = analyze(fn, jax.tree.unflatten(treedef, full), args)
+    pruned = {path for path, _ in plan} | plan.removed
+    inputs = zip(program.paths, program.root.ins, strict=False)
+    if pruned and not any(v.consumers for path, v in inputs if path in pruned):
+        raise PlanError(
+            "the function reads none of the leaves that the plan prunes. If it closes over "
+            "its weights, make them its first argument."
+        )
     graph = AxisGraph(program, outputs=False)
     return graph, _kept(graph, plan)
 
@@ -259,8 +266,9 @@ def verify(
     if not error <= allowed * max(scale, 1e-30):
         raise PlanError(
             f"masked and sliced outputs differ by {error:.3g} at a scale of {scale:.3g}. "
-            "The outputs are not finite, or an operation treats zeros unlike absent "
-            "channels; please report the function."
+            "If the outputs are not finite, look at the parameters and the batch first. A "
+            "function that draws random numbers, as dropout does, draws others at the small "
+            "shapes: verify it in evaluation mode. Otherwise please report the function."
         )
     return Verification(error, scale)
 

@@ -9,16 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._select import Where, is_weight, select
+from .._select import Where, select
 from .._signatures import name_defaults
 from ._groups import Groups
-from .scores import channel_sums
+from .scores import channel_sums, is_matrix
 
 __all__ = ["group_lasso", "growing", "norm_scale"]
 
 
 @name_defaults
-def group_lasso(groups: Groups, params: Any, *, where: Where = is_weight) -> jax.Array:
+def group_lasso(groups: Groups, params: Any, *, where: Where = is_matrix) -> jax.Array:
     """Return the sum of the Euclidean norms of all channels of all groups.
 
     Add it to the loss with a small factor. Its gradient pulls every channel toward zero
@@ -46,7 +46,7 @@ def growing(
     params: Any,
     masks: Mapping[str, Any],
     *,
-    where: Where = is_weight,
+    where: Where = is_matrix,
 ) -> jax.Array:
     """Return half the squared weights of the channels that are going to be removed.
 

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._select import Where, is_weight, paths_and_leaves, select
+from .._mesh import on_any_mesh
+from .._select import Where, paths_and_leaves, select
 from ._groups import Group, Groups, Member
-from ._plan import PlanError
+from ._plan import PlanError, shapes_of
 
 __all__ = [
     "ChannelScore",
@@ -44,6 +45,13 @@ class ChannelScore(Protocol):
     ) -> Scores: ...
 
 
+def is_matrix(path: str, leaf: Any) -> bool:
+    """True for floats of rank 2 or more, whatever their name: kernels and tables."""
+    del path
+    return leaf.ndim > 1 and jnp.issubdtype(leaf.dtype, jnp.floating)
+
+
+@on_any_mesh
 def l1(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     """Score channels by the mean magnitude of their weights, in every leaf of the group.
 
@@ -54,6 +62,7 @@ def l1(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     return _means(groups, params, jnp.abs)
 
 
+@on_any_mesh
 def l2(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     """Score channels by the root mean square of their weights. A good default.
 
@@ -77,6 +86,7 @@ def norm_scale(where: Where = "*/scale") -> ChannelScore:
       Liu et al., 2017, https://arxiv.org/abs/1708.06519
     """
 
+    @on_any_mesh
     def score(groups: Groups, params: PyTree, **extras: Any) -> Scores:
         del extras
         return _means(groups, params, jnp.abs, where)
@@ -84,6 +94,7 @@ def norm_scale(where: Where = "*/scale") -> ChannelScore:
     return score
 
 
+@on_any_mesh
 def taylor(groups: Groups, params: PyTree, *, grads: PyTree, **extras: Any) -> Scores:
     """Score channels by the squared first-order change of the loss without them.
 
@@ -97,6 +108,7 @@ def taylor(groups: Groups, params: PyTree, *, grads: PyTree, **extras: Any) -> S
     return {name: jnp.square(value) for name, value in sums.items()}
 
 
+@on_any_mesh
 def fisher(
     groups: Groups, params: PyTree, *, example_grads: PyTree, **extras: Any
 ) -> Scores:
@@ -118,6 +130,7 @@ def fisher(
     return {name: jnp.square(value).mean(0) for name, value in sums.items()}
 
 
+@on_any_mesh
 def geometric_median(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     """Score channels by their distance to all others: what others can replace goes first.
 
@@ -126,7 +139,7 @@ def geometric_median(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     """
     del extras
     vectors: dict[str, list[jax.Array]] = {}
-    for group, member, leaf in _members(groups, params, is_weight):
+    for group, member, leaf in _members(groups, params, is_matrix):
         rows = jnp.moveaxis(leaf, member.axis, 0).reshape(leaf.shape[member.axis], -1)
         places = [np.flatnonzero(member.index == c) for c in range(group.size)]
         if len({len(own) for own in places}) == 1:
@@ -135,6 +148,7 @@ def geometric_median(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     return {name: _distances(jnp.concatenate(v, 1)) for name, v in vectors.items()}
 
 
+@on_any_mesh
 def activation(
     groups: Groups, params: PyTree, *, stats: PyTree, **extras: Any
 ) -> Scores:
@@ -143,9 +157,11 @@ def activation(
     Args:
       groups: the groups.
       params: the parameters.
-      stats: the result of ``jc.observe`` with a statistic of one array, such as
-        ``jc.program.statistics.magnitudes()``.
+      stats: the result of ``jc.observe`` with ``jc.program.statistics.max_magnitude()``.
       **extras: ignored.
+
+    Raises:
+      PlanError: if the statistics have no number for each input channel.
     """
     del extras
     paths, leaves, treedef = paths_and_leaves(params)
@@ -154,18 +170,20 @@ def activation(
     sums: dict[str, list[jax.Array]] = {}
     for group in groups.prunable.values():
         for member in group.members:
-            statistic = observed[member.leaf]
-            rows = jax.tree.leaves(statistic)
-            if not rows:
-                continue
-            along = rows[0]
             rank = len(shapes[member.leaf])
             # Outputs of a leaf have size 1 in a statistic of its inputs.
-            if along.ndim == rank and along.shape[member.axis] == len(member.index):
-                mean = _per_channel(group, member, along) / _counts(
-                    group, member, along
+            rows = jax.tree.leaves(observed[member.leaf])
+            fits = len(rows) == 1 and rows[0].ndim == rank
+            if fits and rows[0].shape[member.axis] == len(member.index):
+                mean = _per_channel(group, member, rows[0]) / _counts(
+                    group, member, rows[0]
                 )
                 sums.setdefault(group.name, []).append(mean)
+    if not sums:
+        raise PlanError(
+            "the statistics have no number for each input channel. Pass the result of "
+            "jc.observe(fn, params, batches, jc.program.statistics.max_magnitude())."
+        )
     return {name: sum(own) / len(own) for name, own in sums.items()}  # pyright: ignore[reportReturnType]
 
 
@@ -185,6 +203,10 @@ def random(key: jax.Array) -> ChannelScore:
 
 def _members(groups: Groups, params: PyTree, where: Where) -> Any:
     """Iterate over the members of prunable groups that are selected, with their leaves."""
+    if shapes_of(params) != groups.shapes:
+        raise PlanError(
+            "the parameters are not those that trace_axes got: their paths or shapes differ"
+        )
     chosen = select(params, where).tree
     paths, leaves, _ = paths_and_leaves(chosen)
     known = dict(zip(paths, leaves, strict=True))
@@ -198,7 +220,7 @@ def channel_sums(
     groups: Groups,
     params: PyTree,
     fn: Callable[[jax.Array], jax.Array],
-    where: Where = is_weight,
+    where: Where = is_matrix,
 ) -> Scores:
     """Sum a function of the weights over all weights of each channel: float32 [size]."""
     sums: Scores = {}
@@ -212,7 +234,7 @@ def _means(
     groups: Groups,
     params: PyTree,
     fn: Callable[[jax.Array], jax.Array],
-    where: Where = is_weight,
+    where: Where = is_matrix,
 ) -> Scores:
     counts: dict[str, np.ndarray] = {}
     for group, member, leaf in _members(groups, params, where):

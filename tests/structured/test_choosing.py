@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which channels are chosen: scores, rankings, budgets."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +137,53 @@ def test_what_cannot_be_met_or_ranked_is_refused():
         select(GROUPS, {HIDDEN: RISING[HIDDEN]}, budgets.channels(0.7))
 
 
+def test_swapped_and_uncalled_arguments_are_named():
+    budget: Any = budgets.macs(0.5)
+    for args, text in [
+        ((RISING, GROUPS, budget), "takes the result of trace_axes first, got dict"),
+        ((GROUPS, scores.l2, budget), r"such as scores.l2\(groups, params\), got l2"),
+        ((GROUPS, RISING, budgets.macs), r"such as budgets.macs\(0.5\), got macs"),
+        ((GROUPS, RISING, 0.5), r"such as budgets.macs\(0.5\), got 0.5"),
+    ]:
+        with pytest.raises(TypeError, match=text):
+            select(*args)
+    with pytest.raises(PlanError, match="not those that trace_axes got"):
+        scores.l2(GROUPS, {"in": PARAMS["in"]})
+    with pytest.raises(TypeError, match="must be a Plan, got dict"):
+        jc.structured.slice_params(PARAMS, {})  # pyright: ignore[reportArgumentType]
+
+
+def test_costs_of_a_plan_are_those_of_its_masks():
+    plan = select(GROUPS, RISING, budgets.macs(0.4))
+    masks = {STREAM: plan["in/kernel", 1], HIDDEN: plan["up/kernel", 1]}
+    assert GROUPS.macs(plan) == GROUPS.macs(masks) <= 0.4 * GROUPS.macs()
+    assert GROUPS.parameters(plan) == plan.parameters
+
+
+def test_leaves_that_nothing_reads_are_frozen_and_closed_over_weights_are_named():
+    params = {**PARAMS, "average": PARAMS["in"]}
+    groups = jc.trace_axes(fn_of_known, params, X)
+    assert groups["average/kernel[1]"].frozen == (
+        "the function does not read this leaf",
+    )
+    plan = select(GROUPS, RISING, budgets.macs(0.5))
+    with pytest.raises(
+        PlanError, match="reads none of the leaves that the plan prunes"
+    ):
+        jc.structured.verify(lambda p, x: fn(PARAMS, x), PARAMS, plan, X)
+
+
+def fn_of_known(params, x):
+    return fn({name: params[name] for name in PARAMS}, x)
+
+
+def test_scores_do_not_go_by_names():
+    params = {"a": jnp.ones((4, 3)), "b": 2 * jnp.ones((3, 2))}
+    groups = jc.trace_axes(lambda p, x: jnp.tanh(x @ p["a"]) @ p["b"], params, X)
+    (found,) = scores.l1(groups, params).values()
+    np.testing.assert_allclose(found, (4 * 1 + 2 * 2) / 6)
+
+
 def by_hand(leaves, fn):
     """Values of all weights of each hidden channel, from the kernels' own layout."""
     return np.concatenate(
@@ -174,6 +223,9 @@ def test_fisher_of_one_example_is_taylor():
 
 
 def test_activation_scores_see_the_values_that_are_read():
+    histograms = jc.observe(fn, PARAMS, [X], jc.program.statistics.magnitudes())
+    with pytest.raises(PlanError, match="no number for each input channel"):
+        scores.activation(GROUPS, PARAMS, stats=histograms)
     stats = jc.observe(fn, PARAMS, [X], jc.program.statistics.max_magnitude())
     hidden = jnp.maximum((X @ PARAMS["in"]["kernel"]) @ PARAMS["up"]["kernel"], 0).max(
         0

@@ -205,6 +205,9 @@ def test_sharded_groups_stay_sharded(explicit):
     plan = groups.plan({"down/kernel[1]": np.arange(16) % 2 == 0})
     spec = NamedSharding(mesh, P(None, "model"))
     placed = {**params, "in": {"kernel": jax.device_put(params["in"]["kernel"], spec)}}
+    found = jc.structured.scores.l2(groups, placed)
+    for name, score in jc.structured.scores.l2(groups, params).items():
+        np.testing.assert_allclose(found[name], score, rtol=1e-5)
     small = slice_params(placed, plan)
     assert small["in"]["kernel"].sharding.is_equivalent_to(spec, 2)
     x = jax.device_put(X, NamedSharding(mesh, P()))

@@ -47,6 +47,10 @@ class AxisGraph:
             self._axes[value] = [frozen(n, reason) for n in value.aval.shape]
         self._link_region(program.root)
         if outputs:
+            for value in values[:count]:
+                if not value.consumers:
+                    for axis in self.of(value):
+                        freeze(axis, "the function does not read this leaf")
             for value in program.root.outs:
                 for axis in self.of(value):
                     freeze(axis, "an output of the network")
