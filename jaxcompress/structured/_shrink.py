@@ -26,9 +26,10 @@ def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
 
     A module was built for the full widths: most refuse the small parameters, and those that
     do not, such as the norms of Equinox, compute something else. The function that this
-    returns traces ``fn`` at full size and runs the program at the small shapes. It is an ordinary function: it can be trained, quantized, jitted and
-    exported, at any batch size. It computes what ``fn`` computes with the removed channels
-    set to zero. Jit it: without ``jit``, every call traces the function again.
+    returns traces ``fn`` at full size and runs the program at the small shapes. It is an
+    ordinary function: it can be trained, quantized, jitted and exported, at any batch size.
+    It computes what ``fn`` computes with the removed channels set to zero. Jit it: without
+    ``jit``, every call traces the function again.
 
     Args:
       fn: ``(params, *args) -> out``. It may be another function of the same parameters
@@ -267,8 +268,8 @@ def verify(
         raise PlanError(
             f"masked and sliced outputs differ by {error:.3g} at a scale of {scale:.3g}. "
             "If the outputs are not finite, look at the parameters and the batch first. A "
-            "function that draws random numbers, as dropout does, draws others at the small "
-            "shapes: verify it in evaluation mode. Otherwise please report the function."
+            "function that draws random numbers, as dropout does, draws others at the "
+            "small shapes: verify it in evaluation mode. Otherwise please report it."
         )
     return Verification(error, scale)
 
