@@ -101,6 +101,20 @@ def _read_artifact(folder: Path) -> dict[int, bytes]:
     return {int(tree["number"]): _bits(tree)}
 
 
+def _plan(number: int) -> jc.structured.Plan:
+    """A plan that keeps the channels of the number's bits, and one more."""
+    kept = np.array([True, *((number >> i) & 1 == 1 for i in range(40))])
+    masks = {("up/kernel", 1): kept, ("down/kernel", 0): kept}
+    shapes = {"up/kernel": (8, 41), "down/kernel": (41, 8), "in": (3, 8)}
+    return jc.structured.Plan(masks, shapes, ["in"])
+
+
+def _read_plan(folder: Path) -> dict[int, bytes]:
+    plan = jc.structured.Plan.load(folder / "plan.json")
+    bits = plan["up/kernel", 1][1:]
+    return {int(sum(1 << i for i in np.flatnonzero(bits))): plan.to_json().encode()}
+
+
 KINDS = {
     "checkpoint": Kind(
         add=lambda folder, number: jc.save_checkpoint(folder, number, _state(number)),
@@ -125,6 +139,14 @@ KINDS = {
         read=_read_artifact,
         content=lambda number: _bits(_artifact(number)),
         refuses=pack.ArtifactError,
+        left_over=None,
+        keeps_all=False,
+    ),
+    "plan": Kind(
+        add=lambda folder, number: _plan(number).save(folder / "plan.json"),
+        read=_read_plan,
+        content=lambda number: _plan(number).to_json().encode(),
+        refuses=jc.structured.PlanError,
         left_over=None,
         keeps_all=False,
     ),
