@@ -230,13 +230,15 @@ def _g2p(folder: Path) -> Network:
 
 
 def _speller_network(params: Any, letters: np.ndarray, steps: int) -> Network:
-    """A network that spells along what its float weights have said."""
-    said = np.zeros((len(letters), steps), np.int32)
-    said[:, 0] = 2  # the start
+    """A network that spells along what its float weights have spelled."""
+    spelled = np.zeros((len(letters), steps), np.int32)
+    spelled[:, 0] = 2  # the start
     run = jax.jit(speller)
     for i in range(1, steps):
-        said[:, i] = jnp.argmax(run(params, letters, said)[:, i - 1], -1)
-    halves = [(jnp.asarray(letters[i::2]), jnp.asarray(said[i::2])) for i in range(2)]
+        spelled[:, i] = jnp.argmax(run(params, letters, spelled)[:, i - 1], -1)
+    halves = [
+        (jnp.asarray(letters[i::2]), jnp.asarray(spelled[i::2])) for i in range(2)
+    ]
     return Network(fn=speller, params=params, calibration=halves[0], inputs=halves[1])
 
 

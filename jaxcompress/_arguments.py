@@ -155,7 +155,7 @@ def _is_state(x: Any, init: Callable[[PyTree], PyTree], params: Any) -> bool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             state = jax.eval_shape(init, params)
-    except Exception:  # these are no parameters, or their values are needed
+    except Exception:  # not parameters, or their values are needed
         return False
     structure = jax.tree.structure(state)
     is_told_apart = structure != jax.tree.structure(params)

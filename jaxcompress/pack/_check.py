@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The invariants of compressed leaves, checked on what a file holds.
 
-``dense`` reads codes as indices, and an index out of bounds is no error in JAX: it would
+``dense`` reads codes as indices, and JAX accepts an index out of bounds: it would
 silently become another value. Leaves may be stacked (by ``vmap``, for ``scan``): then all
 children have further leading axes.
 """

@@ -114,7 +114,7 @@ def find_folds(
 
 
 def _epsilon(leaf: Value) -> float | None:
-    """Return what is added to a variance before its root; None if it is no variance."""
+    """Return what is added to a variance before its root; None for other values."""
     waiting = [(leaf, 0.0)]
     while waiting:
         value, epsilon = waiting.pop()

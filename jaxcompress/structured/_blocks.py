@@ -31,7 +31,7 @@ class Block:
       leaves: paths of its parameters.
       parameters: number of its parameters.
       other: name of the block that the sum is left with, such as a shortcut with a
-        convolution; empty if that is no block. Only one of the two can be removed.
+        convolution; empty if that is not a block. Only one of the two can be removed.
     """
 
     name: str

@@ -21,7 +21,7 @@ from ..prune.scores import as_running
 from ..prune.scores._immediate import refuse_nan
 from ._groups import Groups
 from ._params import mask_leaf
-from ._plan import Plan, PlanError, shapes_of
+from ._plan import Plan, PlanError
 from ._select import keep_highest, protected_groups
 from .rankings import Ranking, relative
 from .scores import ChannelScore, Scores, check_scores, l2
@@ -105,11 +105,7 @@ def structured_pruning(
         return {**masks, **kept}
 
     def init(params: PyTree) -> StructuredState:
-        if shapes_of(params) != groups.shapes:
-            raise PlanError(
-                "the parameters are not those that trace_axes got: their paths or shapes "
-                "differ"
-            )
+        groups.check(params)
         refuse_nan(params)
         count = jnp.zeros((), jnp.int32)
         masks = {name: jnp.ones(groups[name].size, bool) for name in names}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..program.axes import (
 )
 from ..program.products._table import table
 from ..program.trace._analyze import analyze
-from ._plan import Plan, PlanError
+from ._plan import Plan, PlanError, shapes_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -139,7 +140,16 @@ class Groups(Mapping[str, Group]):
 
     def parameters(self, masks: Plan | Mapping[str, Any] | None = None) -> int:
         """Return the number of parameters; arguments as for ``macs``."""
-        return self._plan(self._kept(masks or {})).parameters
+        kept = self._kept(masks or {})
+        return sum(math.prod(map(kept.size, axes)) for axes in self._graph.params)
+
+    def check(self, params: Any) -> None:
+        """Raise a ``PlanError`` if parameters are not those of the groups."""
+        if shapes_of(params) != self.shapes:
+            raise PlanError(
+                "the parameters are not those that trace_axes got: their paths or shapes "
+                "differ"
+            )
 
     def _kept(self, masks: Plan | Mapping[str, Any]) -> Kept:
         kept = Kept()
@@ -158,24 +168,17 @@ class Groups(Mapping[str, Group]):
                 raise PlanError(f"group {name!r} is frozen: {'; '.join(group.frozen)}")
             if not mask.any():
                 raise PlanError(f"group {name!r} must keep at least one channel")
-            kept.set(self._axes[name], mask, lambda atom: None)
+            kept.set(self._axes[name], mask)
         return kept
 
     def _kept_by(self, plan: Plan) -> Kept:
-        kept = Kept()
-        pairs = zip(self._graph.program.paths, self._graph.params, strict=True)
-        axes = {(path, i): axis for path, own in pairs for i, axis in enumerate(own)}
+        kept, axes = Kept(), self._graph.by_leaf()
         for key, mask in plan.items():
-            kept.set(axes[key], mask, lambda atom: None)
+            kept.set(axes[key], mask)
         return kept
 
     def _plan(self, kept: Kept) -> Plan:
-        pairs = zip(self._graph.program.paths, self._graph.params, strict=True)
-        masks = {
-            (path, i): kept.mask(axis)
-            for path, axes in pairs
-            for i, axis in enumerate(axes)
-        }
+        masks = {key: kept.mask(axis) for key, axis in self._graph.by_leaf().items()}
         return Plan(masks, self.shapes)
 
 

@@ -19,7 +19,7 @@ from . import budgets
 from ._groups import Groups
 from ._plan import Plan, PlanError
 from .budgets import Budget
-from .rankings import Ranking, relative
+from .rankings import Ranking, positions, relative
 from .scores import Scores, check_scores
 
 
@@ -150,15 +150,14 @@ def keep_highest(
     names = list(ranks)
     joined = jnp.concatenate([ranks[name].astype(jnp.float32) for name in names])
     # Positions instead of a threshold, so that ties are cut at the exact count.
-    positions = jnp.argsort(jnp.argsort(joined, stable=True), stable=True)
+    order = positions(joined)
     cuts = np.cumsum([ranks[name].size for name in names])[:-1]
     masks = {}
-    for name, own in zip(names, jnp.split(positions, cuts), strict=True):
+    for name, own in zip(names, jnp.split(order, cuts), strict=True):
         size = own.size
         wanted = jnp.maximum((own >= count).sum(), min(keep, size))
         wanted = jnp.minimum(-(-wanted // round_to) * round_to, size)
-        order = jnp.argsort(jnp.argsort(-own, stable=True), stable=True)
-        masks[name] = order < wanted
+        masks[name] = positions(-own) < wanted
     return masks
 
 

@@ -148,12 +148,7 @@ def _mirrors_removed(path: str, shape: tuple[int, ...], plan: Plan) -> bool:
 
 
 def _kept(graph: AxisGraph, plan: Plan) -> Kept:
-    kept, paths = Kept(), graph.program.paths
-    axes = {
-        (path, i): axis
-        for path, own in zip(paths, graph.params, strict=True)
-        for i, axis in enumerate(own)
-    }
+    kept, axes = Kept(), graph.by_leaf()
     for (path, i), mask in plan.items():
         if path in plan.removed:
             continue

@@ -52,9 +52,9 @@ def isomorphic(groups: Groups, scores: Scores) -> Scores:
     ranks: Scores = {}
     for names in kinds.values():
         means = relative(groups, {name: scores[name] for name in names})
-        positions = _positions(jnp.concatenate([means[name] for name in names]))
+        joined = _positions(jnp.concatenate([means[name] for name in names]))
         cuts = np.cumsum([groups[name].size for name in names])[:-1]
-        ranks.update(zip(names, jnp.split(positions, cuts), strict=True))
+        ranks.update(zip(names, jnp.split(joined, cuts), strict=True))
     return ranks
 
 
@@ -65,5 +65,9 @@ def _kind(groups: Groups, group: Group) -> object:
 
 def _positions(scores: jax.Array) -> jax.Array:
     """Return the position of each score among all, as a fraction in [0, 1)."""
-    order = jnp.argsort(jnp.argsort(scores, stable=True), stable=True)
-    return order.astype(jnp.float32) / scores.size
+    return positions(scores).astype(jnp.float32) / scores.size
+
+
+def positions(scores: jax.Array) -> jax.Array:
+    """Return the position of each score among all: int [size]; ties go by index."""
+    return jnp.argsort(jnp.argsort(scores, stable=True), stable=True)

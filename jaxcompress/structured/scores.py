@@ -14,7 +14,7 @@ import numpy as np
 from .._mesh import on_any_mesh
 from .._select import Where, paths_and_leaves, select
 from ._groups import Group, Groups, Member
-from ._plan import PlanError, shapes_of
+from ._plan import PlanError
 
 __all__ = [
     "ChannelScore",
@@ -203,10 +203,7 @@ def random(key: jax.Array) -> ChannelScore:
 
 def _members(groups: Groups, params: PyTree, where: Where) -> Any:
     """Iterate over the members of prunable groups that are selected, with their leaves."""
-    if shapes_of(params) != groups.shapes:
-        raise PlanError(
-            "the parameters are not those that trace_axes got: their paths or shapes differ"
-        )
+    groups.check(params)
     chosen = select(params, where).tree
     paths, leaves, _ = paths_and_leaves(chosen)
     known = dict(zip(paths, leaves, strict=True))

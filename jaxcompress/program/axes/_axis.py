@@ -138,8 +138,7 @@ def unify(a: Axis, b: Axis, reason: str) -> None:
       b: an axis of the same size.
       reason: why both are frozen if their parts do not fit together.
     """
-    a, b = find(a), find(b)
-    if a is b or a.size == b.size == 1:
+    if a.size == b.size == 1:
         return
     if a.size != b.size or not _merge(a, b):
         freeze(a, reason)
@@ -147,6 +146,10 @@ def unify(a: Axis, b: Axis, reason: str) -> None:
 
 
 def _merge(a: Axis, b: Axis) -> bool:
+    """Unify two axes; False if their parts do not fit together."""
+    a, b = find(a), find(b)
+    if a is b:
+        return True
     if a.kind is None or b.kind is None:
         _alias(a, b) if a.kind is None else _alias(b, a)
         return True
@@ -185,7 +188,7 @@ def _align(left: list[Axis], right: list[Axis], *, head: bool) -> bool:
                 return False
             x, other = cut if head else cut[::-1]
             rest.insert(0, other) if head else rest.append(other)
-        if not (find(x) is find(y) or _merge(find(x), find(y))):
+        if not _merge(x, y):
             return False
     return not left and not right
 
@@ -206,25 +209,21 @@ def split_product(axis: Axis, minor: int) -> tuple[Axis, Axis] | None:
         return _split_factors(axis, minor)
     if axis.kind == "sequence":
         cuts = [split_product(part, minor) for part in pieces(axis)]
-        if any(cut is None for cut in cuts):
+        whole = [cut for cut in cuts if cut is not None]
+        last = whole[0][1] if len(whole) == len(cuts) else None
+        if last is None or not all(_merge(cut[1], last) for cut in whole):
             return None
-        outer = sequence([cut[0] for cut in cuts if cut])
-        last = cuts[0][1] if cuts[0] else axis
-        for cut in cuts:
-            if (
-                cut
-                and find(cut[1]) is not find(last)
-                and not _merge(find(cut[1]), find(last))
-            ):
-                return None
-        axis = find(axis)
-    else:
-        outer, last = Axis(axis.size // minor), Axis(minor)
-        for reason in axis.reasons:
-            freeze(outer, reason)
-            freeze(last, reason)
-    axis.kind, axis.parts, axis.reasons = "product", [outer, last], {}
-    return outer, last
+        return _refine(find(axis), "product", sequence([cut[0] for cut in whole]), last)
+    return _refine(axis, "product", Axis(axis.size // minor), Axis(minor))
+
+
+def _refine(axis: Axis, kind: str, first: Axis, second: Axis) -> tuple[Axis, Axis]:
+    """Let an axis consist of two others, for every value that has it."""
+    for reason in axis.reasons:
+        freeze(first, reason)
+        freeze(second, reason)
+    axis.kind, axis.parts, axis.reasons = kind, [first, second], {}
+    return first, second
 
 
 def _split_factors(axis: Axis, minor: int) -> tuple[Axis, Axis] | None:
@@ -277,12 +276,7 @@ def split_sequence(axis: Axis, first: int) -> tuple[Axis, Axis] | None:
         if cut is None:
             return None
         return product([cut[0], rest]), product([cut[1], rest])
-    head, tail = Axis(first), Axis(axis.size - first)
-    for reason in axis.reasons:
-        freeze(head, reason)
-        freeze(tail, reason)
-    axis.kind, axis.parts, axis.reasons = "sequence", [head, tail], {}
-    return head, tail
+    return _refine(axis, "sequence", Axis(first), Axis(axis.size - first))
 
 
 def regroup(axes: Sequence[Axis], sizes: Sequence[int], reason: str) -> list[Axis]:

@@ -23,13 +23,15 @@ class Kept:
     def __init__(self) -> None:
         self._masks: dict[Axis, Mask] = {}
 
-    def set(self, axis: Axis, mask: Mask, refuse: Callable[[Axis], None]) -> None:
+    def set(
+        self, axis: Axis, mask: Mask, check: Callable[[Axis], None] | None = None
+    ) -> None:
         """Set the mask of an axis, and with it those of its atomic axes.
 
         Args:
           axis: the axis.
           mask: bool [size].
-          refuse: called with each atomic axis that loses indices.
+          check: called with each atomic axis that loses indices; it may refuse.
 
         Raises:
           Conflict: if the mask is not a product (or sequence) of masks of its parts, or
@@ -39,14 +41,14 @@ class Kept:
         if axis.kind == "sequence":
             start = 0
             for part in axis.parts:
-                self.set(part, mask[start : start + part.size], refuse)
+                self.set(part, mask[start : start + part.size], check)
                 start += part.size
         elif axis.kind == "product":
             grid = mask.reshape([part.size for part in axis.parts])
             everything = range(grid.ndim)
             for i, part in enumerate(axis.parts):
                 others = tuple(j for j in everything if j != i)
-                self.set(part, np.asarray(grid.any(others)), refuse)
+                self.set(part, np.asarray(grid.any(others)), check)
             if not np.array_equal(self.mask(axis), mask):
                 sizes = "x".join(str(part.size) for part in axis.parts)
                 raise Conflict(
@@ -54,8 +56,8 @@ class Kept:
                     "whole slices of that shape, and this one does not"
                 )
         else:
-            if not mask.all():
-                refuse(axis)
+            if check is not None and not mask.all():
+                check(axis)
             before = self._masks.setdefault(axis, mask)
             if not np.array_equal(before, mask):
                 raise Conflict("two masks of coupled axes differ")
@@ -64,8 +66,8 @@ class Kept:
         """Return the mask of an axis: bool [size]."""
         axis = find(axis)
         if axis.kind is None:
-            found = self._masks.get(axis)
-            return np.ones(axis.size, bool) if found is None else found
+            mask = self._masks.get(axis)
+            return np.ones(axis.size, bool) if mask is None else mask
         parts = [self.mask(part) for part in axis.parts]
         if axis.kind == "sequence":
             return np.concatenate(parts)
@@ -78,8 +80,8 @@ class Kept:
         """Return how many indices of an axis are kept."""
         axis = find(axis)
         if axis.kind is None:
-            found = self._masks.get(axis)
-            return axis.size if found is None else int(found.sum())
+            mask = self._masks.get(axis)
+            return axis.size if mask is None else int(mask.sum())
         sizes = [self.size(part) for part in axis.parts]
         return sum(sizes) if axis.kind == "sequence" else int(np.prod(sizes))
 

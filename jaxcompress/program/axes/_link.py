@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..trace import _compat
 from ..trace._analyze import analyze
+from ..trace._compat import Var
 from ..trace._graph import Node, Program, Region, Value, shape_of
 from ._axis import Axis, freeze, frozen, unify
 from ._derivative import Derivative, derivative
@@ -27,7 +26,6 @@ class AxisGraph:
 
     Attributes:
       params: axes of every parameter leaf.
-      given: axes of every leaf of the other arguments.
       steps: the axis of the steps of every scan.
       rules: the programs of the custom derivative rules, by the node that has them.
     """
@@ -55,7 +53,11 @@ class AxisGraph:
                 for axis in self.of(value):
                     freeze(axis, "an output of the network")
         self.params = [self.of(value) for value in values[:count]]
-        self.given = [self.of(value) for value in values[count:]]
+
+    def by_leaf(self) -> dict[tuple[str, int], Axis]:
+        """Return every axis of every parameter leaf, by the path and the number."""
+        pairs = zip(self.program.paths, self.params, strict=True)
+        return {(path, i): axis for path, own in pairs for i, axis in enumerate(own)}
 
     def of(self, value: Value) -> list[Axis]:
         """Return the axes of a value."""
@@ -136,7 +138,7 @@ class AxisGraph:
             self._axes[result] = list(self.of(inner))
         # The condition runs as it is, so what it reads keeps its shape.
         inner_jaxpr, _ = _compat.opened(cond)
-        used = {a for eqn in inner_jaxpr.eqns for a in eqn.invars if _is_var(a)}
+        used = {a for eqn in inner_jaxpr.eqns for a in eqn.invars if isinstance(a, Var)}
         reads = [*node.ins[:cond_consts], *carried]
         for var, value in zip(inner_jaxpr.invars, reads, strict=True):
             if var in used:
@@ -155,12 +157,3 @@ class AxisGraph:
 
 
 _LOOPS = {"scan": AxisGraph._scan, "while": AxisGraph._while, "cond": AxisGraph._cond}
-
-
-def _is_var(atom: object) -> bool:
-    return not isinstance(atom, _compat.Literal)
-
-
-def shapes(axes: Sequence[Sequence[Axis]]) -> list[tuple[int, ...]]:
-    """Return the shapes that lists of axes describe."""
-    return [tuple(axis.size for axis in value) for value in axes]

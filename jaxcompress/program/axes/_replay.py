@@ -12,6 +12,7 @@ from jax import lax
 
 from ..trace import _compat, _compat_shapes
 from ..trace._analyze import analyze
+from ..trace._compat import Var
 from ..trace._graph import Node, Region, Value, shape_of
 from ._axis import Axis
 from ._derivative import derivative, floats, with_zeros
@@ -56,7 +57,7 @@ class Replay:
         env.update(zip(region.jaxpr.invars, args, strict=True))
 
         def read(atom: Any) -> Any:
-            return atom.val if _is_literal(atom) else env[atom]
+            return env[atom] if isinstance(atom, Var) else atom.val
 
         for node in self._needed(region):
             # What is computed for an operand that goes is not there to be read.
@@ -73,7 +74,7 @@ class Replay:
         if not self.without:
             return region.nodes
         needed: list[Node] = []
-        wanted = {a for a in region.jaxpr.outvars if not _is_literal(a)}
+        wanted = {a for a in region.jaxpr.outvars if isinstance(a, Var)}
         for node in reversed(region.nodes):
             eqn = node.eqn
             if not eqn.effects and wanted.isdisjoint(eqn.outvars):
@@ -82,7 +83,7 @@ class Replay:
             ins = (
                 [eqn.invars[self.without[node]]] if node in self.without else eqn.invars
             )
-            wanted.update(a for a in ins if not _is_literal(a))
+            wanted.update(a for a in ins if isinstance(a, Var))
         return needed[::-1]
 
     def step(self, node: Node, operands: list[Any]) -> Sequence[Any]:
@@ -211,11 +212,7 @@ def replayed(fn: Callable[..., Any], structs: Any, masks: Any) -> Callable[..., 
         listed = [m for tree in masks for m in tree]
         for axes, own in zip(graph.params, listed, strict=True):
             for axis, mask in zip(axes, own, strict=True):
-                kept.set(axis, mask, lambda atom: None)
+                kept.set(axis, mask)
         return Replay(graph, kept)(jax.tree.leaves(trees))
 
     return small
-
-
-def _is_literal(atom: Any) -> bool:
-    return isinstance(atom, _compat.Literal)

@@ -45,13 +45,13 @@ def aligned(node: Node, shape: Sequence[int], operands: Sequence[Axes]) -> Axes:
                 freeze(axis, misfit(node))
             continue
         for i, axis in enumerate(axes):
-            found = result[i]
+            other = result[i]
             if axis.size != shape[i]:
                 continue
-            if found is None:
+            if other is None:
                 result[i] = axis
             else:
-                unify(found, axis, misfit(node))
+                unify(other, axis, misfit(node))
     return [
         frozen(n, at(node, "a repeated value")) if axis is None else axis
         for axis, n in zip(result, shape, strict=True)

@@ -149,11 +149,11 @@ class Exponents:
             cases = ins[1:] if name == "select_n" else ins
             if name == "dynamic_update_slice":
                 cases = ins[:2]
-            known = all(self.places(v) or constant(v) == 0 for v in cases)
-            self.tie([*cases, *outs] if known else [], node)
+            scales = all(self.places(v) or constant(v) == 0 for v in cases)
+            self.tie([*cases, *outs] if scales else [], node)
         elif name in _COMPARISONS:
-            known = all(self.places(v) or constant(v) == 0 for v in ins)
-            self.tie(touched if known else [], node, skip=outs)
+            scales = all(self.places(v) or constant(v) == 0 for v in ins)
+            self.tie(touched if scales else [], node, skip=outs)
         elif name.startswith("reduce_"):
             axes = set(_compat.reduced_axes(node.eqn))
             keeps = name in ("reduce_sum", "reduce_max", "reduce_min")

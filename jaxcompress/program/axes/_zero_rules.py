@@ -148,8 +148,8 @@ class Claims:
     def all_of(self, node: Node, operands: Sequence[int]) -> Zeros:
         """Return where all operands are zero."""
         parts = [self.aligned(node, i) for i in operands]
-        known = [part for part in parts if part is not None]
-        return frozenset.intersection(*known) if known else None
+        claims = [part for part in parts if part is not None]
+        return frozenset.intersection(*claims) if claims else None
 
     def product(self, node: Node) -> Zeros:
         parts = [self.aligned(node, i) for i in range(2)]
