@@ -220,11 +220,7 @@ def channel_sums(
     where: Where = is_matrix,
 ) -> Scores:
     """Sum a function of the weights over all weights of each channel: float32 [size]."""
-    sums: Scores = {}
-    for group, member, leaf in _members(groups, params, where):
-        own = _per_channel(group, member, fn(leaf))
-        sums[group.name] = sums.get(group.name, 0) + own
-    return sums
+    return _sums_and_counts(groups, params, fn, where)[0]
 
 
 def _means(
@@ -233,11 +229,23 @@ def _means(
     fn: Callable[[jax.Array], jax.Array],
     where: Where = is_matrix,
 ) -> Scores:
+    sums, counts = _sums_and_counts(groups, params, fn, where)
+    return {name: value / counts[name] for name, value in sums.items()}
+
+
+def _sums_and_counts(
+    groups: Groups,
+    params: PyTree,
+    fn: Callable[[jax.Array], jax.Array],
+    where: Where,
+) -> tuple[Scores, dict[str, np.ndarray]]:
+    sums: Scores = {}
     counts: dict[str, np.ndarray] = {}
     for group, member, leaf in _members(groups, params, where):
+        own = _per_channel(group, member, fn(leaf))
+        sums[group.name] = sums.get(group.name, 0) + own
         counts[group.name] = counts.get(group.name, 0) + _counts(group, member, leaf)
-    sums = channel_sums(groups, params, fn, where)
-    return {name: value / counts[name] for name, value in sums.items()}
+    return sums, counts
 
 
 def _changes(groups: Groups, params: PyTree, grads: PyTree) -> Scores:

@@ -17,11 +17,10 @@ from ..trace import _compat, _compat_shapes
 from ..trace._graph import Node, Value
 from ._axis import Axis, atoms
 from ._link import AxisGraph
-from ._zero_keeping import MOVES, WINDOWS, constant
+from ._zero_keeping import IDENTITIES, MOVES, WINDOWS, constant
 
-_LINEAR = MOVES | WINDOWS | {
-    "abs", "convert_element_type", "copy", "copy_p", "device_put", "name", "neg",
-    "optimization_barrier", "pvary", "reduce_precision", "reshard", "sharding_constraint",
+_LINEAR = MOVES | WINDOWS | IDENTITIES | {
+    "abs", "convert_element_type", "neg", "optimization_barrier", "reduce_precision",
     "stop_gradient",
 }  # fmt: skip
 _SUMS = {

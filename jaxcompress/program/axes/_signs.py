@@ -8,16 +8,15 @@ from collections.abc import Callable
 
 from ..trace import _compat_shapes
 from ..trace._graph import Node, Value
-from ._zero_keeping import MOVES, constant
+from ._zero_keeping import IDENTITIES, MOVES, constant
 
 IsZero = Callable[[Value], bool]
 """True if a value is known to be zero at the pruned indices."""
 
-_KEEPS_SIGN = MOVES - {"pad"} | {
-    "cbrt", "convert_element_type", "copy", "copy_p", "device_put", "name",
-    "optimization_barrier", "pvary", "reduce_max", "reduce_min", "reduce_prod",
-    "reduce_sum", "reduce_window_max", "reduce_window_sum", "reshard", "rsqrt",
-    "sharding_constraint", "sqrt", "stop_gradient",
+_KEEPS_SIGN = MOVES - {"pad"} | IDENTITIES | {
+    "cbrt", "convert_element_type", "optimization_barrier", "reduce_max", "reduce_min",
+    "reduce_prod", "reduce_sum", "reduce_window_max", "reduce_window_sum", "rsqrt", "sqrt",
+    "stop_gradient",
 }  # fmt: skip
 _DEPTH = 16  # operations that are followed back
 

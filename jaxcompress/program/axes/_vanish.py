@@ -10,6 +10,7 @@ from ..trace._graph import Node, Region, Value
 from ._signs import is_positive, pole
 from ._zero_keeping import (
     FOLLOWS_FIRST,
+    IDENTITIES,
     KEEPS_ZERO,
     MOVES,
     PRODUCTS,
@@ -18,10 +19,6 @@ from ._zero_keeping import (
     constant,
 )
 
-_IDENTITIES = {
-    "copy", "copy_p", "device_put", "name", "optimization_barrier", "pvary", "reshard",
-    "sharding_constraint",
-}  # fmt: skip
 SUMMED = {"add", "add_any"}
 
 
@@ -99,7 +96,10 @@ class Vanishing:
         if len(node.outs) != 1:
             return None
         aval = node.outs[0].aval
-        if node.primitive in _IDENTITIES and len(node.ins) == 1:
+        if (
+            node.primitive in IDENTITIES | {"optimization_barrier"}
+            and len(node.ins) == 1
+        ):
             return node.ins[0]
         if node.primitive == "convert_element_type":
             return node.ins[0] if node.ins[0].aval.dtype == aval.dtype else None

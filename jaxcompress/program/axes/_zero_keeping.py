@@ -8,13 +8,16 @@ import numpy as np
 
 from ..trace._graph import Value
 
+# They return their operand.
+IDENTITIES = {
+    "copy", "copy_p", "device_put", "name", "pvary", "reshard", "sharding_constraint",
+}  # fmt: skip
 # They map zero to zero.
-KEEPS_ZERO = {
+KEEPS_ZERO = IDENTITIES | {
     "abs", "asin", "asinh", "atan", "atanh", "cbrt", "ceil", "conj", "convert_element_type",
-    "copy", "copy_p", "device_put", "erf", "erf_inv", "expm1", "floor", "imag", "log1p",
-    "name", "neg", "pbroadcast", "pcast", "psum", "pvary", "real", "reduce_precision",
-    "reshard", "round", "sharding_constraint", "sign", "sin", "sinh", "sqrt", "square",
-    "stop_gradient", "tan", "tanh", "cumsum",
+    "cumsum", "erf", "erf_inv", "expm1", "floor", "imag", "log1p", "neg", "pbroadcast",
+    "pcast", "psum", "real", "reduce_precision", "round", "sign", "sin", "sinh", "sqrt",
+    "square", "stop_gradient", "tan", "tanh",
 }  # fmt: skip
 # Zero where their first operand is.
 FOLLOWS_FIRST = {"div", "rem", "shift_left", "shift_right_arithmetic"}
