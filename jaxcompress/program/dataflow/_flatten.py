@@ -16,6 +16,7 @@ from ._constants import evaluate
 from ._graph import Atom, Constant, Operation, Tensor
 
 QUANTIZE = "quantize"
+CLOSED_OVER = "(closed over)"  # the leaf of an array that is not an argument
 
 # They return their operand, where nothing is distributed and nothing differentiated.
 _UNCHANGED = {
@@ -52,7 +53,7 @@ class Flattener:
         """Record a jaxpr, and return its results."""
         env: dict[Var, Atom] = {}
         for var, x in zip(jaxpr.constvars, consts, strict=True):
-            env[var] = Constant(np.asarray(x))
+            env[var] = Constant(np.asarray(x), leaf=CLOSED_OVER)
         env.update(zip(jaxpr.invars, args, strict=True))
 
         def read(atom: Any) -> Atom:

@@ -62,6 +62,7 @@ class Constant:
       value: its value, also if it is quantized.
       codes: its codes, if it is quantized.
       leaf: path of the parameter that it is, or that it is computed from; "" for others.
+        Arrays that the function closes over have the path ``CLOSED_OVER``.
     """
 
     value: np.ndarray

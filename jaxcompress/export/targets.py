@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Targets: what each runtime stores as integers, so that training simulates just that."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from ..formats import Int
+from ..program import ActivationQuantizer, Policy, everywhere
+
+_EIGHT = Int(8, symmetric=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A runtime's demands on quantization.
+
+    Attributes:
+      name: name of the runtime.
+      policy: the activation policy for ``quantize_activations``: which values the runtime
+        stores, and in which format.
+      weights: bits of weights that the runtime stores, with what they gain.
+      zero_points: whether weights may have a zero point.
+    """
+
+    name: str
+    policy: Policy
+    weights: Mapping[int, str]
+    zero_points: bool
+
+    def differences(self, points: Mapping[str, tuple[Any, ActivationQuantizer]]) -> list[str]:
+        """Return what of some quantized points the runtime would do otherwise.
+
+        Args:
+          points: quantized points by name, from ``QuantizedFunction.points``.
+        """
+        differences = []
+        for name, (_, quantizer) in points.items():
+            if (said := self.difference(quantizer)) is not None:
+                differences.append(f"{name}: {said}")
+        return differences
+
+    def difference(self, quantizer: ActivationQuantizer) -> str | None:
+        """Return what of one quantizer the runtime would do otherwise; None if nothing."""
+        fmt = quantizer.fmt
+        if not isinstance(fmt, Int) or fmt.traced:
+            return f"{self.name} stores 8-bit integers, not {fmt}"
+        if fmt.bits != 8:
+            return f"{self.name} stores activations of 8 bits, not {fmt.bits}"
+        if fmt.high - fmt.low != 255:
+            return (
+                f"{self.name} has 256 codes, {fmt} has {int(fmt.high - fmt.low) + 1}, so "
+                "clipped values differ by one step; use Int(8, symmetric=False)"
+            )
+        return None
+
+
+litert = Target(
+    "LiteRT",
+    everywhere(ActivationQuantizer(_EIGHT)),
+    {8: "smaller and faster", 4: "smaller; as fast as 8 in dense layers only"},
+    zero_points=False,
+)
+"""Phones and small devices (``export.litert``): everything stored is an integer."""
+
+onnxruntime = Target(
+    "ONNX Runtime",
+    everywhere(ActivationQuantizer(_EIGHT)),
+    {8: "smaller and faster", 4: "smaller"},
+    zero_points=True,
+)
+"""PCs and servers (``export.onnx``): unsigned activations with a zero point."""
+
+openvino = Target(
+    "OpenVINO",
+    everywhere(ActivationQuantizer(_EIGHT)),
+    {8: "smaller and faster", 4: "smaller"},
+    zero_points=True,
+)
+"""Intel PCs and servers (``export.onnx``, read by OpenVINO)."""
