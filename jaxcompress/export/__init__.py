@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export to the runtimes of phones, PCs and servers, with the scales as they were trained."""
+"""Export to the runtimes of phones, PCs and servers, with the scales of training."""
 
 from . import targets
 from ._api import litert

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..program.dataflow import Graph
+from ..program.dataflow import Graph, Operation
 
 Session = Callable[..., list[np.ndarray]]
 """``(*arrays) -> list of arrays``: runs a loaded model."""
@@ -27,6 +27,8 @@ class Backend:
       load: ``(file content, threads) -> Session``.
       operators: ``file content -> names of the operators that run``, with the dtype that
         they compute in.
+      products: names in ``operators`` of products on integers.
+      reason: why the runtime has no integer operator for a product; "" if it has.
       integer_outputs: whether a product runs on integers only if its result is quantized.
     """
 
@@ -36,6 +38,8 @@ class Backend:
     convert: Callable[[Graph], tuple[bytes, Sequence[str]]]
     load: Callable[[bytes, int | None], Session]
     operators: Callable[[bytes], dict[str, int]]
+    products: frozenset[str]
+    reason: Callable[[Operation], str] = lambda _: ""
     integer_outputs: bool = True
 
     def run(self, content: bytes, args: Sequence[Any]) -> list[np.ndarray]:

@@ -16,10 +16,10 @@ from .._atomic import write_bytes
 from .._refuse import refuse_not_finite
 from ..leaves import dense
 from ..program import Policy, quantize_activations
-from ..program.dataflow import CLOSED_OVER, Constant, Graph, dataflow
+from ..program.dataflow import CLOSED_OVER, Constant, Graph, Unsupported, dataflow
 from ._backend import Backend
 from ._check import compare
-from ._errors import ExportError
+from ._errors import ExportError, UnsupportedOperation
 from ._exported import Exported
 from ._products import PRODUCTS, split
 from .targets import Target
@@ -37,15 +37,25 @@ def export(
     tolerance: float | None,
 ) -> Exported:
     """Export a function with one backend; see ``litert`` and ``onnx``."""
-    check_function(fn, f"export.{backend.suffix[1:]}(fn, params, ranges, example, path)")
+    check_function(
+        fn, f"export.{backend.suffix[1:]}(fn, params, ranges, example, path)"
+    )
     path = _checked_path(path, backend.suffix)
     example = example if isinstance(example, tuple) else (example,)
     refuse_not_finite(dense(params))
     state = None if ranges is None else dict(ranges)
     policy, notes = _policy(fn, params, state, example, policy, target)
-    flow = dataflow(
-        fn, params, example, policy=policy, ranges=state, any_batch=backend.any_batch
-    )
+    try:
+        flow = dataflow(
+            fn,
+            params,
+            example,
+            policy=policy,
+            ranges=state,
+            any_batch=backend.any_batch,
+        )
+    except Unsupported as error:
+        raise UnsupportedOperation(f"{backend.name}: {error}") from error
     graph = flow.graph
     _refuse_closed_over(graph)
     if differences := target.differences(flow.points):
@@ -64,10 +74,18 @@ def export(
         graph,
         [np.asarray(x) for x in jax.tree.leaves(example)],
         _simulate(fn, params, state, example, policy),
-        lambda: _simulate(fn, params, None, example, None),
         tolerance,
     )
-    integers, floats = split(graph, outputs=backend.integer_outputs)
+    integers, floats, count = split(
+        graph, outputs=backend.integer_outputs, reason=backend.reason
+    )
+    operators = backend.operators(content)
+    there = sum(n for name, n in operators.items() if name in backend.products)
+    if there < count:
+        notes.append(
+            f"{backend.name} runs only {there} of the {count} products on integers that "
+            "have all they need for it; see operators"
+        )
     write_bytes(path, content)
     any_batch = backend.any_batch and not flow.fixed
     return Exported(
@@ -76,7 +94,7 @@ def export(
         runtime=backend.name,
         integers=tuple(integers),
         floats=floats,
-        operators=backend.operators(content),
+        operators=operators,
         notes=tuple(notes),
         check=check,
         batch=None if any_batch else _batch(graph),
@@ -149,7 +167,9 @@ def _simulate(
     def run(params: Any, ranges: Any, example: tuple[Any, ...]) -> Any:
         if ranges is None:
             return fn(dense(params), *example)
-        return quantize_activations(fn, policy).frozen(dense(params), ranges, *example)[0]
+        return quantize_activations(fn, policy).frozen(dense(params), ranges, *example)[
+            0
+        ]
 
     return jax.tree.leaves(jax.jit(run)(params, ranges, example))
 

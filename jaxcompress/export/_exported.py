@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 
@@ -14,13 +14,11 @@ class Check:
 
     Attributes:
       error: the largest difference.
-      tolerance: the largest difference that was allowed.
-      reason: why so much was allowed.
+      rule: what was demanded, and holds.
     """
 
     error: float
-    tolerance: float
-    reason: str
+    rule: str
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,14 +51,21 @@ class Exported:
         """Return the result as text for people."""
         total = len(self.integers) + len(self.floats)
         batch = "any batch" if self.batch is None else f"batch {self.batch}"
+        reasons: dict[str, list[str]] = {}
+        for name, why in self.floats.items():
+            reasons.setdefault(why, []).append(name)
+        counted = sorted(self.operators.items(), key=lambda item: -item[1])
         lines = [
             f"{self.path}: {self.bytes:,} bytes for {self.runtime}, {batch}",
             f"  {len(self.integers)} of {total} products run on integers",
-            *(f"  float: {name} ({why})" for name, why in self.floats.items()),
-            "  operators: "
-            + ", ".join(f"{n} {name}" for name, n in sorted(self.operators.items())),
-            f"  largest difference from the simulation {self.check.error:.3g}, allowed "
-            f"{self.check.tolerance:.3g}: {self.check.reason}",
+            *(f"  float, {why}: {_few(names)}" for why, names in reasons.items()),
+            f"  operators: {_few([f'{n} {name}' for name, n in counted], 12)}",
+            f"  check: off by {self.check.error:.3g}, {self.check.rule}",
             *(f"  note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)
+
+
+def _few(names: Sequence[str], most: int = 6) -> str:
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from ..program.dataflow import Constant, Graph, Operation, Tensor
+from ..program.dataflow import Atom, Constant, Graph, Operation, Tensor
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 MOVES = {
@@ -14,38 +14,38 @@ MOVES = {
 _FUSED = {"add", "add_any", "clamp", "max", "min"} | MOVES
 
 
-def split(graph: Graph, *, outputs: bool) -> tuple[list[str], dict[str, str]]:
-    """Return the products on integers, and the others with the reason, by name.
+def split(
+    graph: Graph, *, outputs: bool, reason: Callable[[Operation], str]
+) -> tuple[list[str], dict[str, str], int]:
+    """Return the products on integers, the others with the reason, and how many are.
 
     Args:
       graph: the graph.
       outputs: whether the result must be quantized, too.
+      reason: why a runtime cannot run a product on integers; "" if it can.
     """
     makers = {id(out): op for op in graph.operations for out in op.outs}
     readers = graph.readers()
-    integers: list[str] = []
+    integers: dict[str, None] = {}
+    count = 0
     floats: dict[str, str] = {}
     for op in graph.operations:
         if op.primitive not in PRODUCTS:
             continue
-        name = _name(op, {*integers, *floats})
-        reason = _why_float(op, makers, readers, outputs)
-        if reason:
-            floats[name] = reason
+        name = _name(op)
+        why = _why_float(op, makers, readers, outputs) or reason(op)
+        if why:
+            floats[name] = why
         else:
-            integers.append(name)
-    return integers, floats
+            integers[name] = None
+            count += 1
+    # The trips of a loop, or the uses of a tied weight, share a name.
+    return [name for name in integers if name not in floats], floats, count
 
 
-def _name(op: Operation, taken: set[str]) -> str:
+def _name(op: Operation) -> str:
     leaf = next((x.leaf for x in op.ins if isinstance(x, Constant) and x.leaf), "")
-    base = leaf or f"{op.scope}/{op.primitive}".strip("/")
-    number = 1
-    name = base
-    while name in taken:
-        number += 1
-        name = f"{base}#{number}"
-    return name
+    return leaf or f"{op.scope}/{op.primitive}".strip("/")
 
 
 def _why_float(
@@ -62,14 +62,14 @@ def _why_float(
                 return f"its weight has {x.codes.format.bits} bits"
             if sum(n > 1 for n in x.codes.scale.shape) > 1:
                 return "its scales belong to groups"
-        elif not _is_rounded(x, makers):
+        elif not is_rounded(x, makers):
             return "its input is not quantized"
     if outputs and not _is_stored(op, readers):
         return "its result is not quantized"
     return ""
 
 
-def _is_rounded(x: Tensor, makers: Mapping[int, Operation]) -> bool:
+def is_rounded(x: Atom, makers: Mapping[int, Operation]) -> bool:
     """True if a value was rounded, and only moved since."""
     while (op := makers.get(id(x))) is not None:
         if op.primitive == "quantize":

@@ -7,10 +7,40 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from ..formats import Int
-from ..program import ActivationQuantizer, Policy, everywhere
+from ..program import ActivationQuantizer, Point, Policy, everywhere
 
 _EIGHT = Int(8, symmetric=False)
+
+# Scale and zero point of the results of functions, of which LiteRT has tables.
+LITERT_GRIDS = {
+    "logistic": (1 / 256, 0),
+    "softmax": (1 / 256, 0),
+    "tanh": (1 / 128, 128),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedGrid:
+    """A scale and zero point that a runtime prescribes, whatever the values."""
+
+    scale: float
+    zero_point: int
+
+    def __call__(self, values: jax.Array, shape: Any, fmt: Any) -> tuple[Any, Any]:
+        """Return the scale and zero point for values."""
+        del fmt
+        return jnp.full(shape, self.scale), jnp.full(shape, float(self.zero_point))
+
+
+def _as_stored_by_litert(point: Point) -> ActivationQuantizer:
+    """Quantize everything; some functions have tables of results on a grid of their own."""
+    if point.made_by in LITERT_GRIDS:
+        return ActivationQuantizer(_EIGHT, FixedGrid(*LITERT_GRIDS[point.made_by]))
+    return ActivationQuantizer(_EIGHT)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +60,9 @@ class Target:
     weights: Mapping[int, str]
     zero_points: bool
 
-    def differences(self, points: Mapping[str, tuple[Any, ActivationQuantizer]]) -> list[str]:
+    def differences(
+        self, points: Mapping[str, tuple[Any, ActivationQuantizer]]
+    ) -> list[str]:
         """Return what of some quantized points the runtime would do otherwise.
 
         Args:
@@ -59,7 +91,7 @@ class Target:
 
 litert = Target(
     "LiteRT",
-    everywhere(ActivationQuantizer(_EIGHT)),
+    _as_stored_by_litert,
     {8: "smaller and faster", 4: "smaller; as fast as 8 in dense layers only"},
     zero_points=False,
 )

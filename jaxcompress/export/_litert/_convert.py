@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...program.dataflow import Graph
+from ...program.dataflow import Atom, Constant, Graph, Operation, Tensor
 from .._errors import UnsupportedOperation
 from .._versions import require
 from ._lower import lower
+from ._runtime import load
 
 CONVERTER = ("litert-converter", "0.5.0", "litert")
 
@@ -21,46 +22,78 @@ def convert(graph: Graph) -> tuple[bytes, list[str]]:
     """Return a graph as the content of a .tflite file, and notes.
 
     Raises:
-      ImportError: if the converter is missing or has another version.
-      UnsupportedOperation: if it does not know an operation.
+      ImportError: if the converter or the runtime is missing or has another version.
+      UnsupportedOperation: naming the operations that LiteRT does not have.
     """
     require(*CONVERTER)
-    from litert_converter import converter_api_ext
-    from litert_converter.mlir import ir, passmanager
-
-    names = [f"input_{i}" for i in range(len(graph.inputs))]
-    outputs = [f"output_{i}" for i in range(len(graph.outputs))]
-    context = ir.Context()
-    converter_api_ext.prepare_mlir_context(context)
-    with context:
-        try:
-            module = ir.Module.parse(lower(graph))
-            operation = module.operation
-            converter_api_ext.set_signature(operation, "serving_default", names, outputs)
-            converter_api_ext.run_convert_to_tfl_passes(
-                module, passmanager.PassManager(), _config(converter_api_ext)
-            )
-            content = converter_api_ext.export_flatbuffer_to_bytes(operation)
-        except Exception as error:
-            raise UnsupportedOperation(_reason(graph, error)) from error
-    if not content:
-        raise UnsupportedOperation(_reason(graph, None))
+    try:
+        content = _flatbuffer(graph)
+        load(content)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise UnsupportedOperation(_reason(graph, error)) from error
     return content, []
 
 
-def _config(api: Any) -> Any:
-    config = api.ConvertToTFLConfig()
+def _flatbuffer(graph: Graph) -> bytes:
+    from litert_converter import (  # pyright: ignore[reportMissingImports]
+        converter_api_ext,
+    )
+    from litert_converter.mlir import (  # pyright: ignore[reportMissingImports]
+        ir,
+        passmanager,
+    )
+
+    names = [f"input_{i}" for i in range(len(graph.inputs))]
+    outputs = [f"output_{i}" for i in range(len(graph.outputs))]
+    config = converter_api_ext.ConvertToTFLConfig()
     # Only so are rounded activations read as the types of integer operators.
     config.strict_qdq_mode = True
     config.model_origin_framework = "PYTORCH"
-    return config
+    context = ir.Context()
+    converter_api_ext.prepare_mlir_context(context)
+    with context:
+        module = ir.Module.parse(lower(graph))
+        converter_api_ext.set_signature(
+            module.operation, "serving_default", names, outputs
+        )
+        passes = passmanager.PassManager()
+        converter_api_ext.run_convert_to_tfl_passes(module, passes, config)
+        return converter_api_ext.export_flatbuffer_to_bytes(module.operation)
 
 
-def _reason(graph: Graph, error: Exception | None) -> str:
-    lines = str(error).strip().splitlines() if error else []
-    text = next((x for x in lines if "error" in x.lower()), lines[0] if lines else "")
-    primitives = sorted({op.primitive for op in graph.operations})
-    return (
-        f"LiteRT's converter does not translate the function: {text.strip()[:500]} The "
-        f"function consists of {', '.join(primitives)}."
+def _reason(graph: Graph, error: Exception) -> str:
+    """Name the operations that cannot be converted by themselves."""
+    tried: set[Any] = set()
+    failed: list[str] = []
+    used = {id(x) for op in graph.operations for x in op.ins}
+    used |= {id(x) for x in graph.outputs}
+    for op in graph.operations:
+        kind = (op.primitive, *((x.shape, str(x.dtype)) for x in op.ins))
+        if kind not in tried and not _converts(op, used):
+            shapes = ", ".join(f"{x.dtype}{list(x.shape)}" for x in op.ins)
+            where = f" in {op.scope}" if op.scope else ""
+            failed.append(f"{op.primitive} of {shapes}{where}")
+        tried.add(kind)
+    if failed:
+        return f"LiteRT does not have these operations: {'; '.join(failed)}."
+    text = " ".join(str(error).split())[:500]
+    return f"LiteRT's converter does not translate the function: {text}"
+
+
+def _converts(op: Operation, used: set[int]) -> bool:
+    ins: list[Atom] = [x for x in op.ins if not isinstance(x, Constant)]
+    ins = list({id(x): x for x in ins}.values())
+    alone = Graph(
+        [x for x in ins if isinstance(x, Tensor)],
+        [str(i) for i in range(len(ins))],
+        [op],
+        [x for x in op.outs if id(x) in used],
+        [str(i) for i, x in enumerate(op.outs) if id(x) in used],
     )
+    try:
+        load(_flatbuffer(alone))
+    except Exception:
+        return False
+    return True

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ RUNTIME = ("ai-edge-litert", "2.3", "litert")
 
 def _interpreter(content: bytes, threads: int | None, **options: Any) -> Any:
     require(*RUNTIME)
-    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_litert.interpreter import (  # pyright: ignore[reportMissingImports]
+        Interpreter,
+    )
 
     try:
         interpreter = Interpreter(
@@ -33,35 +36,42 @@ def _interpreter(content: bytes, threads: int | None, **options: Any) -> Any:
 def load(content: bytes, threads: int | None = None) -> Session:
     """Return a function that runs the model, batch by batch of the file's size."""
     interpreter = _interpreter(content, threads)
-    ins = sorted(interpreter.get_input_details(), key=lambda d: d["index"])
-    signature = interpreter.get_signature_list()["serving_default"]
-    by_name = {d["name"]: d for d in ins}
-    ordered = [_named(by_name, name) for name in signature["inputs"]]
     runner = interpreter.get_signature_runner("serving_default")
+    inputs, outputs = runner.get_input_details(), runner.get_output_details()
+    names, results = _ordered(inputs), _ordered(outputs)
+    shapes = [tuple(int(n) for n in inputs[name]["shape"]) for name in names]
+    dtypes = [np.dtype(inputs[name]["dtype"]) for name in names]
 
     def once(arrays: list[np.ndarray]) -> list[np.ndarray]:
-        outs = runner(**dict(zip(signature["inputs"], arrays, strict=True)))
-        return [outs[name] for name in signature["outputs"]]
+        outs = runner(**dict(zip(names, arrays, strict=True)))
+        return [outs[name] for name in results]
 
     def run(*arrays: Any) -> list[np.ndarray]:
         values = [np.asarray(x) for x in arrays]
-        if len(values) != len(ordered):
+        if len(values) != len(names):
             raise ValueError(
-                f"the file has {len(ordered)} inputs, got {len(values)} arrays."
+                f"the file has {len(names)} inputs, got {len(values)} arrays."
             )
-        return _in_batches(once, values, [tuple(d["shape"]) for d in ordered], [d["dtype"] for d in ordered])
+        return _in_batches(once, values, shapes, dtypes)
 
     return run
 
 
-def _named(by_name: dict[str, Any], name: str) -> Any:
-    return next(d for key, d in by_name.items() if key.split(":")[0].endswith(name))
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Return numbered names in the order of their numbers."""
+    return sorted(names, key=lambda name: int(name.rpartition("_")[2]))
 
 
-def _in_batches(once: Any, values: list[np.ndarray], shapes: list[Any], dtypes: list[Any]) -> list[np.ndarray]:
+def _in_batches(
+    once: Any, values: list[np.ndarray], shapes: list[Any], dtypes: list[Any]
+) -> list[np.ndarray]:
     """Run all rows with a model of a fixed batch; the last batch is filled up."""
     for value, shape, dtype in zip(values, shapes, dtypes, strict=True):
-        if value.shape[1:] != shape[1:] or value.ndim != len(shape) or value.dtype != dtype:
+        if (
+            value.shape[1:] != shape[1:]
+            or value.ndim != len(shape)
+            or value.dtype != dtype
+        ):
             raise ValueError(
                 f"the file takes arrays of {np.dtype(dtype)} {list(shape)} (any number of "
                 f"rows), got {value.dtype} {list(value.shape)}."
@@ -71,8 +81,9 @@ def _in_batches(once: Any, values: list[np.ndarray], shapes: list[Any], dtypes: 
     size, rows = shapes[0][0], len(values[0])
     if any(len(v) != rows or s[0] != size for v, s in zip(values, shapes, strict=True)):
         raise ValueError(
-            f"all inputs must have the same number of rows, got {[len(v) for v in values]}, "
-            f"where the file takes {[s[0] for s in shapes]} at a time."
+            f"all inputs must have the same number of rows, got "
+            f"{[len(v) for v in values]}, where the file takes {[s[0] for s in shapes]} "
+            "at a time."
         )
     batches = []
     for start in range(0, rows, size):
@@ -87,7 +98,9 @@ def _in_batches(once: Any, values: list[np.ndarray], shapes: list[Any], dtypes: 
 def operators(content: bytes) -> dict[str, int]:
     """Count the operators of a file, each with the dtype of its result."""
     require(*RUNTIME)
-    from ai_edge_litert.interpreter import OpResolverType
+    from ai_edge_litert.interpreter import (  # pyright: ignore[reportMissingImports]
+        OpResolverType,
+    )
 
     plain = _interpreter(
         content,

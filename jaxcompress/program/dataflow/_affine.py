@@ -32,7 +32,10 @@ def fold_affine(graph: Graph) -> None:
             continue
         axes = output_axes(product, sides[0])
         chain = _chain(product, axes, readers, results)
-        if any(op.primitive not in ("add", "add_any") for op in chain) or len(chain) > 1:
+        if (
+            any(op.primitive not in ("add", "add_any") for op in chain)
+            or len(chain) > 1
+        ):
             folded = _folded(product, sides[0], axes, chain)
             if folded is None:
                 continue
@@ -50,7 +53,10 @@ def output_axes(product: Operation, side: int) -> dict[int, int]:
         return {numbers.out_spec[1]: numbers.rhs_spec[0]} if side == 1 else {}
     (lhs, rhs), (lhs_batch, rhs_batch) = numbers
     used = (set(lhs) | set(lhs_batch), set(rhs) | set(rhs_batch))
-    free = [[i for i in range(len(product.ins[s].shape)) if i not in used[s]] for s in (0, 1)]
+    free = [
+        [i for i in range(len(product.ins[s].shape)) if i not in used[s]]
+        for s in (0, 1)
+    ]
     start = len(lhs_batch) + (len(free[0]) if side else 0)
     axes = {start + i: axis for i, axis in enumerate(free[side])}
     batch = (lhs_batch, rhs_batch)[side]
@@ -123,7 +129,12 @@ def _folded(
     bias = np.broadcast_to(shift.astype(value.dtype), value.shape)
     last = chain[-1]
     return Operation(
-        "add", {}, [value, Constant(bias, leaf=weight.leaf)], last.outs, last.scope, _add
+        "add",
+        {},
+        [value, Constant(bias, leaf=weight.leaf)],
+        last.outs,
+        last.scope,
+        _add,
     )
 
 
@@ -141,7 +152,9 @@ def _scaled(
         if size > 1:
             index = [0] * factor.ndim
             index[result_axis] = slice(None)  # pyright: ignore[reportArgumentType, reportCallIssue]
-            others = [i for i, n in enumerate(factor.shape) if n > 1 and i != result_axis]
+            others = [
+                i for i, n in enumerate(factor.shape) if n > 1 and i != result_axis
+            ]
             if others:
                 return None
             shape = [1] * weight.value.ndim
@@ -168,3 +181,24 @@ def _scaled_codes(codes: Codes, factor: np.ndarray) -> Codes | None:
     scale = (codes.scale * magnitude).astype(np.float32)
     zero_point = np.broadcast_to(codes.zero_point, scale.shape)
     return Codes(turned, scale, zero_point, codes.format)
+
+
+def collapse_along(
+    constant: Constant, value: Tensor, axes: Sequence[int]
+) -> np.ndarray | None:
+    """Return a constant that a value is combined with, along some of the value's axes.
+
+    Args:
+      constant: the constant.
+      value: the value.
+      axes: axes of the value.
+
+    Returns:
+      Array with these axes only, or None if the constant varies along others.
+    """
+    small = collapse(constant.value).reshape(_spread(constant, value))
+    if any(n > 1 and i not in axes for i, n in enumerate(small.shape)):
+        return None
+    rest = [i for i in range(small.ndim) if i not in axes]
+    moved = small.transpose([*axes, *rest]).reshape([small.shape[i] for i in axes])
+    return np.broadcast_to(moved, [value.shape[i] for i in axes])

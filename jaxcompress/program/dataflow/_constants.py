@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ...formats import Int
@@ -99,7 +100,7 @@ def _call(op: Callable[..., Any], values: Sequence[Any], many: bool) -> list[Any
 
 
 def _array(x: Any) -> Any:
-    return x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else np.asarray(x)
 
 
 def _broadcast(x: np.ndarray, params: dict[str, Any]) -> np.ndarray:

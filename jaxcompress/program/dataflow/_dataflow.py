@@ -12,14 +12,15 @@ import jax.numpy as jnp
 from ..._select import path_text, paths_and_leaves
 from ...formats import Int
 from ...leaves import dense, is_leaf
+from .._rewrite import check_names
 from ..activations._plan import make_plan
 from ..activations._quantizer import ActivationQuantizer, Policy
 from ..trace import _compat
 from ..trace._analyze import analyze
 from ..trace._interpret import Interpreter
-from .._rewrite import check_names
 from ._affine import fold_affine
 from ._constants import constant
+from ._dense import as_matrices
 from ._flatten import Flattener, Unsupported
 from ._graph import Atom, Graph, Operation, Tensor
 
@@ -107,13 +108,12 @@ def _build(
         )
         state = [constant(x, "") for x in jax.tree.leaves(ranges)]
     flattener = Flattener(marks)
-    outs = flattener.run(
-        traced.jaxpr, traced.consts, [*leaves, *inputs, *state], ""
-    )
+    outs = flattener.run(traced.jaxpr, traced.consts, [*leaves, *inputs, *state], "")
     out_names = [path_text(p) for p in _out_paths(traced.out_tree)]
     operations = _needed(flattener.operations, outs)
     graph = Graph(inputs, names, operations, list(outs), out_names)
     fold_affine(graph)
+    as_matrices(graph)
     return graph, points
 
 
@@ -134,7 +134,9 @@ def _marker(marks: dict[str, dict[str, Any]]) -> Callable[..., jax.Array]:
     ) -> jax.Array:
         fmt = quantizer.fmt
         if not isinstance(fmt, Int) or quantizer.rounding is not None:
-            what = f"the format {fmt}" if not isinstance(fmt, Int) else "a rounding state"
+            what = (
+                f"the format {fmt}" if not isinstance(fmt, Int) else "a rounding state"
+            )
             raise Unsupported(
                 f"{name!r} has {what}; a runtime rounds activations to the nearest integer "
                 "of a scaled grid, such as Int(8, symmetric=False)."

@@ -105,7 +105,7 @@ class Flattener:
         many: bool = False,
     ) -> list[Tensor]:
         """Add an operation."""
-        outs = [Tensor(v.aval.shape, np.dtype(v.aval.dtype)) for v in eqn.outvars]
+        outs = [Tensor(v.aval.shape, v.aval.dtype) for v in eqn.outvars]
         bind = op if many else lambda *xs: [op(*xs)]
         self.operations.append(Operation(name, params, ins, outs, scope, bind))
         return outs
@@ -127,7 +127,8 @@ class Flattener:
         values = [np.asarray(c.value) for c in grid if isinstance(c, Constant)]
         if any(v.size != 1 for v in values):
             raise Unsupported(
-                f"{mark['name']!r} has {values[0].size} scales; an activation must have one."
+                f"{mark['name']!r} has {values[0].size} scales; an activation must have "
+                "one."
             )
         scale = np.float32(values[0].reshape(()))
         if not np.isfinite(scale) or scale <= 0:
