@@ -2,7 +2,7 @@
 """Export to the runtimes of phones, PCs and servers, with the scales of training."""
 
 from . import targets
-from ._api import litert
+from ._api import litert, stablehlo
 from ._errors import ExportError, Mismatch, UnsupportedOperation
 from ._exported import Check, Exported
 from ._run import load, run
@@ -16,5 +16,6 @@ __all__ = [
     "litert",
     "load",
     "run",
+    "stablehlo",
     "targets",
 ]

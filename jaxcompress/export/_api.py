@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..program import Policy
-from . import targets
+from . import _stablehlo, targets
 from ._export import export
 from ._exported import Exported
 from ._litert import LITERT
@@ -61,3 +61,42 @@ def litert(
     return export(
         LITERT, targets.litert, fn, params, ranges, example, path, policy, tolerance
     )
+
+
+def stablehlo(
+    fn: Callable[..., Any],
+    params: Any,
+    ranges: Mapping[str, Any] | None,
+    example: Any,
+    path: str | os.PathLike[str],
+    *,
+    policy: Policy | None = None,
+    tolerance: float | None = None,
+) -> Exported:
+    """Write a portable program for any JAX, with the packed weights beside it.
+
+    ``load`` and ``run`` need neither the code of the model nor its framework. The weights
+    are stored as ``save`` stores them, and become dense while the program runs: the file
+    is small, and the program is not faster. With ranges, activations are rounded as
+    ``quantize_activations(fn, policy).frozen`` rounds them, in floats.
+
+    Args:
+      fn: ``(params, *args) -> out`` of dense parameters, in evaluation mode.
+      params: tree of arrays, or a packed tree (from ``finalize`` or ``compress``).
+      ranges: calibrated ranges of ``policy``; None leaves activations as they are.
+      example: the arguments, as a tuple. The batch may vary if the function allows it.
+      path: the file, ending in ``.stablehlo``. An existing file is replaced.
+      policy: the policy that the ranges were made with; None is the default policy of
+        ``quantize_activations``.
+      tolerance: the largest allowed difference from the function.
+
+    Returns:
+      The file, and the check against the function on the example.
+
+    Raises:
+      ImportError: if the extra ``stablehlo`` is not installed.
+      Mismatch: if the exported program computes something else.
+      ExportError: if the function is not finite on the example.
+      ValueError: if a weight is NaN, or the path is wrong.
+    """
+    return _stablehlo.export(fn, params, ranges, example, path, policy, tolerance)

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Backend, Session
+from . import _stablehlo
+from ._backend import Session
 from ._litert import LITERT
 
-BACKENDS: tuple[Backend, ...] = (LITERT,)
+LOADERS = {LITERT.suffix: LITERT.load, _stablehlo.SUFFIX: _stablehlo.load}
 
 
 def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:
@@ -32,11 +33,10 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session
       ImportError: if the runtime is not installed.
     """
     path = Path(path)
-    backend = next((b for b in BACKENDS if b.suffix == path.suffix), None)
-    if backend is None:
-        endings = ", ".join(repr(b.suffix) for b in BACKENDS)
+    if path.suffix not in LOADERS:
+        endings = ", ".join(map(repr, LOADERS))
         raise ValueError(f"the path must end in one of {endings}, got {str(path)!r}.")
-    return backend.load(path.read_bytes(), threads)
+    return LOADERS[path.suffix](path.read_bytes(), threads)
 
 
 def run(
