@@ -114,15 +114,20 @@ def _walk(jaxpr, consts, env, operations):
             inside = dict(zip(body.invars, ins, strict=True))
             outs = _walk(body, getattr(inner, "consts", []), inside, operations)
         elif all(isinstance(a, Constant) for a in ins):
-            outs = eqn.primitive.bind(*(jnp.asarray(a.value) for a in ins), **params)
+            outs = eqn.primitive.bind(*(jnp.asarray(a.value) for a in ins), **eqn.params)
             outs = outs if eqn.primitive.multiple_results else [outs]
-            outs = [Constant(np.asarray(out)) for out in outs]
+            outs = [Constant(_plain(out)) for out in outs]
         else:
             outs = [_tensor(v) for v in eqn.outvars]
             scope = str(eqn.source_info.name_stack)
             operations.append(Operation(name, params, ins, outs, scope))
         env.update(zip(eqn.outvars, outs, strict=True))
     return [read(v) for v in jaxpr.outvars]
+
+
+def _plain(array):
+    # Keys of random numbers are no arrays of numpy; initializers compute with them.
+    return array if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else np.asarray(array)
 
 
 def _tensor(var):

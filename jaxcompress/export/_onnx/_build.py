@@ -157,9 +157,23 @@ class Build:
             return Value(dequantized(self, atom), tuple(range(len(atom.shape))))
         return constant(np.asarray(atom.value, carrier(atom.dtype)))
 
-    def define(self, out: Tensor, name: str, order: Any, scaled: Any = ()) -> None:
+    def define(
+        self, out: Tensor, name: str, order: Any, scaled: Any = (), grid: Any = None
+    ) -> None:
         """Set where the value of a result is; ``scaled`` axes also grow with the batch."""
-        self.values[id(out)] = Value(name, tuple(order), out.batch | frozenset(scaled))
+        axes = out.batch | frozenset(scaled)
+        self.values[id(out)] = Value(name, tuple(order), axes, grid=grid)
+
+    def rounded(self, name: str, grid: tuple[str, str] | None) -> str:
+        """Round values again that lie on a grid.
+
+        It changes none of them. Runtimes look for codes directly before a product, and
+        move codes instead of floats if they find them on both sides of a move.
+        """
+        if grid is None:
+            return name
+        codes = self.node("QuantizeLinear", [name, *grid])
+        return self.node("DequantizeLinear", [codes, *grid])
 
     def produced_by(self, atom: Tensor | Constant) -> Operation | None:
         """Return the operation that computes a value."""

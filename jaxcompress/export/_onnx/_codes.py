@@ -78,9 +78,9 @@ def dequantized(b: Build, atom: Constant, order: Any = None, shape: Any = None) 
             f"({codes.format.bits} bits)"
         ] = None
         return b.constant(codes.dense().transpose(order).reshape(shape), name)
-    ins = [b.constant(held.codes.astype(kind), name), b.constant(held.scale)]
-    if not codes.format.symmetric or held.zero_point.any():
-        ins.append(b.constant(held.zero_point.astype(kind)))
+    # onnxruntime multiplies integers only if the zero point is there, also if it is 0.
+    parts = (held.scale, held.zero_point.astype(kind))
+    ins = [b.constant(held.codes.astype(kind), name), *map(b.constant, parts)]
     if held.axis is None:
         return b.node("DequantizeLinear", ins)
     return b.node("DequantizeLinear", ins, axis=held.axis)
@@ -174,10 +174,8 @@ def _quantize(b: Build, op: Operation) -> None:
             f"points may take the code {info.min}, which the format leaves out; "
             "narrow=False trains with it"
         ] = None
-    grid_names = [b.constant(scale), b.constant(zero_point)]
-    codes = b.node("QuantizeLinear", [name, *grid_names])
-    name = b.node("DequantizeLinear", [codes, *grid_names])
-    b.define(out, name, value.order, value.scaled)
+    names = (b.constant(scale), b.constant(zero_point))
+    b.define(out, b.rounded(name, names), value.order, value.scaled, names)
 
 
 RULES = {"quantize": _quantize}

@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from .._graph import Constant, Operation, Tensor
-from ._build import Build, Unsupported, carrier, length
+from ._build import Build, carrier, length
 from ._codes import dequantized, product_bias
-from ._value import Order, Value, aligned, full, stored
+from ._value import Order, Value, full, stored
 
 
 def _dot(b: Build, op: Operation) -> None:
@@ -57,6 +57,7 @@ def _dense(b: Build, op: Operation, *, weight_first: bool) -> None:
     name = full(b, value, x.shape, (*(rows or [None]), *summed))
     if len(rows) > 1 or len(summed) != 1:
         name = b.node("Reshape", [name, b.integers([-1, k])])
+        name = b.rounded(name, value.grid)
     order = (*(pairs[a] for a in summed), *columns)
     if weight.codes is None:
         matrix = np.asarray(weight.value, np.float32).transpose(order).reshape(k, n)
@@ -78,11 +79,7 @@ def _dense(b: Build, op: Operation, *, weight_first: bool) -> None:
     if len(rows) > 1 or len(columns) != 1:
         sizes = [1 if a is None else out.shape[a] for a in (*stored_rows, *stored_columns)]
         grows = [a in scaled for a in (*stored_rows, *stored_columns)]
-        if sum(grows) <= 1:
-            shape = b.integers(-1 if g else s for s, g in zip(sizes, grows, strict=True))
-        else:
-            shape = b.sizes(sizes, grows)
-        name = b.node("Reshape", [name, shape])
+        name = _reshaped(b, name, sizes, grows)
     b.define(out, name, (*stored_rows, *stored_columns), scaled)
 
 
@@ -144,7 +141,7 @@ def _as_matrix(
     groups = [[a] for a in order[:n_batch]] + [list(part) for part in parts]
     sizes = [length(atom.shape, group) for group in groups]
     grows = [bool(value.scaled & set(group)) for group in groups]
-    return _reshaped(b, name, sizes, grows)
+    return b.rounded(_reshaped(b, name, sizes, grows), value.grid)
 
 
 def _reshaped(b: Build, name: str, sizes: list[int], grows: list[bool]) -> str:

@@ -105,7 +105,7 @@ def _identity(b: Build, op: Operation) -> None:
             name = aligned(b, value, out.shape, value.order)
             b.define(out, name, value.order)
         else:
-            b.define(out, value.name, value.order, value.scaled)
+            b.define(out, value.name, value.order, value.scaled, value.grid)
 
 
 def _rem(b: Build, op: Operation) -> None:

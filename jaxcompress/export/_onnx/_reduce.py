@@ -98,7 +98,8 @@ def _window(b: Build, op: Operation) -> None:
         if window[a] != 1 or strides[a] != 1 or tuple(padding[a]) != (0, 0)
     ]
     order = _pooled_order(b, op, slid)
-    name = full(b, b.read(x), x.shape, order)
+    value = b.read(x)
+    name = full(b, value, x.shape, order)
     wanted: dict[str, Any] = {
         "kernel_shape": [int(window[a]) for a in order[2:]],
         "strides": [int(strides[a]) for a in order[2:]],
@@ -106,9 +107,10 @@ def _window(b: Build, op: Operation) -> None:
     }
     if any(dilation[a] != 1 for a in order):
         wanted["dilations"] = [int(dilation[a]) for a in order[2:]]
-    scaled = b.read(x).scaled
+    grid = None
     if op.primitive == "reduce_window_max":
-        name = b.node("MaxPool", [name], **wanted)
+        grid = value.grid
+        name = b.rounded(b.node("MaxPool", [name], **wanted), grid)
     elif op.primitive == "reduce_window_min":
         name = b.node("Neg", [b.node("MaxPool", [b.node("Neg", [name])], **wanted)])
     else:
@@ -116,7 +118,7 @@ def _window(b: Build, op: Operation) -> None:
         if not params.get("average"):
             count = float(np.prod([int(n) for n in window]))
             name = b.node("Mul", [name, b.number(count, np.dtype(np.float32))])
-    b.define(out, name, order, scaled)
+    b.define(out, name, order, value.scaled, grid)
 
 
 def _pooled_order(b: Build, op: Operation, slid: list[int]) -> tuple[int, ...]:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from .._graph import Operation, Tensor
@@ -28,7 +26,7 @@ def _move(b: Build, op: Operation, to: dict[int, int | None]) -> None:
         name = b.constant(value.array)
     order = [None if a is None else to[a] for a in value.order]
     scaled = {t for a in value.scaled if (t := to[a]) is not None}
-    b.define(out, name, order, scaled)
+    b.define(out, name, order, scaled, value.grid)
 
 
 def _transpose(b: Build, op: Operation) -> None:
@@ -115,7 +113,8 @@ def _reshape(b: Build, op: Operation) -> None:
         shape = b.integers(-1 if a in scaled else n for a, n in zip(target, sizes, strict=True))
     else:
         shape = b.sizes(sizes, [a in scaled for a in target])
-    b.define(out, b.node("Reshape", [name, shape]), target, scaled)
+    name = b.rounded(b.node("Reshape", [name, shape]), value.grid)
+    b.define(out, name, target, scaled, value.grid)
 
 
 def _grouped_order(
@@ -183,9 +182,10 @@ def _split(b: Build, op: Operation) -> None:
     else:
         ins = [name, b.integers(sizes)]
         names = b.node_with("Split", ins, len(sizes), axis=order.index(axis))
-    scaled = b.read(op.ins[0]).scaled - {axis}
+    value = b.read(op.ins[0])
     for part, out in zip(names, op.outs, strict=True):
-        b.define(out, part, order, scaled)
+        part = b.rounded(part, value.grid)
+        b.define(out, part, order, value.scaled - {axis}, value.grid)
 
 
 def _slice(b: Build, op: Operation) -> None:
@@ -217,7 +217,8 @@ def write_slice(b, op, out, axes, starts, limits, strides) -> None:  # noqa: ANN
         where = [order.index(a) for a in axes]
         rows = [*bounds, where, [strides[a] for a in axes]]
         name = b.node("Slice", [name, *(b.integers(row) for row in rows)])
-    b.define(out, name, order, scaled)
+        name = b.rounded(name, value.grid)
+    b.define(out, name, order, scaled, value.grid)
 
 
 def _rev(b: Build, op: Operation) -> None:
@@ -230,7 +231,8 @@ def _rev(b: Build, op: Operation) -> None:
         ones, n = [-1] * len(axes), len(axes)
         rows = [ones, [-(2**62)] * n, where, ones]
         name = b.node("Slice", [name, *(b.integers(row) for row in rows)])
-    b.define(op.outs[0], name, order, value.scaled)
+        name = b.rounded(name, value.grid)
+    b.define(op.outs[0], name, order, value.scaled, value.grid)
 
 
 def _pad(b: Build, op: Operation) -> None:
@@ -253,11 +255,6 @@ def _pad(b: Build, op: Operation) -> None:
         with_ = full(b, b.read(filler), (), ())
         name = b.node("Pad", [name, b.integers(pads), with_, b.integers(at)])
     b.define(out, name, order, b.read(x).scaled - set(axes))
-
-
-def elements(shape: tuple[int, ...]) -> int:
-    """Return the number of elements."""
-    return math.prod(shape)
 
 
 RULES = {

@@ -29,12 +29,14 @@ class Value:
         repeats along logical axes that are not stored.
       scaled: logical axes whose length grows with the batch.
       array: what is stored, for a constant.
+      grid: names of scale and zero point, if the value was just rounded to codes.
     """
 
     name: str
     order: Order
     scaled: frozenset[int] = frozenset()
     array: np.ndarray | None = None
+    grid: tuple[str, str] | None = None
 
 
 def constant(array: np.ndarray) -> Value:
@@ -69,6 +71,8 @@ def arrange(b: Build, value: Value, shape: tuple[int, ...], order: Order) -> str
         moved = moved.transpose([kept_have.index(a) for a in kept_want])
         return b.constant(moved.reshape([1 if a is None else shape[a] for a in want]))
     name = value.name
+    if have == want:
+        return name
     if kept_have != kept_want:
         ones = [i for i, a in enumerate(have) if a is None]
         perm = []
@@ -80,7 +84,7 @@ def arrange(b: Build, value: Value, shape: tuple[int, ...], order: Order) -> str
         perm += ones
         have = tuple(have[i] for i in perm)
         name = b.node("Transpose", [name], perm=perm)
-    return _with_ones(b, name, have, want)
+    return b.rounded(_with_ones(b, name, have, want), value.grid)
 
 
 def _kept(order: Order) -> list[int]:
@@ -134,6 +138,7 @@ def full(
         sizes = [shape[a] if a in repeated else 1 for a in order]  # type: ignore[index]
         grow = [a in repeated and a in grows for a in order]
         name = b.node("Expand", [name, b.sizes(sizes, grow)])
+        name = b.rounded(name, value.grid)
     return name
 
 
