@@ -10,6 +10,11 @@ from ._build import Build, carrier, length
 from ._codes import dequantized, product_bias
 from ._value import Order, Value, full, stored
 
+_ROUNDS = (
+    "sessions of onnxruntime round the floats that meet integer weights to 8 bits, unless "
+    "their option session.qdq_matmulnbits_accuracy_level is 1, as in jaxcompress"
+)
+
 
 def _dot(b: Build, op: Operation) -> None:
     left, right = op.ins[:2]
@@ -64,6 +69,8 @@ def _dense(b: Build, op: Operation, *, weight_first: bool) -> None:
         kernel = b.constant(matrix, weight.leaf.replace("/", ".") or "constant")
     else:
         kernel = dequantized(b, weight, order, (k, n))
+        if value.grid is None:
+            b.differences[_ROUNDS] = None
     ins = [name, kernel]
     if len(op.ins) > 2:
         bias = np.asarray(op.ins[2].value, np.float32)  # type: ignore[union-attr]

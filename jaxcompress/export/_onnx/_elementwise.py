@@ -77,6 +77,9 @@ def elementwise(b: Build, op: Operation, make: Make) -> None:
     """Write one result that ``make(*names)`` computes of the aligned operands."""
     (out,) = op.outs
     values = [b.read(atom) for atom in op.ins]
+    scaled = out.batch.union(*(value.scaled for value in values))
+    if any(v.array is not None and scaled & set(v.order) for v in values):
+        raise Unsupported("a constant with one row for each example of the batch")
     # A scalar operand of a larger result is stored without axes.
     order = common_order(values, out.shape)
     names = [aligned(b, value, out.shape, order) for value in values]
@@ -84,7 +87,6 @@ def elementwise(b: Build, op: Operation, make: Make) -> None:
     narrow = np.dtype(out.dtype)
     if op.primitive in _WRAPS and narrow != carrier(narrow) and narrow.kind in "iu":
         name = b.cast(b.cast(name, narrow), carrier(narrow))
-    scaled = frozenset[int]().union(*(value.scaled for value in values))
     b.define(out, name, order, scaled)
 
 

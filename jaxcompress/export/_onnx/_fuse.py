@@ -18,6 +18,7 @@ from ._match_softmax import gelu, log_softmax, softmax
 _SAME = (
     "copy",
     "copy_p",
+    "device_put",
     "name",
     "optimization_barrier",
     "pvary",
@@ -79,6 +80,9 @@ def _returns(operation: Operation, ins: list[Atom]) -> list[Atom] | None:
     if operation.primitive == "convert_element_type":
         same = ins[0].dtype == operation.outs[0].dtype
         return ins if same else None
+    if operation.primitive == "select_n" and not np.isnan(scalar(ins[0])):
+        case = ins[1 + int(scalar(ins[0]))]
+        return [case] if case.shape == operation.outs[0].shape else None
     if operation.primitive == "max":
         for bound, x in (ins, ins[::-1]):
             if scalar(bound) == -np.inf and not isinstance(x, Constant):

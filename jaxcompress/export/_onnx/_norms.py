@@ -27,9 +27,7 @@ def _layer_norm(b: Build, op: Operation) -> None:
     kept = [a for a in whole_order(value, x.shape) if a != axis]
     order = (*kept, axis)
     ins = [full(b, value, x.shape, order)]
-    for vector in vectors:
-        at = b.read(vector)
-        ins.append(full(b, at, x.shape, (axis,)))
+    ins += [full(b, b.read(vector), vector.shape, (0,)) for vector in vectors]
     name = b.node(
         "LayerNormalization", ins, axis=len(order) - 1, epsilon=op.params["epsilon"]
     )

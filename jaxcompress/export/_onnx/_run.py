@@ -76,6 +76,8 @@ def _session(model: Any, threads: int | None, optimized: str = "") -> Any:
     ort = package("onnxruntime")
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # Otherwise it rounds the floats that are multiplied with integer weights, unasked.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
     if threads is not None:
         options.intra_op_num_threads = options.inter_op_num_threads = threads
     if optimized:

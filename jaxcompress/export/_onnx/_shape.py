@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._graph import Operation, Tensor
+from .._graph import Constant, Operation, Tensor
 from ._build import Build, Unsupported
 from ._value import (
     Value,
@@ -163,6 +163,43 @@ def _concatenate(b: Build, op: Operation) -> None:
     b.define(out, name, order, scaled)
 
 
+def _stack(b: Build, op: Operation) -> None:
+    (out,), axis = op.outs, op.params["axis"] % len(op.outs[0].shape)
+    apart = []
+    for atom in op.ins:
+        shape = (*atom.shape[:axis], 1, *atom.shape[axis:])
+        one = Tensor(shape, out.dtype, frozenset(a + (a >= axis) for a in _batch(atom)))
+        _expand_dims(b, Operation("expand_dims", {"dimensions": (axis,)}, [atom], [one], ""))
+        apart.append(one)
+    _concatenate(b, Operation("concatenate", {"dimension": axis}, apart, [out], ""))
+
+
+def _batch(atom: Tensor | Constant) -> frozenset[int]:
+    return atom.batch if isinstance(atom, Tensor) else frozenset()
+
+
+def _unstack(b: Build, op: Operation) -> None:
+    x, axis = op.ins[0], op.params["axis"] % len(op.ins[0].shape)
+    for i, out in enumerate(op.outs):
+        start, limit = [0] * len(x.shape), list(x.shape)
+        start[axis], limit[axis] = i, i + 1
+        shape = tuple(1 if a == axis else n for a, n in enumerate(x.shape))
+        row = Tensor(shape, out.dtype, _batch(x) - {axis})
+        bounds = {"start_indices": start, "limit_indices": limit, "strides": None}
+        _slice(b, Operation("slice", bounds, [x], [row], ""))
+        _squeeze(b, Operation("squeeze", {"dimensions": (axis,)}, [row], [out], ""))
+
+
+def _tile(b: Build, op: Operation) -> None:
+    x, (out,) = op.ins[0], op.outs
+    times = [int(n) for n in op.params["reps"]]
+    value = b.read(x)
+    order = list(whole_order(value, x.shape))
+    name = full(b, value, x.shape, tuple(order))
+    name = b.node("Tile", [name, b.integers(times[a] for a in order)])
+    b.define(out, name, order, value.scaled)
+
+
 def _stored_with(b: Build, op: Operation, axes: list[int]) -> tuple[str, list[int | None]]:
     """Return a value that is stored with some axes, and the order of all its axes."""
     value, shape = b.read(op.ins[0]), op.ins[0].shape
@@ -267,5 +304,8 @@ RULES = {
     "slice": _slice,
     "split": _split,
     "squeeze": _squeeze,
+    "stack": _stack,
+    "tile": _tile,
     "transpose": _transpose,
+    "unstack": _unstack,
 }

@@ -44,12 +44,17 @@ def constant(array: np.ndarray) -> Value:
     order = []
     for axis, n in enumerate(array.shape):
         first = array.take([0], axis) if n else array
-        if n == 1 or (n > 1 and (array == first).all()):
+        if n == 1 or (n > 1 and _equal(array, first)):
             array = first
         else:
             order.append(axis)
     kept = array.reshape([array.shape[axis] for axis in order])
     return Value("", tuple(order), array=kept)
+
+
+def _equal(array: np.ndarray, other: np.ndarray) -> bool:
+    nan = (array != array) & (other != other)
+    return bool(((array == other) | nan).all())
 
 
 def stored(value: Value, shape: tuple[int, ...]) -> Order:
