@@ -50,6 +50,8 @@ class UnsupportedOperation(NotImplementedError):
         lines = list(dict.fromkeys(f"  {problem}" for problem in self.problems))
         super().__init__(
             f"{len(self.problems)} operations cannot be exported to {target}; nothing "
-            "was written:\n" + "\n".join(lines) + "\nCompute these outside of the exported "
+            "was written:\n"
+            + "\n".join(lines)
+            + "\nCompute these outside of the exported "
             "function, or write them with other functions of jax.numpy."
         )

@@ -9,7 +9,9 @@ from jaxcompress.export._graph import Codes, Constant, Graph, Operation, Tensor
 from jaxcompress.formats import Int
 
 UINT8 = Int(8, symmetric=False)
+INT8 = Int(8)
 _POINTS = {}
+_CALLS = ("closed_call", "custom_jvp_call", "custom_vjp_call", "jit", "pjit", "remat2")
 
 
 def point(x, scale, zero_point=0, format=UINT8):
@@ -30,7 +32,7 @@ def point(x, scale, zero_point=0, format=UINT8):
     return jax.jit(simulated)(x)
 
 
-def coded(w, format=Int(8), axes=None):
+def coded(w, format=INT8, axes=None):
     """Round an array to codes with a scale for each index of the other axes."""
     w = np.asarray(w, np.float32)
     axes = tuple(range(w.ndim)) if axes is None else axes
@@ -45,7 +47,10 @@ def graph_of(fn, params, *args, dynamic=False):
     graph = _graph(fn, params, *args)
     if not dynamic:
         return graph
-    longer = [jnp.zeros((a.shape[0] + 3, *a.shape[1:]), a.dtype) for a in map(jnp.asarray, args)]
+    longer = [
+        jnp.zeros((a.shape[0] + 3, *a.shape[1:]), a.dtype)
+        for a in map(jnp.asarray, args)
+    ]
     other = _graph(fn, params, *longer)
     n = np.shape(args[0])[0]
 
@@ -109,12 +114,15 @@ def _walk(jaxpr, consts, env, operations):
             operations.append(Operation("quantize", point, ins, outs, "model"))
         elif name == "scan":
             outs = _scan(params, ins, operations)
-        elif (inner := params.get("jaxpr", params.get("call_jaxpr"))) is not None:
+        elif name in _CALLS:
+            inner = params["jaxpr" if "jaxpr" in params else "call_jaxpr"]
             body = getattr(inner, "jaxpr", inner)
             inside = dict(zip(body.invars, ins, strict=True))
             outs = _walk(body, getattr(inner, "consts", []), inside, operations)
         elif all(isinstance(a, Constant) for a in ins):
-            outs = eqn.primitive.bind(*(jnp.asarray(a.value) for a in ins), **eqn.params)
+            outs = eqn.primitive.bind(
+                *(jnp.asarray(a.value) for a in ins), **eqn.params
+            )
             outs = outs if eqn.primitive.multiple_results else [outs]
             outs = [Constant(_plain(out)) for out in outs]
         else:
@@ -127,7 +135,9 @@ def _walk(jaxpr, consts, env, operations):
 
 def _plain(array):
     # Keys of random numbers are no arrays of numpy; initializers compute with them.
-    return array if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else np.asarray(array)
+    return (
+        array if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else np.asarray(array)
+    )
 
 
 def _tensor(var):

@@ -62,7 +62,9 @@ class Build:
         self.values: dict[int, Value] = {}
         self.differences: dict[str, None] = {}
         self.producers = {
-            id(out): operation for operation in graph.operations for out in operation.outs
+            id(out): operation
+            for operation in graph.operations
+            for out in operation.outs
         }
         self.scope = ""
         self._nodes: dict[Any, tuple[str, ...]] = {}
@@ -187,7 +189,9 @@ def _tensor(array: np.ndarray, name: str) -> TensorProto:
         flat = np.concatenate([flat, np.zeros(len(flat) % 2, np.uint8)])
         packed = (flat[::2] | (flat[1::2] << 4)).tobytes()
         return helper.make_tensor(name, kind, array.shape, packed, raw=True)
-    return numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name)
+    return numpy_helper.from_array(
+        np.ascontiguousarray(array).reshape(array.shape), name
+    )
 
 
 def length(shape: tuple[int, ...], axes: Any) -> int:

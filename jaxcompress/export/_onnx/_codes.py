@@ -52,7 +52,9 @@ def grid(codes: Codes, order: Any, shape: Any) -> Grid | None:
     scale = np.where(empty, np.float32(1), moved(codes.scale).astype(np.float32))
     for axis in (None, *range(steps.ndim)):
         others = tuple(i for i in range(steps.ndim) if i != axis)
-        first = tuple(slice(0, 1) if i in others else slice(None) for i in range(steps.ndim))
+        first = tuple(
+            slice(0, 1) if i in others else slice(None) for i in range(steps.ndim)
+        )
         if (scale == scale[first]).all() and (zero_point == zero_point[first]).all():
             size = () if axis is None else (-1,)
             return Grid(

@@ -10,7 +10,7 @@ import numpy as np
 from .._graph import Constant, Operation, Tensor
 from ._build import Build, Unsupported, carrier
 from ._codes import dequantized, product_bias
-from ._value import constant, full
+from ._value import full
 
 
 def _conv(b: Build, op: Operation) -> None:
@@ -38,7 +38,7 @@ def _bias(b: Build, op: Operation, order: Any) -> list[str]:
     x, weight, bias = op.ins
     assert isinstance(bias, Constant)
     outputs = weight.shape[order[0]]
-    vector = np.broadcast_to(constant(np.asarray(bias.value)).array.reshape(-1), outputs)  # type: ignore[union-attr]
+    vector = np.broadcast_to(np.asarray(bias.value), outputs)
     if not isinstance(weight, Constant):
         return [b.constant(vector.astype(np.float32), "bias")]
     shape = [weight.shape[a] for a in order]

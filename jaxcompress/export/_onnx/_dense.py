@@ -84,7 +84,9 @@ def _dense(b: Build, op: Operation, *, weight_first: bool) -> None:
     stored_columns = tuple(range(start, start + len(columns)))
     scaled = {where[a] for a in rows if a in value.scaled}
     if len(rows) > 1 or len(columns) != 1:
-        sizes = [1 if a is None else out.shape[a] for a in (*stored_rows, *stored_columns)]
+        sizes = [
+            1 if a is None else out.shape[a] for a in (*stored_rows, *stored_columns)
+        ]
         grows = [a in scaled for a in (*stored_rows, *stored_columns)]
         name = _reshaped(b, name, sizes, grows)
     b.define(out, name, (*stored_rows, *stored_columns), scaled)
@@ -102,9 +104,13 @@ def _matmul(b: Build, op: Operation) -> None:
     names = []
     scaled: set[int] = set()
     n_batch = len(batch[0])
-    for side, (atom, value, order) in enumerate(zip(op.ins, values, orders, strict=True)):
+    for side, (atom, value, order) in enumerate(
+        zip(op.ins, values, orders, strict=True)
+    ):
         name = full(b, value, atom.shape, order)
-        name = _as_matrix(b, name, atom, value, order, n_batch, len(summed[0]), side ^ swap)
+        name = _as_matrix(
+            b, name, atom, value, order, n_batch, len(summed[0]), side ^ swap
+        )
         names.append(name)
         offset = n_batch + (0 if side == 0 else len(free[0]))
         scaled |= {offset + i for i, a in enumerate(free[side]) if a in value.scaled}
@@ -168,7 +174,6 @@ def _as_result(
         sizes = [out.shape[a] for a in order]
         name = _reshaped(b, name, sizes, [a in scaled for a in order])
     b.define(out, name, order, scaled)
-
 
 
 RULES = {"dot_general": _dot}

@@ -11,7 +11,17 @@ from onnx import helper
 
 from .._errors import Problem, UnsupportedOperation
 from .._graph import Graph, Operation, Tensor
-from . import _codes, _conv, _dense, _elementwise, _index, _norms, _reduce, _shape
+from . import (
+    _codes,
+    _conv,
+    _dense,
+    _elementwise,
+    _index,
+    _norms,
+    _parts,
+    _reduce,
+    _shape,
+)
 from ._build import Build, Unsupported, carrier, onnx_type
 from ._fuse import fuse
 from ._value import Value, full, natural
@@ -23,6 +33,7 @@ RULES = {
     **_elementwise.RULES,
     **_index.RULES,
     **_norms.RULES,
+    **_parts.RULES,
     **_reduce.RULES,
     **_shape.RULES,
 }
@@ -63,7 +74,10 @@ def emit(graph: Graph, *, opset: int = 21) -> Emitted:
         raise ValueError(f"opset must be from 18 to 23, got {opset}.")
     graph = fuse(graph, opset)
     b = Build(graph, opset)
-    inputs = [_input(b, x, name) for x, name in zip(graph.inputs, graph.input_names, strict=True)]
+    inputs = [
+        _input(b, x, name)
+        for x, name in zip(graph.inputs, graph.input_names, strict=True)
+    ]
     problems = []
     for operation in graph.operations:
         problem = _write(b, operation)
@@ -123,8 +137,8 @@ def _input(b: Build, x: Tensor, name: str) -> onnx.ValueInfoProto:
     for axis in x.batch:
         if x.shape[axis] == 1:
             raise ValueError(
-                f"the batch of input {name!r} must be longer than 1 in the example, to tell "
-                "its axis from others of length 1."
+                f"the batch of input {name!r} must be longer than 1 in the example, to "
+                "tell its axis from others of length 1."
             )
         b.set_batch(name, axis, x.shape[axis])
     computed = carrier(dtype)

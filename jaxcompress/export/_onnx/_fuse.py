@@ -68,9 +68,12 @@ def _without_copies(graph: Graph) -> Graph:
             operations.append(dataclasses.replace(operation, ins=ins))
         else:
             same.update(
-                (id(out), atom) for out, atom in zip(operation.outs, source, strict=True)
+                (id(out), atom)
+                for out, atom in zip(operation.outs, source, strict=True)
             )
-    return dataclasses.replace(graph, operations=operations, outputs=resolve(graph.outputs))
+    return dataclasses.replace(
+        graph, operations=operations, outputs=resolve(graph.outputs)
+    )
 
 
 def _returns(operation: Operation, ins: list[Atom]) -> list[Atom] | None:
@@ -147,5 +150,6 @@ def average(m: Matcher, op: Operation) -> Match | None:
         return None
     params = {**summed.params, "average": True}
     return Match(
-        [Operation("reduce_window_sum", params, summed.ins, op.outs, op.scope)], [summed]
+        [Operation("reduce_window_sum", params, summed.ins, op.outs, op.scope)],
+        [summed],
     )

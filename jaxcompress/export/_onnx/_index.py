@@ -7,7 +7,7 @@ import numpy as np
 
 from .._graph import Constant, Operation
 from ._build import Build, Unsupported, carrier
-from ._shape import write_slice
+from ._parts import write_slice
 from ._value import full, natural, whole_order
 
 
@@ -122,7 +122,8 @@ def _sliced(
         vectors.append(start)
         ends.append(b.node("Add", [start, b.integers([sizes[a]])]))
     joined = [
-        row[0] if len(row) == 1 else b.node("Concat", row, axis=0) for row in (vectors, ends)
+        row[0] if len(row) == 1 else b.node("Concat", row, axis=0)
+        for row in (vectors, ends)
     ]
     at = b.integers(order.index(a) for a in axes)
     return b.node("Slice", [name, *joined, at]), order
@@ -139,10 +140,12 @@ def _dynamic_slice(b: Build, op: Operation) -> None:
             start += x.shape[a] * (start < 0)
             first[a] = min(max(start, 0), x.shape[a] - sizes[a])
         last = [i + n for i, n in zip(first, sizes, strict=True)]
-        return write_slice(b, op, out, axes, first, last, [1] * len(sizes))
+        return write_slice(b, op, axes, first, last, [1] * len(sizes))
     where = {}
     for a in axes:
-        where[a] = b.node("Unsqueeze", [full(b, b.read(starts[a]), (), ()), b.integers([0])])
+        where[a] = b.node(
+            "Unsqueeze", [full(b, b.read(starts[a]), (), ()), b.integers([0])]
+        )
     name, order = _sliced(b, x, where, sizes)
     b.define(out, name, order, b.read(x).scaled - set(axes))
 

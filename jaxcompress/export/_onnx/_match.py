@@ -9,7 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from .._graph import Atom, Constant, Graph, Operation
-from ._build import carrier
 from ._elementwise import scalar
 
 
@@ -41,7 +40,7 @@ class Matcher:
     def floats(self, op: Operation) -> bool:
         """Return whether the result of an operation is computed in float32."""
         name = np.dtype(op.outs[0].dtype).name
-        return name in ("bfloat16", "float16") or name == carrier(np.float32).name
+        return name in ("bfloat16", "float16") or name == "float32"
 
     def inner(self, root: Operation, inside: list[Operation], gone: set[int]) -> bool:
         """Return whether nothing else reads the inner values of a pattern."""
@@ -107,19 +106,15 @@ class Matcher:
         if spread is None:
             return None
         reduced = self.op(spread.ins[0], *primitives)
-        return (reduced, [spread, reduced]) if self.keeps(spread, reduced) else None
+        if reduced is None or not self.keeps(spread, reduced):
+            return None
+        return reduced, [spread, reduced]
 
-    def keeps(self, spread: Operation, reduced: Operation | None) -> bool:
+    def keeps(self, spread: Operation, reduced: Operation) -> bool:
         """Return whether ``spread`` puts back the axes of a reduction, with length 1."""
-        if reduced is None or len(spread.ins) > 1:
+        if len(spread.ins) > 1:
             return False
         shape, axes = reduced.ins[0].shape, tuple(reduced.params["axes"])
-        return self.keeps_axes(spread, shape, axes)
-
-    def keeps_axes(
-        self, spread: Operation, shape: tuple[int, ...], axes: tuple[int, ...]
-    ) -> bool:
-        """Return whether ``spread`` puts back reduced axes, with length 1."""
         ones = tuple(1 if a in axes else n for a, n in enumerate(shape))
         if spread.outs[0].shape != ones:
             return False

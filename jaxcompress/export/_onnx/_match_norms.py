@@ -127,13 +127,16 @@ def _variance(m: Matcher, atom: Atom, x: Atom) -> list[Operation] | None:
         inside.append(op)
     difference = m.op(atom, "sub")
     if difference is not None:
-        squares, squared = _square_mean(m, difference.ins[0]), m.op(
-            difference.ins[1], "square"
+        squares, squared = (
+            _square_mean(m, difference.ins[0]),
+            m.op(difference.ins[1], "square"),
         )
         if squares is None or squared is None or squares[0] is not x:
             return None
         mean = _mean(m, squared.ins[0], x)
-        return None if mean is None else [*inside, difference, squared, *squares[1], *mean]
+        return (
+            None if mean is None else [*inside, difference, squared, *squares[1], *mean]
+        )
     squares = _square_mean(m, atom)
     centered = m.op(squares[0], "sub") if squares else None
     if squares is None or centered is None or centered.ins[0] is not x:
@@ -179,7 +182,9 @@ def _mean_of(m: Matcher, atom: Atom) -> tuple[Atom, list[Operation]] | None:
         return None
     x, axes = summed.ins[0], tuple(summed.params["axes"])
     count = number if op.primitive == "div" else 1 / number
-    if axes != (len(x.shape) - 1,) or not math.isclose(count, x.shape[-1], rel_tol=1e-6):
+    if axes != (len(x.shape) - 1,) or not math.isclose(
+        count, x.shape[-1], rel_tol=1e-6
+    ):
         return None
     if spread and not m.keeps(spread[0], summed):
         return None

@@ -23,7 +23,9 @@ def bias(m: Matcher, op: Operation) -> Match | None:
                 continue
             term = Constant(-np.asarray(term.value), leaf=term.leaf)
         turn = m.op(x, "transpose")
-        product = m.op(turn.ins[0] if turn else x, "conv_general_dilated", "dot_general")
+        product = m.op(
+            turn.ins[0] if turn else x, "conv_general_dilated", "dot_general"
+        )
         if product is None or len(product.ins) > 2:
             continue
         value = np.asarray(term.value)
@@ -46,7 +48,6 @@ def bias(m: Matcher, op: Operation) -> Match | None:
 
 def _per_output(product: Operation, value: np.ndarray) -> np.ndarray | None:
     """Return a term as one number for each output of a product, or None."""
-    out = product.outs[0]
     if product.primitive == "conv_general_dilated":
         outputs = [product.params["dimension_numbers"].out_spec[1]]
     else:
@@ -63,6 +64,6 @@ def _per_output(product: Operation, value: np.ndarray) -> np.ndarray | None:
     if not set(kept.order) <= set(outputs):
         return None
     assert kept.array is not None
-    sizes = [out.shape[a] if a in kept.order else 1 for a in outputs]
-    spread = kept.array.reshape(sizes)
-    return np.broadcast_to(spread, [out.shape[a] for a in outputs]).reshape(-1)
+    sizes = [product.outs[0].shape[a] for a in outputs]
+    ones = [n if a in kept.order else 1 for a, n in zip(outputs, sizes, strict=True)]
+    return np.broadcast_to(kept.array.reshape(ones), sizes).reshape(-1)

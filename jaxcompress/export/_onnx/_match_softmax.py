@@ -9,7 +9,9 @@ from .._graph import Atom, Operation
 from ._match import Match, Matcher
 
 
-def _shifted(m: Matcher, op: Operation | None) -> tuple[Atom, int, list[Operation]] | None:
+def _shifted(
+    m: Matcher, op: Operation | None
+) -> tuple[Atom, int, list[Operation]] | None:
     """Match ``x - max(x)`` along one axis."""
     if op is None or op.primitive != "sub":
         return None
@@ -62,11 +64,15 @@ def gelu(m: Matcher, op: Operation) -> Match | None:
             if found is not None:
                 x, inside = found
                 params = {"approximate": how}
-                return Match([Operation("gelu", params, [x], op.outs, op.scope)], inside)
+                return Match(
+                    [Operation("gelu", params, [x], op.outs, op.scope)], inside
+                )
     return None
 
 
-def _gelu_erf(m: Matcher, left: Atom, right: Atom) -> tuple[Atom, list[Operation]] | None:
+def _gelu_erf(
+    m: Matcher, left: Atom, right: Atom
+) -> tuple[Atom, list[Operation]] | None:
     """``x / 2 * erfc(-x / sqrt(2))``."""
     half, tail = m.times(left, 0.5), m.op(right, "erfc")
     if half is None or tail is None:

@@ -11,7 +11,7 @@ from ._value import full, stored, whole_order
 def _softmax(b: Build, op: Operation) -> None:
     x, axis = op.ins[0], op.params["axis"]
     value = b.read(x)
-    order = list(stored(value, x.shape))
+    order: list = list(stored(value, x.shape))
     name = value.name
     if value.array is not None or axis not in order:
         order = list(whole_order(value, x.shape))

@@ -29,7 +29,9 @@ _DTYPES = {
 }
 
 
-def run(model: str | os.PathLike | bytes, *args: Any, threads: int | None = None) -> list:
+def run(
+    model: str | os.PathLike | bytes, *args: Any, threads: int | None = None
+) -> list:
     """Run a model in onnxruntime on the CPU.
 
     Args:
@@ -48,8 +50,13 @@ def run(model: str | os.PathLike | bytes, *args: Any, threads: int | None = None
     inputs = session.get_inputs()
     if len(args) != len(inputs):
         names = ", ".join(x.name for x in inputs)
-        raise ValueError(f"the model has {len(inputs)} inputs ({names}), got {len(args)}.")
-    feeds = {x.name: checked(x.name, _DTYPES[x.type], x.shape, a) for x, a in zip(inputs, args)}  # noqa: B905
+        raise ValueError(
+            f"the model has {len(inputs)} inputs ({names}), got {len(args)}."
+        )
+    feeds = {
+        x.name: checked(x.name, _DTYPES[x.type], x.shape, arg)
+        for x, arg in zip(inputs, args, strict=True)
+    }
     return session.run(None, feeds)
 
 
@@ -83,7 +90,9 @@ def _session(model: Any, threads: int | None, optimized: str = "") -> Any:
     if optimized:
         options.optimized_model_filepath = optimized
         # What depends on this machine (blocked layouts) would not be one operator each.
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        options.graph_optimization_level = (
+            ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+        )
     data = model if isinstance(model, bytes) else Path(model).read_bytes()
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
@@ -109,7 +118,8 @@ def checked(name: str, dtype: Any, shape: Sequence[Any], arg: Any) -> np.ndarray
             f"input {name!r} must be {np.dtype(dtype).name}, got {array.dtype.name}."
         )
     fits = array.ndim == len(shape) and all(
-        not isinstance(n, int) or n == m for n, m in zip(shape, array.shape, strict=True)
+        not isinstance(n, int) or n == m
+        for n, m in zip(shape, array.shape, strict=True)
     )
     if not fits:
         raise ValueError(

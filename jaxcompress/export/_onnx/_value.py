@@ -133,14 +133,15 @@ def full(
     }
     if value.array is not None and not repeated & grows:
         array = value.array.reshape([shape[a] for a in _kept(have)])
-        at = [a for a in order if a in have]
+        at = [a for a in _kept(order) if a in have]
         array = array.transpose([_kept(have).index(a) for a in at])
-        array = array.reshape([shape[a] if a in have else 1 for a in order])
         sizes = [1 if a is None else shape[a] for a in order]
+        ones = [n if a in at else 1 for a, n in zip(order, sizes, strict=True)]
+        array = array.reshape(ones)
         return b.constant(np.broadcast_to(array, sizes))
     name = arrange(b, value, shape, order)
     if repeated:
-        sizes = [shape[a] if a in repeated else 1 for a in order]  # type: ignore[index]
+        sizes = [1 if a not in repeated or a is None else shape[a] for a in order]
         grow = [a in repeated and a in grows for a in order]
         name = b.node("Expand", [name, b.sizes(sizes, grow)])
         name = b.rounded(name, value.grid)

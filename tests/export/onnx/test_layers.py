@@ -185,7 +185,12 @@ def test_bias_of_dense_layers_is_part_of_the_product():
         z = jnp.einsum("btd,dhk->bhtk", x, p["v"]) + p["c"][None, :, None]
         return y, z - 1, 2 + x @ p["w"]
 
-    params = {"w": normal(6, 5), "b": normal(5), "v": normal(6, 2, 3), "c": normal(2, 3)}
+    params = {
+        "w": normal(6, 5),
+        "b": normal(5),
+        "v": normal(6, 2, 3),
+        "c": normal(2, 3),
+    }
     kinds = check(fn, params, Y)
     assert kinds["Gemm"] == 3 and kinds["Add"] == 0 and kinds["Sub"] == 1
 

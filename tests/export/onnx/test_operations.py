@@ -24,7 +24,7 @@ ROW = normal(5)
 
 ELEMENTWISE = {
     "arithmetic": (lambda p, x: (x + 1) * (x - 2) / (x * x + 3), X),
-    "with_vectors": (lambda p, x: (x * ROW[None, None] - ROW[:4][None, :, None]), X),
+    "with_vectors": (lambda p, x: x * ROW[None, None] - ROW[:4][None, :, None], X),
     "negative_abs_sign": (lambda p, x: -abs(x) + jnp.sign(x), X),
     "rounding": (lambda p, x: jnp.round(4 * x) + jnp.floor(x) - jnp.ceil(x), X),
     "half_to_even": (lambda p, x: jnp.round(x / 2), INTS.astype(np.float32)),
@@ -128,7 +128,7 @@ REDUCTIONS = {
     "cumsum": (lambda p, x: (jnp.cumsum(x, 1), lax.cumsum(x, 2, reverse=True)), X),
     "norms": (lambda p, x: x / jnp.linalg.norm(x, axis=-1, keepdims=True), X),
     "logsumexp": (lambda p, x: jax.nn.logsumexp(x, axis=1), X),
-    "variance_of_transposed": (lambda p, x: (x.mT - x.mT.mean(1, keepdims=True)), X),
+    "variance_of_transposed": (lambda p, x: x.mT - x.mT.mean(1, keepdims=True), X),
 }
 
 TABLE = normal(11, 6)
@@ -150,7 +150,10 @@ INDICES = {
         X,
     ),
     "slice_at_constant": (lambda p, x: lax.dynamic_slice_in_dim(x, 3, 2, 1), X),
-    "update_at_constant": (lambda p, x: lax.dynamic_update_slice_in_dim(x, 2 * x[:, 1:3], 1, 1), X),
+    "update_at_constant": (
+        lambda p, x: lax.dynamic_update_slice_in_dim(x, 2 * x[:, 1:3], 1, 1),
+        X,
+    ),
     "row_at_data": (lambda p, x: jnp.asarray(TABLE)[x[0, 0, 0].astype(int)], X),
     "top_k": (lambda p, x: lax.top_k(x, 3), X),
     "sort": (lambda p, x: (jnp.sort(x, 1), jnp.sort(x)), X),
