@@ -1,2 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Export to the runtimes of phones, PCs and servers."""
+"""Export to the runtimes of phones, PCs and servers, with the scales of training."""
+
+from . import targets
+from ._api import litert
+from ._errors import ExportError, Mismatch, UnsupportedOperation
+from ._exported import Check, Exported
+from ._run import load, run
+
+__all__ = [
+    "Check",
+    "ExportError",
+    "Exported",
+    "Mismatch",
+    "UnsupportedOperation",
+    "litert",
+    "load",
+    "run",
+    "targets",
+]

@@ -7,26 +7,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from export_graphs import Codes, graph_of
+from export_graphs import graph_of, is_codes
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from jaxcompress.export import _onnx  # noqa: E402
+from jaxcompress.export._onnx import ONNX, emit  # noqa: E402
 
 
 def dense(params):
-    def is_codes(x):
-        return isinstance(x, Codes)
-
+    """Return parameters without codes."""
     return jax.tree.map(
         lambda x: x.dense() if is_codes(x) else x, params, is_leaf=is_codes
     )
 
 
 def exported(fn, params, *args, dynamic=True, opset=21):
-    """Return a model as bytes, and its operators by number, before ORT's own fusions."""
-    emitted = _onnx.emit(graph_of(fn, params, *args, dynamic=dynamic), opset=opset)
+    """Return a model as bytes, how often it has each operator, and the differences."""
+    emitted = emit(graph_of(fn, params, *args, dynamic=dynamic), opset=opset)
     onnx.checker.check_model(emitted.model, full_check=True)
     kinds = collections.Counter(node.op_type for node in emitted.model.graph.node)
     return emitted.model.SerializeToString(), kinds, emitted.differences
@@ -46,7 +44,7 @@ def compare(fn, params, model, *args, rtol=1e-5, atol=1e-5):
     """Assert that a model computes what the function does."""
     args = [jnp.asarray(arg) for arg in args]
     expected = jax.tree.leaves(fn(dense(params), *args))
-    results = _onnx.run(model, *map(np.asarray, args))
+    results = ONNX.run(model, args)
     assert len(results) == len(expected)
     for result, wanted in zip(results, expected, strict=True):
         wanted = np.asarray(wanted)

@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
-import ml_dtypes
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from .._graph import Constant, Graph, Operation, Tensor
+from ...program.dataflow import Constant, Graph, Operation, Tensor
 from ._value import Value, constant
 
 _CARRIERS = {
@@ -38,9 +35,14 @@ def carrier(dtype: np.dtype) -> np.dtype:
     return np.dtype(name)
 
 
-def onnx_type(dtype: np.dtype) -> int:
-    """Return the ONNX element type."""
-    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+class Node(NamedTuple):
+    """A node of the ONNX graph; a dtype among the attributes is an element type."""
+
+    kind: str
+    ins: tuple[str, ...]
+    outs: tuple[str, ...]
+    attributes: dict[str, Any]
+    scope: str = ""
 
 
 class Build:
@@ -53,12 +55,17 @@ class Build:
       values: values of tensors, by ``id``.
       differences: where the model computes something else than the graph.
       producers: operation that computes each tensor, by ``id``.
+
+    Args:
+      graph: the graph.
+      opset: version of the operators.
+      names: names that are taken.
     """
 
-    def __init__(self, graph: Graph, opset: int):
+    def __init__(self, graph: Graph, opset: int, names: set[str]):
         self.opset = opset
-        self.nodes: list[onnx.NodeProto] = []
-        self.initializers: dict[str, TensorProto] = {}
+        self.nodes: list[Node] = []
+        self.initializers: dict[str, np.ndarray] = {}
         self.values: dict[int, Value] = {}
         self.differences: dict[str, None] = {}
         self.producers = {
@@ -71,7 +78,7 @@ class Build:
         self._constants: dict[Any, str] = {}
         self._counts: dict[str, int] = {}
         self._batch: tuple[str, int, int] | None = None
-        self._names = set(graph.input_names) | set(graph.output_names)
+        self._names = set(names)
 
     def fresh(self, base: str) -> str:
         """Return a name that is not used yet."""
@@ -96,9 +103,7 @@ class Build:
             outs = (name,)
             if outputs > 1:
                 outs = tuple(f"{name}.{i}" for i in range(outputs))
-            node = helper.make_node(kind, ins, outs, name=name, **attributes)
-            node.doc_string = self.scope
-            self.nodes.append(node)
+            self.nodes.append(Node(kind, tuple(ins), outs, attributes, self.scope))
             self._nodes[key] = outs
         return self._nodes[key]
 
@@ -108,7 +113,7 @@ class Build:
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._constants:
             self._constants[key] = name = self.fresh(name)
-            self.initializers[name] = _tensor(array, name)
+            self.initializers[name] = array
         return self._constants[key]
 
     def integers(self, values: Any) -> str:
@@ -121,12 +126,17 @@ class Build:
 
     def cast(self, name: str, dtype: Any) -> str:
         """Add a cast."""
-        return self.node("Cast", [name], to=onnx_type(np.dtype(dtype)))
+        return self.node("Cast", [name], to=np.dtype(dtype))
 
     def set_batch(self, name: str, axis: int, example: int) -> None:
         """Say which axis of which input has the length of the batch."""
         if self._batch is None:
             self._batch = (name, axis, example)
+
+    @property
+    def batch_length(self) -> int:
+        """Length of the batch in the example; 0 if it is fixed."""
+        return self._batch[2] if self._batch else 0
 
     def sizes(self, sizes: list[int], scaled: list[bool]) -> str:
         """Add a vector of lengths, of which ``scaled`` ones grow with the batch."""
@@ -180,18 +190,6 @@ class Build:
     def produced_by(self, atom: Tensor | Constant) -> Operation | None:
         """Return the operation that computes a value."""
         return self.producers.get(id(atom))
-
-
-def _tensor(array: np.ndarray, name: str) -> TensorProto:
-    if array.dtype in (ml_dtypes.int4, ml_dtypes.uint4):
-        kind = TensorProto.INT4 if array.dtype == ml_dtypes.int4 else TensorProto.UINT4
-        flat = array.astype(np.uint8).reshape(-1) & 15
-        flat = np.concatenate([flat, np.zeros(len(flat) % 2, np.uint8)])
-        packed = (flat[::2] | (flat[1::2] << 4)).tobytes()
-        return helper.make_tensor(name, kind, array.shape, packed, raw=True)
-    return numpy_helper.from_array(
-        np.ascontiguousarray(array).reshape(array.shape), name
-    )
 
 
 def length(shape: tuple[int, ...], axes: Any) -> int:

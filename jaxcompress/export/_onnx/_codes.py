@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from .._graph import Codes, Constant, Operation, Tensor
+from ...program.dataflow import Codes, Constant, Operation, Tensor
 from ._build import Build, Unsupported
 
 # Operations whose result has values of its operand only: the grid of the operand.

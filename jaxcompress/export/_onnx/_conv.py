@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._graph import Constant, Operation, Tensor
+from ...program.dataflow import Constant, Operation, Tensor
 from ._build import Build, Unsupported, carrier
 from ._codes import dequantized, product_bias
 from ._value import full

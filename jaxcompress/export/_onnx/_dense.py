@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._graph import Constant, Operation, Tensor
+from ...program.dataflow import Constant, Operation, Tensor
 from ._build import Build, carrier, length
 from ._codes import dequantized, product_bias
 from ._value import Order, Value, full, stored

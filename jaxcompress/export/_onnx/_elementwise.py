@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .._graph import Operation
+from ...program.dataflow import Operation
 from ._build import Build, Unsupported, carrier
 from ._value import aligned, common_order, constant
 

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-import onnx
-from onnx import helper
 
-from .._errors import Problem, UnsupportedOperation
-from .._graph import Graph, Operation, Tensor
+from ...program.dataflow import Atom, Graph, Operation, Tensor
+from .._errors import UnsupportedOperation
 from . import (
     _codes,
     _conv,
@@ -22,8 +21,9 @@ from . import (
     _reduce,
     _shape,
 )
-from ._build import Build, Unsupported, carrier, onnx_type
+from ._build import Build, Node, Unsupported, carrier
 from ._fuse import fuse
+from ._proto import Port, model
 from ._value import Value, full, natural
 
 RULES = {
@@ -38,18 +38,17 @@ RULES = {
     **_shape.RULES,
 }
 OPSETS = range(18, 24)
-_MAX_BYTES = 2**31 - 2**20
 
 
 class Emitted(NamedTuple):
     """An ONNX model.
 
     Attributes:
-      model: the model.
+      model: the model, an ``onnx.ModelProto``.
       differences: what it computes otherwise than the graph, as sentences.
     """
 
-    model: onnx.ModelProto
+    model: Any
     differences: list[str]
 
 
@@ -60,58 +59,51 @@ def emit(graph: Graph, *, opset: int = 21) -> Emitted:
     inputs and outputs keep their layout.
 
     Args:
-      graph: the graph. Axes of the batch, if it may vary, must be longer than 1.
+      graph: the graph. The batch of its example must be longer than 1 if it may vary.
       opset: version of the ONNX operators, 18 to 23. Codes of 4 and 16 bits need 21.
 
     Returns:
       The model, and what it computes otherwise than the graph.
 
     Raises:
-      UnsupportedOperation: if an operation has no counterpart; it lists all of them.
+      UnsupportedOperation: if an operation has no counterpart; it names all of them.
       ValueError: if the model would be larger than the 2 GB that one file can hold.
     """
     if opset not in OPSETS:
         raise ValueError(f"opset must be from 18 to 23, got {opset}.")
     graph = fuse(graph, opset)
-    b = Build(graph, opset)
-    inputs = [
-        _input(b, x, name)
-        for x, name in zip(graph.inputs, graph.input_names, strict=True)
-    ]
-    problems = []
-    for operation in graph.operations:
-        problem = _write(b, operation)
-        if problem is not None:
-            problems.append(problem)
+    names = _unique([*graph.input_names, *graph.output_names], len(graph.inputs))
+    ins, outs = names[: len(graph.inputs)], names[len(graph.inputs) :]
+    b = Build(graph, opset, set(names))
+    inputs = [_input(b, x, name) for x, name in zip(graph.inputs, ins, strict=True)]
+    problems = [text for op in graph.operations if (text := _write(b, op))]
     if problems:
-        raise UnsupportedOperation("ONNX", problems)
-    outputs = _outputs(b, graph)
-    size = sum(tensor.ByteSize() for tensor in b.initializers.values())
-    if size > _MAX_BYTES:
-        raise ValueError(
-            f"the constants of the model take {size / 1e9:.1f} GB, and an ONNX file holds "
-            "2 GB. Quantize it, or export it in parts."
+        lines = "\n".join(f"  {problem}" for problem in dict.fromkeys(problems))
+        raise UnsupportedOperation(
+            f"ONNX does not have these operations, and nothing was written:\n{lines}"
         )
-    body = helper.make_graph(
-        _used(b.nodes, graph.output_names),
-        "jaxcompress",
-        inputs,
-        outputs,
-        [],
-    )
-    read = {name for node in body.node for name in node.input}
-    body.initializer.extend(t for name, t in b.initializers.items() if name in read)
-    imports = [helper.make_opsetid("", opset)]
-    model = helper.make_model(
-        body,
-        opset_imports=imports,
-        producer_name="jaxcompress",
-        ir_version=helper.find_min_ir_version_for(imports),
-    )
-    return Emitted(model, list(b.differences))
+    outputs = [_output(b, x, name) for x, name in zip(graph.outputs, outs, strict=True)]
+    made = model(b.nodes, b.initializers, inputs, outputs, opset)
+    return Emitted(made, list(b.differences))
 
 
-def _write(b: Build, operation: Operation) -> Problem | None:
+def _unique(names: Sequence[str], inputs: int) -> list[str]:
+    """Return names of inputs and outputs, none of them empty or double."""
+    taken: list[str] = []
+    for i, name in enumerate(names):
+        kind = "input" if i < inputs else "output"
+        name = name or kind
+        if name in taken:
+            name = f"{kind}/{name}"
+        base, number = name, 0
+        while name in taken:
+            number += 1
+            name = f"{base}_{number}"
+        taken.append(name)
+    return taken
+
+
+def _write(b: Build, operation: Operation) -> str:
     """Write an operation, or return why it cannot be."""
     b.scope = operation.scope
     reason = ""
@@ -119,20 +111,24 @@ def _write(b: Build, operation: Operation) -> Problem | None:
     if rule is not None:
         try:
             rule(b, operation)
-            return None
+            return ""
         except Unsupported as error:
-            reason = str(error)
+            reason = f": {error}"
     for out in operation.outs:  # later operations are looked at all the same
         b.values[id(out)] = Value("unsupported", natural(out.shape), out.batch)
-    return Problem.of(operation, reason)
+    shapes = ", ".join(
+        f"{x.dtype}[{','.join(map(str, x.shape))}]" for x in operation.ins
+    )
+    place = f" in {operation.scope}" if operation.scope else ""
+    return f"{operation.primitive}({shapes}){place}{reason}"
 
 
-def _input(b: Build, x: Tensor, name: str) -> onnx.ValueInfoProto:
+def _input(b: Build, x: Tensor, name: str) -> Port:
     dtype = np.dtype(x.dtype)
     if dtype.name == "bfloat16":
-        b.differences["inputs of bfloat16 are float32, which numpy knows"] = None
+        b.differences["arrays of bfloat16 are float32, which numpy knows"] = None
         dtype = np.dtype(np.float32)
-    if dtype.name in ("float16", "bfloat16") or x.dtype != dtype:
+    if x.dtype.name in ("float16", "bfloat16"):
         b.differences["16-bit floats are computed in float32"] = None
     for axis in x.batch:
         if x.shape[axis] == 1:
@@ -142,39 +138,24 @@ def _input(b: Build, x: Tensor, name: str) -> onnx.ValueInfoProto:
             )
         b.set_batch(name, axis, x.shape[axis])
     computed = carrier(dtype)
-    value = name if computed == dtype else b.cast(name, computed)
-    b.define(x, value, natural(x.shape))
-    return helper.make_tensor_value_info(name, onnx_type(dtype), _dimensions(x))
+    b.define(x, name if computed == dtype else b.cast(name, computed), natural(x.shape))
+    return Port(name, dtype, _lengths(b, x, x.batch))
 
 
-def _dimensions(x: Tensor) -> list[int | str]:
-    return ["batch" if a in x.batch else n for a, n in enumerate(x.shape)]
+def _output(b: Build, atom: Atom, name: str) -> Port:
+    value, dtype = b.read(atom), np.dtype(atom.dtype)
+    stored = full(b, value, atom.shape, natural(atom.shape))
+    if dtype.name == "bfloat16":
+        dtype = np.dtype(np.float32)
+    if carrier(dtype) != dtype:
+        stored = b.cast(stored, dtype)
+    b.nodes.append(Node("Identity", (stored,), (name,), {}))
+    return Port(name, dtype, _lengths(b, atom, value.scaled))
 
 
-def _outputs(b: Build, graph: Graph) -> list[onnx.ValueInfoProto]:
-    infos = []
-    for atom, name in zip(graph.outputs, graph.output_names, strict=True):
-        value, dtype = b.read(atom), np.dtype(atom.dtype)
-        stored = full(b, value, atom.shape, natural(atom.shape))
-        if dtype.name == "bfloat16":
-            dtype = np.dtype(np.float32)
-        if carrier(dtype) != dtype:
-            stored = b.cast(stored, dtype)
-        b.nodes.append(helper.make_node("Identity", [stored], [name], name=name))
-        batch = atom.batch if isinstance(atom, Tensor) else frozenset()
-        sizes: list[int | str | None] = [
-            "batch" if a in batch else None if a in value.scaled else n
-            for a, n in enumerate(atom.shape)
-        ]
-        infos.append(helper.make_tensor_value_info(name, onnx_type(dtype), sizes))
-    return infos
-
-
-def _used(nodes: list[onnx.NodeProto], outputs: list[str]) -> list[onnx.NodeProto]:
-    """Return the nodes that an output depends on."""
-    wanted, used = set(outputs), []
-    for node in reversed(nodes):
-        if wanted & set(node.output):
-            wanted.update(node.input)
-            used.append(node)
-    return used[::-1]
+def _lengths(b: Build, x: Atom, scaled: frozenset[int]) -> list[int | str | None]:
+    """Return lengths, "batch" for that of the batch, and None for others that grow."""
+    return [
+        n if a not in scaled else "batch" if n == b.batch_length else None
+        for a, n in enumerate(x.shape)
+    ]

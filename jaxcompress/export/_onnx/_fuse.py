@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from .._graph import Atom, Constant, Graph, Operation
+from ...program.dataflow import Atom, Constant, Graph, Operation
 from ._elementwise import scalar
 from ._match import Match, Matcher
 from ._match_norms import layer_norm

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._graph import Constant, Operation
+from ...program.dataflow import Constant, Operation
 from ._build import Build, Unsupported, carrier
 from ._parts import write_slice
 from ._value import full, natural, whole_order

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._graph import Atom, Constant, Graph, Operation
+from ...program.dataflow import Atom, Constant, Graph, Operation
 from ._elementwise import scalar
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .._graph import Atom, Constant, Operation
+from ...program.dataflow import Atom, Constant, Operation
 from ._match import Match, Matcher
 from ._value import constant
 

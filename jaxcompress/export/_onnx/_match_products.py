@@ -3,47 +3,57 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from .._graph import Atom, Constant, Operation
+from ...program.dataflow import Atom, Constant, Operation
 from ._dense import free_axes
 from ._match import Match, Matcher
 from ._value import constant
 
 
 def bias(m: Matcher, op: Operation) -> Match | None:
-    """A product plus one constant for each output; a transposition may stand between."""
-    if op.primitive not in ("add", "sub") or not m.floats(op):
+    """A product plus one constant for each output; moves of axes may stand between."""
+    if op.primitive not in ("add", "add_any", "sub") or not m.floats(op):
         return None
     for x, term in (op.ins, op.ins[::-1]):
         if not isinstance(term, Constant) or isinstance(x, Constant):
             continue
-        if op.primitive == "sub":
-            if x is not op.ins[0]:
-                continue
-            term = Constant(-np.asarray(term.value), leaf=term.leaf)
-        turn = m.op(x, "transpose")
-        product = m.op(
-            turn.ins[0] if turn else x, "conv_general_dilated", "dot_general"
-        )
+        if op.primitive == "sub" and x is not op.ins[0]:
+            continue
+        moves, product = _before_moves(m, x)
         if product is None or len(product.ins) > 2:
             continue
-        value = np.asarray(term.value)
-        if turn is not None and value.ndim:
-            value = value.transpose(np.argsort(turn.params["permutation"]))
-        vector = _per_output(product, value)
+        vector = _per_output(product, _moved_back(np.asarray(term.value), x, moves))
         if vector is None:
             continue
+        vector = -vector if op.primitive == "sub" else vector
         ins: list[Atom] = [*product.ins, Constant(vector, leaf=term.leaf)]
-        if turn is None:
-            new = [Operation(product.primitive, product.params, ins, op.outs, op.scope)]
-            return Match(new, [product])
-        biased = Operation(
-            product.primitive, product.params, ins, product.outs, product.scope
-        )
-        turned = Operation(turn.primitive, turn.params, turn.ins, op.outs, op.scope)
-        return Match([biased, turned], [turn, product])
+        steps = [dataclasses.replace(product, ins=ins), *moves]
+        steps[-1] = dataclasses.replace(steps[-1], outs=op.outs)
+        return Match(steps, [product, *moves])
     return None
+
+
+def _before_moves(m: Matcher, x: Atom) -> tuple[list[Operation], Operation | None]:
+    """Return the moves that end in a value, and the product before them."""
+    moves: list[Operation] = []
+    while (move := m.op(x, "reshape", "transpose")) is not None and len(move.ins) == 1:
+        moves.insert(0, move)
+        x = move.ins[0]
+    return moves, m.op(x, "conv_general_dilated", "dot_general")
+
+
+def _moved_back(value: np.ndarray, x: Atom, moves: list[Operation]) -> np.ndarray:
+    """Undo moves, so that a term of their result is one of what they move."""
+    value = np.broadcast_to(value, x.shape)
+    for move in reversed(moves):
+        if move.primitive == "transpose":
+            value = value.transpose(np.argsort(move.params["permutation"]))
+        else:
+            value = value.reshape(move.ins[0].shape)
+    return value
 
 
 def _per_output(product: Operation, value: np.ndarray) -> np.ndarray | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 
-from .._graph import Atom, Operation
+from ...program.dataflow import Atom, Operation
 from ._match import Match, Matcher
 
 

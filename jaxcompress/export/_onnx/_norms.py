@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from .._graph import Operation
+from ...program.dataflow import Operation
 from ._build import Build
 from ._value import full, stored, whole_order
 

@@ -1,57 +1,66 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Models in OpenVINO."""
+"""Run models in OpenVINO."""
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from ._run import checked
-from ._versions import package
+from .._backend import Session
+from .._versions import require
+from ._arguments import Input, fitting
+
+RUNTIME = ("openvino", "2026.4", "openvino")
 
 
-def run_openvino(
-    model: str | os.PathLike | bytes, *args: Any, threads: int | None = None
-) -> list:
-    """Run a model in OpenVINO on the CPU, with floats of 32 bits.
-
-    Args:
-      model: path of the ONNX file, or its bytes.
-      *args: arrays, in the order of the inputs.
-      threads: number of threads; None is the choice of OpenVINO.
-
-    Returns:
-      The outputs, as a list of numpy arrays.
+def load(content: bytes, threads: int | None = None) -> Session:
+    """Return a function that runs a model on the CPU, with floats of 32 bits.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if the file is not a model, or the arrays do not fit its inputs.
+      ImportError: if OpenVINO is missing or has another version.
+      ValueError: if the file is damaged or not a model.
     """
-    openvino = package("openvino", "openvino")
-    # Without the hint, floats have 16 bits on CPUs that have them.
+    compiled = _compiled(content, threads)
+    inputs = []
+    for x in compiled.inputs:
+        shape = [n.get_length() if n.is_static else "?" for n in x.partial_shape]
+        inputs.append(Input(x.any_name, np.dtype(x.element_type.to_dtype()), shape))
+
+    def run(*arrays: Any) -> list[np.ndarray]:
+        results = compiled(fitting(inputs, arrays))
+        return [np.array(results[out]) for out in compiled.outputs]
+
+    return run
+
+
+def operators(content: bytes) -> dict[str, int]:
+    """Count the operators that OpenVINO runs, each with the type that it computes in."""
+    model = _compiled(content, 1).get_runtime_model()
+    names = []
+    for node in model.get_ordered_ops():
+        info = node.get_rt_info()
+        names.append(f"{_text(info['layerType'])} {_text(info['runtimePrecision'])}")
+    return dict(Counter(names))
+
+
+def _text(value: Any) -> str:
+    return str(getattr(value, "astype", lambda _: value)(str))
+
+
+def _compiled(content: bytes, threads: int | None) -> Any:
+    require(*RUNTIME)
+    import openvino  # pyright: ignore[reportMissingImports]
+
+    # Without the hint, floats have 16 bits on CPUs that have such products.
     config: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32"}
     if threads is not None:
         config["INFERENCE_NUM_THREADS"] = threads
     core = openvino.Core()
-    if not isinstance(model, bytes) and not os.path.exists(model):
-        raise FileNotFoundError(f"no such file: {os.fspath(model)}")
     try:
-        source = model if isinstance(model, bytes) else os.fspath(model)
-        compiled = core.compile_model(core.read_model(source), "CPU", config)
+        return core.compile_model(core.read_model(bytes(content)), "CPU", config)
     except RuntimeError as error:
-        name = "these bytes" if isinstance(model, bytes) else os.fspath(model)
         raise ValueError(
-            f"OpenVINO cannot load {name}; the file is damaged or no ONNX model: {error}"
+            f"OpenVINO cannot load the file: {error}. Is it damaged, or not an .onnx file?"
         ) from error
-    inputs = compiled.inputs
-    if len(args) != len(inputs):
-        raise ValueError(f"the model has {len(inputs)} inputs, got {len(args)}.")
-    feeds = []
-    for x, arg in zip(inputs, args, strict=True):
-        shape = [n.get_length() if n.is_static else str(n) for n in x.partial_shape]
-        dtype = np.dtype(x.element_type.to_dtype())
-        feeds.append(checked(x.any_name, dtype, shape, arg))
-    results = compiled(feeds)
-    return [results[out] for out in compiled.outputs]

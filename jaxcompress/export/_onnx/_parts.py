@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .._graph import Constant, Operation, Tensor
+from ...program.dataflow import Constant, Operation, Tensor
 from ._build import Build, Unsupported
 from ._shape import expand_dims, squeeze
 from ._value import full, stored, whole_order

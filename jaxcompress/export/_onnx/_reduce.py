@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._graph import Operation
+from ...program.dataflow import Operation
 from ._build import Build, Unsupported, carrier
 from ._value import full, natural, stored, whole_order
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .._graph import Operation, Tensor
+from ...program.dataflow import Operation, Tensor
 from ._build import Build, Unsupported
 from ._value import (
     Value,

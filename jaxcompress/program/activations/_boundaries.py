@@ -59,6 +59,8 @@ class Point:
       site: the product it belongs to; None if it belongs to no product.
       value: shape and dtype.
       layers: lengths of the enclosing scans over layers. Its range has these axes.
+      made_by: name of the primitive that computes it, apart from what only moves elements;
+        ``"softmax"`` for a softmax, and "" for an argument.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Point:
     site: Site | None
     value: jax.ShapeDtypeStruct
     layers: tuple[int, ...]
+    made_by: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +182,12 @@ class Boundaries:
         loops = region.loops if region else ()
         layers = tuple(x.trips or 0 for x in loops if x.layered)
         return Point(
-            name=name, boundary=why, site=site, value=shape_of(value), layers=layers
+            name=name,
+            boundary=why,
+            site=site,
+            value=shape_of(value),
+            layers=layers,
+            made_by=_made_by(value),
         )
 
     def numbered(self, name: str) -> str:
@@ -272,6 +280,26 @@ class Boundaries:
         (out,) = node.outs
         users = list(readers(out))
         return bool(users) and all(self.is_dead_end(n, out, depth - 1) for n in users)
+
+
+def _made_by(value: Value) -> str:
+    """Return what computes a value: a primitive, or a softmax."""
+    node = _maker(value)
+    if node is None:
+        return ""
+    if node.primitive == "div":
+        top, bottom = map(_maker, node.ins)
+        if top is not None and bottom is not None:
+            sums = bottom.primitive == "reduce_sum" and _maker(bottom.ins[0]) is top
+            if top.primitive == "exp" and sums:
+                return "softmax"
+    return node.primitive
+
+
+def _maker(value: Value) -> Node | None:
+    while value.producer is not None and value.producer.primitive in MOVES:
+        value = value.producer.ins[0]
+    return value.producer
 
 
 def _sides(node: Node) -> Sequence[str]:

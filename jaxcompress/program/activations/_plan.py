@@ -26,6 +26,16 @@ class ArgumentWarning(UserWarning):
     """An argument that is quantized as an activation may be the state of a norm."""
 
 
+RoundAt = Callable[[str, ActivationQuantizer, Any, jax.Array], jax.Array]
+
+
+def _round_at(
+    name: str, quantizer: ActivationQuantizer, state: Any, x: jax.Array
+) -> jax.Array:
+    del name
+    return quantizer(x, state)
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """The points of a program that are quantized, with their quantizers.
@@ -88,8 +98,16 @@ class Plan:
             for name, state in ranges.items()
         }
 
-    def hooks(self, *, observe: bool, rounds: bool) -> tuple[Any, Any]:
-        """Return the interpreter's hooks for nodes and for values."""
+    def hooks(
+        self, *, observe: bool, rounds: bool, round_at: RoundAt = _round_at
+    ) -> tuple[Any, Any]:
+        """Return the interpreter's hooks for nodes and for values.
+
+        Args:
+          observe: whether the points observe their activations.
+          rounds: whether the points round them.
+          round_at: ``(name, quantizer, state, x) -> x``, how a point rounds.
+        """
 
         def apply(name: str, x: jax.Array, frame: Frame) -> jax.Array:
             quantizer, state = self.points[name][1], frame.state[name]
@@ -102,7 +120,7 @@ class Plan:
                 if in_loop:
                     state = quantizer.closed(state)
             check_range(name, quantizer, state, x)
-            return quantizer(x, state) if rounds else x
+            return round_at(name, quantizer, state, x) if rounds else x
 
         def apply_once(mark: Marked, x: jax.Array, frame: Frame) -> jax.Array:
             # Several sites of a frame may read the same value, which is stored once.

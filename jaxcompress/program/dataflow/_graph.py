@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graph that exporters read: operations on data, with everything else evaluated.
+"""A function of data as operations, with everything else evaluated: what exporters read.
 
 It has no calls, loops or branches, and no arithmetic on constants: what does not depend on
 the inputs is a ``Constant``. Quantization is explicit: a ``quantize`` operation at every
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats import Int
+from ...formats import Int
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -62,6 +62,7 @@ class Constant:
       value: its value, also if it is quantized.
       codes: its codes, if it is quantized.
       leaf: path of the parameter that it is, or that it is computed from; "" for others.
+        Arrays that the function closes over have the path ``CLOSED_OVER``.
     """
 
     value: np.ndarray

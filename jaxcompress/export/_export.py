@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Export a function for a runtime: trace, convert, check, write."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._arguments import check_function
+from .._atomic import write_bytes
+from .._refuse import refuse_not_finite
+from ..leaves import dense
+from ..program import Policy, quantize_activations
+from ..program.dataflow import CLOSED_OVER, Constant, Graph, Unsupported, dataflow
+from ._backend import Backend
+from ._check import compare
+from ._errors import ExportError, UnsupportedOperation
+from ._exported import Exported
+from ._products import PRODUCTS, split
+from .targets import Target
+
+
+def export(
+    backend: Backend,
+    target: Target,
+    fn: Callable[..., Any],
+    params: Any,
+    ranges: Mapping[str, Any] | None,
+    example: Any,
+    path: str | os.PathLike[str],
+    policy: Policy | None,
+    tolerance: float | None,
+) -> Exported:
+    """Export a function with one backend; see ``litert`` and ``onnx``."""
+    check_function(
+        fn, f"export.{backend.suffix[1:]}(fn, params, ranges, example, path)"
+    )
+    path = _checked_path(path, backend.suffix)
+    example = example if isinstance(example, tuple) else (example,)
+    refuse_not_finite(dense(params))
+    state = None if ranges is None else dict(ranges)
+    policy, notes = _policy(fn, params, state, example, policy, target)
+    try:
+        flow = dataflow(
+            fn,
+            params,
+            example,
+            policy=policy,
+            ranges=state,
+            any_batch=backend.any_batch,
+        )
+    except Unsupported as error:
+        raise UnsupportedOperation(f"{backend.name}: {error}") from error
+    graph = flow.graph
+    _refuse_closed_over(graph)
+    if differences := target.differences(flow.points):
+        raise ExportError(
+            f"{target.name} does not compute what was trained. {'; '.join(differences[:5])}"
+            f"{' and others' if len(differences) > 5 else ''}. Train or calibrate with "
+            "policy=targets of this runtime."
+        )
+    content, more = backend.convert(graph)
+    notes += list(more)
+    if backend.any_batch and flow.fixed:
+        notes.append(f"the batch is fixed: {flow.fixed}")
+    check = compare(
+        backend,
+        content,
+        graph,
+        [np.asarray(x) for x in jax.tree.leaves(example)],
+        _simulate(fn, params, state, example, policy),
+        tolerance,
+    )
+    integers, floats, count = split(
+        graph, outputs=backend.integer_outputs, reason=backend.reason
+    )
+    operators = backend.operators(content)
+    there = sum(n for name, n in operators.items() if name in backend.products)
+    if there < count:
+        notes.append(
+            f"{backend.name} runs only {there} of the {count} products on integers that "
+            "have all they need for it; see operators"
+        )
+    write_bytes(path, content)
+    any_batch = backend.any_batch and not flow.fixed
+    return Exported(
+        path=path,
+        bytes=len(content),
+        runtime=backend.name,
+        integers=tuple(integers),
+        floats=floats,
+        operators=operators,
+        notes=tuple(notes),
+        check=check,
+        batch=None if any_batch else _batch(graph),
+    )
+
+
+def _checked_path(path: str | os.PathLike[str], suffix: str) -> Path:
+    """Refuse a path that could not be written, before any work is done."""
+    path = Path(path)
+    if path.suffix != suffix:
+        raise ValueError(f"the path must end in {suffix!r}, got {str(path)!r}.")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r}; create it first.")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the folder {str(folder)!r} is not writable.")
+    return path
+
+
+def _policy(
+    fn: Callable[..., Any],
+    params: Any,
+    ranges: dict[str, Any] | None,
+    example: tuple[Any, ...],
+    policy: Policy | None,
+    target: Target,
+) -> tuple[Policy | None, list[str]]:
+    """Return the policy that some ranges were made with, and what the target would add."""
+    if ranges is None:
+        return None, ["no ranges were given, so all activations are floats"]
+    if policy is not None:
+        return policy, []
+    shapes = jax.eval_shape(dense, params)
+    wanted = quantize_activations(fn, target.policy).points(shapes, *example)
+    missing = [name for name in wanted if name not in ranges]
+    if not missing:
+        return target.policy, []
+    quantizers = {name: quantizer for name, (_, quantizer) in wanted.items()}
+    default = next(iter(quantizers.values()))
+
+    def trained(point: Any) -> Any:
+        return quantizers.get(point.name, default) if point.name in ranges else None
+
+    return trained, [
+        f"{len(missing)} values that {target.name} could store as integers have no range "
+        f"and stay floats: {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}"
+    ]
+
+
+def _refuse_closed_over(graph: Graph) -> None:
+    for op in graph.operations:
+        for x in op.ins if op.primitive in PRODUCTS else ():
+            if isinstance(x, Constant) and x.leaf == CLOSED_OVER:
+                raise ExportError(
+                    f"the function multiplies by an array of shape {list(x.shape)} that it "
+                    f"closes over{f', in {op.scope}' if op.scope else ''}; pass it in "
+                    "`params`, so that it can be compressed."
+                )
+
+
+def _simulate(
+    fn: Callable[..., Any],
+    params: Any,
+    ranges: dict[str, Any] | None,
+    example: tuple[Any, ...],
+    policy: Policy | None,
+) -> list[Any]:
+    """Return what JAX computes on the example."""
+
+    def run(params: Any, ranges: Any, example: tuple[Any, ...]) -> Any:
+        if ranges is None:
+            return fn(dense(params), *example)
+        return quantize_activations(fn, policy).frozen(dense(params), ranges, *example)[
+            0
+        ]
+
+    return jax.tree.leaves(jax.jit(run)(params, ranges, example))
+
+
+def _batch(graph: Graph) -> int | None:
+    shapes = [x.shape for x in graph.inputs if x.shape]
+    return shapes[0][0] if shapes else None

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which products of a graph an integer runtime computes on integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..program.dataflow import Atom, Constant, Graph, Operation, Tensor
+
+PRODUCTS = ("dot_general", "conv_general_dilated")
+MOVES = {
+    "broadcast_in_dim", "expand_dims", "reshape", "rev", "slice", "squeeze", "transpose",
+}  # fmt: skip
+_FUSED = {"add", "add_any", "clamp", "max", "min"} | MOVES
+
+
+def split(
+    graph: Graph, *, outputs: bool, reason: Callable[[Operation], str]
+) -> tuple[list[str], dict[str, str], int]:
+    """Return the products on integers, the others with the reason, and how many are.
+
+    Args:
+      graph: the graph.
+      outputs: whether the result must be quantized, too.
+      reason: why a runtime cannot run a product on integers; "" if it can.
+    """
+    makers = {id(out): op for op in graph.operations for out in op.outs}
+    readers = graph.readers()
+    integers: dict[str, None] = {}
+    count = 0
+    floats: dict[str, str] = {}
+    for op in graph.operations:
+        if op.primitive not in PRODUCTS:
+            continue
+        name = _name(op)
+        why = _why_float(op, makers, readers, outputs) or reason(op)
+        if why:
+            floats[name] = why
+        else:
+            integers[name] = None
+            count += 1
+    # The trips of a loop, or the uses of a tied weight, share a name.
+    return [name for name in integers if name not in floats], floats, count
+
+
+def _name(op: Operation) -> str:
+    leaf = next((x.leaf for x in op.ins if isinstance(x, Constant) and x.leaf), "")
+    return leaf or f"{op.scope}/{op.primitive}".strip("/")
+
+
+def _why_float(
+    op: Operation,
+    makers: Mapping[int, Operation],
+    readers: Mapping[int, list[Operation]],
+    outputs: bool,
+) -> str:
+    for x in op.ins[:2]:
+        if isinstance(x, Constant):
+            if x.codes is None:
+                return "its weight is dense"
+            if x.codes.format.bits > 8:
+                return f"its weight has {x.codes.format.bits} bits"
+            if sum(n > 1 for n in x.codes.scale.shape) > 1:
+                return "its scales belong to groups"
+        elif not is_rounded(x, makers):
+            return "its input is not quantized"
+    if outputs and not _is_stored(op, readers):
+        return "its result is not quantized"
+    return ""
+
+
+def is_rounded(x: Atom, makers: Mapping[int, Operation]) -> bool:
+    """True if a value was rounded, and only moved since."""
+    while (op := makers.get(id(x))) is not None:
+        if op.primitive == "quantize":
+            return True
+        if op.primitive not in MOVES or not isinstance(op.ins[0], Tensor):
+            return False
+        x = op.ins[0]
+    return False
+
+
+def _is_stored(op: Operation, readers: Mapping[int, list[Operation]]) -> bool:
+    """True if the result of a product, with what is fused into it, is rounded."""
+    value = op.outs[0]
+    while True:
+        after = readers.get(id(value), [])
+        if len(after) != 1:
+            return bool(after) and all(r.primitive == "quantize" for r in after)
+        (reader,) = after
+        if reader.primitive == "quantize":
+            return True
+        others = [x for x in reader.ins if x is not value]
+        if reader.primitive not in _FUSED or any(isinstance(x, Tensor) for x in others):
+            return False
+        value = reader.outs[0]

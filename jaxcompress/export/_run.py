@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run exported files in their runtimes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ._backend import Backend, Session
+from ._litert import LITERT
+
+BACKENDS: tuple[Backend, ...] = (LITERT,)
+
+
+def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:
+    """Load an exported file into its runtime.
+
+    Args:
+      path: a file from ``litert``, ``onnx`` or ``stablehlo``.
+      threads: number of threads of the runtime; None leaves it to the runtime.
+
+    Returns:
+      ``(*arrays) -> list of arrays``: the leaves of the arguments in, the leaves of the
+      result out.
+
+    Raises:
+      ValueError: if the runtime of the file cannot be told from its name, or the file is
+        damaged.
+      ImportError: if the runtime is not installed.
+    """
+    path = Path(path)
+    backend = next((b for b in BACKENDS if b.suffix == path.suffix), None)
+    if backend is None:
+        endings = ", ".join(repr(b.suffix) for b in BACKENDS)
+        raise ValueError(f"the path must end in one of {endings}, got {str(path)!r}.")
+    return backend.load(path.read_bytes(), threads)
+
+
+def run(
+    path: str | os.PathLike[str], *arrays: Any, threads: int | None = None
+) -> list[np.ndarray]:
+    """Run an exported file in its runtime, to measure the accuracy of the file itself.
+
+    A file with a fixed batch takes any number of rows: they are run batch by batch. To run
+    it often, use ``load``.
+
+    Args:
+      path: a file from ``litert``, ``onnx`` or ``stablehlo``.
+      *arrays: the leaves of the arguments, in order, as arrays.
+      threads: number of threads of the runtime; None leaves it to the runtime.
+
+    Returns:
+      The leaves of the result.
+    """
+    return load(path, threads=threads)(*arrays)
