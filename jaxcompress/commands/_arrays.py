@@ -20,7 +20,9 @@ def read(paths: Sequence[Path]) -> list[np.ndarray]:
         try:
             content = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{str(path)!r} is not a .npy or .npz file: {error}") from error
+            raise ValueError(
+                f"{str(path)!r} is not a .npy or .npz file: {error}"
+            ) from error
         if isinstance(content, np.ndarray):
             arrays.append(content)
         else:

@@ -31,7 +31,9 @@ def add(commands: Any) -> None:
         help="export a function and its saved parameters",
         description="Export a function and its saved parameters, checked on an example.",
     )
-    made.add_argument("function", help="package.module:name of fn(params, *args) -> out")
+    made.add_argument(
+        "function", help="package.module:name of fn(params, *args) -> out"
+    )
     made.add_argument("params", type=Path, help="file of jaxcompress.save")
     made.add_argument("output", type=Path, help="ends in .tflite, .onnx or .stablehlo")
     made.add_argument(
@@ -85,7 +87,11 @@ def _ranges(
             f"--calibrate must have as many arrays as --example, {len(example)}, got "
             f"{len(rows)}."
         )
-    modes, size, weights = quantize_activations(fn, policy), len(example[0]), dense(params)
+    modes, size, weights = (
+        quantize_activations(fn, policy),
+        len(example[0]),
+        dense(params),
+    )
     ranges = modes.init(weights, *example)
     calibrate = jax.jit(modes.calibrate)
     for start in range(0, len(rows[0]) - size + 1, size):
