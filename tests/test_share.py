@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 import jaxcompress as jc
@@ -12,7 +13,7 @@ from jaxcompress.numerics import move_clusters
 
 
 def kernel(seed=0, shape=(12, 10)):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return normal(*shape, seed=seed)
 
 
 @hypothesis.given(

@@ -4,13 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import put
 
 from jaxcompress import distill
 
 
 def array(seed, shape):
     # Of numpy: jax.random would be compiled for every shape.
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return put(np.random.default_rng(seed).normal(size=shape))
 
 
 def test_a_quadratic_has_its_known_minimum():

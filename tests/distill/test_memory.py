@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import put
 from two_layers import cache_size
 
 import jaxcompress as jc
@@ -16,7 +17,7 @@ FIELDS = ("student", "teacher", "student_log_z", "teacher_log_z")
 
 def embeddings(seed, shape=(4, WIDTH)):
     # Of numpy: jax.random would be compiled for every shape.
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return put(np.random.default_rng(seed).normal(size=shape))
 
 
 def empty():

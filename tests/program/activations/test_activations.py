@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import assert_same_bits, initialized, linen_transformer, normal
+from draws import normal, put
+from models import assert_same_bits, initialized, linen_transformer
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -50,7 +51,7 @@ MODELS = {
     # Weights that are large enough for attention to prefer something.
     "transformer": (
         TRANSFORMER.fn,
-        jax.tree.map(lambda p: 3 * p, TRANSFORMER.params),
+        jax.tree.map(lambda p: put(3 * np.asarray(p)), TRANSFORMER.params),
         *TRANSFORMER.args,
     ),
 }

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
-from models import Transformer, always, filled, normal
+from models import Transformer, always, filled
 
 import jaxcompress as jc
 from jaxcompress.formats import Int

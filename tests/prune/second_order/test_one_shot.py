@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 from layer_problems import layer
 
 import jaxcompress as jc
@@ -20,10 +21,6 @@ from jaxcompress.prune.second_order import (
     row_grid,
     sparsegpt,
 )
-
-
-def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def compress(pruner, params, **extras):
