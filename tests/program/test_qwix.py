@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from draws import put
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -47,12 +46,12 @@ def network():
     shapes = {"Dense_0": (16, 32), "Dense_1": (32, 5)}
     params = {
         name: {
-            "kernel": put(draw.normal(size=shape) / shape[0] ** 0.5),
-            "bias": put(draw.normal(size=shape[1]) / 5),
+            "kernel": jnp.asarray(draw.normal(size=shape) / shape[0] ** 0.5, "float32"),
+            "bias": jnp.asarray(draw.normal(size=shape[1]) / 5, "float32"),
         }
         for name, shape in shapes.items()
     }
-    return {"params": params}, put(draw.normal(size=(12, 16)))
+    return {"params": params}, jnp.asarray(draw.normal(size=(12, 16)), "float32")
 
 
 def qwix_main(path):
