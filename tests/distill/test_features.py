@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from draws import put
+from draws import normal
 from examples import examples
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -25,8 +25,7 @@ leading = st.lists(st.integers(1, 4), min_size=0, max_size=3).map(tuple)
 
 
 def features(seed, shape=SHAPE):
-    # Of numpy: jax.random would be compiled for every shape.
-    return put(np.random.default_rng(seed).normal(size=shape))
+    return normal(*shape, seed=seed)
 
 
 def wide(x):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from draws import put
+from draws import normal
 from two_layers import cache_size
 
 import jaxcompress as jc
@@ -16,8 +16,7 @@ FIELDS = ("student", "teacher", "student_log_z", "teacher_log_z")
 
 
 def embeddings(seed, shape=(4, WIDTH)):
-    # Of numpy: jax.random would be compiled for every shape.
-    return put(np.random.default_rng(seed).normal(size=shape))
+    return normal(*shape, seed=seed)
 
 
 def empty():
