@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from draws import normal
 
 from jaxcompress import distill, teacher_cache
 from jaxcompress.teacher_cache import CacheError, Key, fingerprint, read, write
 
 PARAMS = {
-    "kernel": normal(4, 10),
+    "kernel": jax.random.normal(jax.random.key(0), (4, 10)),
     "bias": jnp.zeros(10),
 }
 KEY = Key(teacher=fingerprint(PARAMS), classes=10, k=3, temperature=2.0, inputs="as is")

@@ -93,6 +93,7 @@ def test_statistics_prune_once_and_training_keeps_the_pattern(name):
     jax.tree.map(np.testing.assert_array_equal, view, trained)
 
 
+@pytest.mark.slow  # the third law
 @pytest.mark.parametrize("name", PRUNERS)
 def test_jit_agrees_with_eager_execution(name):
     params, extras, pruner, (pruned, _) = pruned_by(name)
