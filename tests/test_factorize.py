@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 
@@ -24,7 +25,7 @@ def low_rank_matrix(rank, shape, seed=0):
     seed=st.integers(0, 99),
 )
 def test_it_is_the_best_approximation_of_its_rank(rank, rows, columns, seed):
-    w = jax.random.normal(jax.random.key(seed), (rows, columns))
+    w = normal(rows, columns, seed=seed)
     factors = jc.compress(jc.low_rank(rank=rank), {"kernel": w})["kernel"]
     u, s, v = np.linalg.svd(np.asarray(w, np.float64), full_matrices=False)
     best = (u[:, :rank] * s[:rank]) @ v[:rank]
@@ -50,7 +51,7 @@ def test_energy_that_does_not_pay_leaves_the_leaf_dense_and_says_so():
 
 
 def test_convolutions_split_after_their_inputs():
-    kernel = jax.random.normal(jax.random.key(0), (3, 3, 8, 16))
+    kernel = normal(3, 3, 8, 16)
     with pytest.raises(ValueError, match="'kernel' has shape .* pass split="):
         jc.factorize({"kernel": kernel}, rank=2)
     factors = jc.factorize({"kernel": kernel}, rank=2, split=3)["kernel"]
@@ -69,7 +70,7 @@ def test_the_subspace_follows_the_weights_every_few_updates():
 
 
 def test_the_gradient_is_that_of_the_projection():
-    w = jax.random.normal(jax.random.key(0), (7, 5))
+    w = normal(7, 5)
     c = jc.low_rank(rank=2)
     state = c.init({"kernel": w})
     u = np.asarray(state.bases["kernel"])

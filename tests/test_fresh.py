@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 
@@ -77,7 +78,7 @@ def test_one_array_that_is_the_whole_tree():
 
 
 def test_two_masks_of_a_weight_are_both_held():
-    params = {"kernel": jax.random.normal(jax.random.key(0), (8, 4))}
+    params = {"kernel": normal(8, 4)}
     first = jc.magnitude_pruning(0.5)
     second = jc.prune.static_sparse(0.5, key=jax.random.key(1))
     both = jc.chain(first, second)
@@ -107,8 +108,8 @@ def test_what_has_no_mask_is_the_same_array():
 
 
 def test_nothing_pruned_changes_no_bit():
-    params = {"kernel": jax.random.normal(jax.random.key(0), (6, 4))}
-    batch = jax.random.normal(jax.random.key(1), (12, 6))
+    params = {"kernel": normal(6, 4)}
+    batch = normal(12, 6, seed=1)
 
     def run(c):
         init, step = jc.train_step(
@@ -141,8 +142,8 @@ def test_a_restart_wins_over_masks_and_keeps_dtypes():
 
 
 def test_a_loop_of_ones_own_equals_train_step():
-    params = {"kernel": jax.random.normal(jax.random.key(0), (6, 4))}
-    batch = jax.random.normal(jax.random.key(1), (12, 6))
+    params = {"kernel": normal(6, 4)}
+    batch = normal(12, 6, seed=1)
     c, tx = jc.rigl(0.5, key=jax.random.key(2), until=9, every=2), optax.adam(0.1)
 
     def loss_fn(p, b):

@@ -6,15 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal, put
 from two_layers import BATCH, PARAMS, cache_size, equal, forward, loss_fn, small
 
 import jaxcompress as jc
 from jaxcompress import distill
 
 # 5 of the 12 examples count, unequally many of them in each third.
-REAL = jnp.zeros(12, bool).at[jnp.array([0, 1, 2, 3, 9])].set(True)
+REAL = put(np.isin(np.arange(12), [0, 1, 2, 3, 9]), bool)
 PADDED = {
-    "x": jnp.where(REAL[:, None], BATCH["x"], jnp.nan),
+    "x": put(np.where(REAL[:, None], BATCH["x"], np.nan)),
     "y": BATCH["y"],
     "real": REAL,
 }
@@ -97,7 +98,7 @@ def test_a_mean_of_nothing_is_zero_and_counts_are_not_rounded():
 
 
 def test_a_masked_loss_is_not_averaged_over_its_padding():
-    s, t = (jax.random.normal(jax.random.key(i), (12, 4)) for i in range(2))
+    s, t = (normal(12, 4, seed=i) for i in range(2))
     losses = distill.kl(s, t, where=REAL)
     with pytest.raises(TypeError, match="'where'"):
         jc.Mean.of(losses)  # pyright: ignore[reportCallIssue]

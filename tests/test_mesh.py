@@ -8,18 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import put
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 from two_layers import cache_size
+from variants import marked
 
 import jaxcompress as jc
 from jaxcompress import formats, prune, quantize
 from jaxcompress._mesh import on_any_mesh
 
 RNG = np.random.default_rng(0)
-PARAMS = {
-    name: {"kernel": jnp.asarray(RNG.normal(size=(16, 8)), jnp.float32)}
-    for name in ("a", "b")
-}
+PARAMS = {name: {"kernel": put(RNG.normal(size=(16, 8)))} for name in ("a", "b")}
 COMPRESSORS = {
     "global": jc.magnitude_pruning(0.5, budget=prune.budgets.global_),
     "movement": jc.movement_pruning(0.5),
@@ -33,6 +32,8 @@ COMPRESSORS = {
     "sharing": jc.weight_sharing(4),
     "low rank": jc.low_rank(rank=2),
 }
+# Others of the same kinds, which compile for as long.
+VARIANTS = ("movement", "groups", "floats in blocks")
 KINDS = {
     "explicit": (AxisType.Explicit,) * 2,
     "mixed": (AxisType.Auto, AxisType.Explicit),
@@ -78,7 +79,7 @@ def assert_close(got, wanted):
     [pytest.param(P("model", None), marks=pytest.mark.slow), P(None, "model")],
     ids=str,
 )
-@pytest.mark.parametrize("name", COMPRESSORS)
+@pytest.mark.parametrize("name", marked(COMPRESSORS, slow=VARIANTS))
 def test_explicit_axes_change_no_result(name, spec):
     c = COMPRESSORS[name]
     run = jax.jit(two_updates(c))
@@ -150,8 +151,15 @@ def loss_fn(params, batch):
     return jnp.mean((out - batch["y"]) ** 2)
 
 
-@pytest.mark.parametrize("micro_batches", [1, 2])
-@pytest.mark.parametrize("name", ["global", "learned scale"])
+@pytest.mark.parametrize(
+    ("name", "micro_batches"),
+    [
+        ("global", 1),
+        pytest.param("global", 2, marks=pytest.mark.slow),
+        pytest.param("learned scale", 1, marks=pytest.mark.slow),
+        ("learned scale", 2),
+    ],
+)
 def test_training_is_the_same_and_compiles_once(name, micro_batches):
     mesh = mesh_of("explicit")
     c = COMPRESSORS[name]
@@ -187,9 +195,10 @@ def test_statistics_of_sharded_inputs():
     def solved(params, x):
         stats = jc.observe(fn, params, [x, x], jc.program.statistics.gram())
         solver = quantize.gptq_quantization(4, granularity=jc.PerGroup(8))
-        return stats, jc.dense(jc.compress(solver, params, stats=stats))
+        solve = jax.jit(lambda *p: jc.dense(jc.compress(solver, p[0], stats=p[1])))
+        return stats, solve(params, stats)
 
-    x = jnp.asarray(RNG.normal(size=(64, 16)), jnp.float32)
+    x = put(RNG.normal(size=(64, 16)))
     mesh = mesh_of("explicit")
     got = solved(
         place(PARAMS["a"], mesh, P(None, "model")), place(x, mesh, P("data", None))

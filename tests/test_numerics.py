@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 
 from jaxcompress.numerics import (
@@ -70,7 +71,7 @@ def test_smallest_per_leaf_equals_one_sort_over_all(arrays, count):
 
 
 def test_counts_may_be_traced_and_batched():
-    scores = jax.random.normal(jax.random.key(0), (5, 6))
+    scores = normal(5, 6)
     counts = jnp.arange(4) * 7
     masks = jax.jit(jax.vmap(smallest, in_axes=(None, 0)))(scores, counts)
     for mask, count in zip(masks, counts, strict=True):
@@ -226,7 +227,7 @@ def test_devices_exchange_counters_and_nothing_else(axis):
     mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec(*["x" if i == axis else None for i in range(2)])
     place = jax.sharding.NamedSharding(mesh, spec)
-    whole = jnp.round(4 * jax.random.normal(jax.random.key(0), (64, 128)))
+    whole = jnp.round(4 * normal(64, 128))
     scores = jax.device_put(whole, place)
 
     @jax.jit

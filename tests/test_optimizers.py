@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 from two_layers import cache_size
 
 import jaxcompress as jc
@@ -20,9 +21,9 @@ import jaxcompress as jc
 PHASE = np.arange(35).reshape(7, 5) % 7
 MASKS = np.stack([(t - PHASE) % 7 > 2 for t in range(7)])
 # Zero where they are pruned: what is pruned in `init` is zero from the first update on.
-KERNEL = jax.random.normal(jax.random.key(0), (7, 5)) * MASKS[0]
+KERNEL = normal(7, 5) * MASKS[0]
 PARAMS = {"bias": jnp.zeros(5), "kernel": KERNEL}
-BATCH = jax.random.normal(jax.random.key(1), (12, 7))
+BATCH = normal(12, 7, seed=1)
 LABELS = {"bias": "other", "kernel": "weight"}
 
 

@@ -5,14 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal, put
 
 import jaxcompress as jc
 from jaxcompress import prune, quantize
 from jaxcompress.formats import E2M1, E4M3, NF4, Int
 from jaxcompress.quantize import scales
 
-PARAMS = {"kernel": jax.random.normal(jax.random.key(0), (16, 4))}
-STATS = {"kernel": jc.program.statistics.Gram(jnp.uint32(99), jnp.eye(16))}
+PARAMS = {"kernel": normal(16, 4)}
+STATS = {"kernel": jc.program.statistics.Gram(put(99, jnp.uint32), put(np.eye(16)))}
 GRADS = {"grads": PARAMS}
 
 

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal, put
 
 import jaxcompress as jc
 from jaxcompress import formats, prune, quantize
@@ -14,14 +15,16 @@ from jaxcompress.share import share
 
 KEY = jax.random.key(0)
 GOOD = {
-    "a": {"kernel": jax.random.normal(KEY, (16, 8)), "bias": jnp.zeros(8)},
-    "b": {"kernel": jax.random.normal(KEY, (8, 4)), "bias": jnp.zeros(4)},
+    "a": {"kernel": normal(16, 8), "bias": jnp.zeros(8)},
+    "b": {"kernel": normal(8, 4, seed=1), "bias": jnp.zeros(4)},
 }
 LINKS = [Link({"a/kernel": -1, "a/bias": 0}, {"b/kernel": 0})]
 
 
 def gram(kernel):
-    return jc.program.statistics.Gram(jnp.uint32(64), 64 * jnp.eye(len(kernel)))
+    return jc.program.statistics.Gram(
+        put(64, jnp.uint32), put(64 * np.eye(len(kernel)))
+    )
 
 
 def by_layer(of):
@@ -46,7 +49,7 @@ REPRESENT = {
     ),
     "SmoothQuant": (
         quantize.smooth_quant(LINKS),
-        {"absmax": by_layer(lambda kernel: jnp.ones((len(kernel), 1)))},
+        {"absmax": by_layer(lambda kernel: put(np.ones((len(kernel), 1))))},
     ),
     "equalization": (quantize.cross_layer_equalization(LINKS), {}),
     "rotation": (quantize.hadamard_rotation(LINKS, key=KEY), {}),

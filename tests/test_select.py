@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 from flax.core import FrozenDict
+from models import filled, initialized
 
 import jaxcompress as jc
 from jaxcompress._select import matches, paths_and_leaves, select
@@ -20,7 +21,7 @@ def linen_params():
         def __call__(self, x):
             return nn.Dense(3)(nn.relu(nn.Dense(4)(x)))
 
-    return Net().init(jax.random.key(0), jnp.ones((1, 2)))["params"]
+    return initialized(Net(), jnp.ones((1, 2)))["params"]
 
 
 def nnx_params():
@@ -32,6 +33,7 @@ def nnx_params():
     return nnx.state(Net(nnx.Rngs(0)), nnx.Param)
 
 
+HAIKU = hk.transform(lambda x: hk.nets.MLP([4, 3])(x))
 DENSE_PATHS = ["Dense_0/bias", "Dense_0/kernel", "Dense_1/bias", "Dense_1/kernel"]
 
 
@@ -48,8 +50,7 @@ def test_paths_of_plain_trees_equinox_and_haiku():
     assert paths_and_leaves([(jnp.ones(1),), {"a": jnp.ones(1)}])[0] == ["0/0", "1/a"]
     mlp = eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array)
     assert "layers/0/weight" in paths_and_leaves(mlp)[0]
-    haiku = hk.transform(lambda x: hk.nets.MLP([4, 3])(x))
-    params = haiku.init(jax.random.key(0), jnp.ones((1, 2)))
+    params = jax.eval_shape(HAIKU.init, jax.random.key(0), jnp.ones((1, 2)))
     assert "mlp/~/linear_0/w" in paths_and_leaves(params)[0]
 
 
@@ -64,9 +65,7 @@ def test_a_field_called_value_keeps_its_name_outside_nnx():
         FrozenDict(linen_params()),
         nnx_params(),
         eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array),
-        hk.transform(lambda x: hk.nets.MLP([4, 3])(x)).init(
-            jax.random.key(0), jnp.ones((1, 2))
-        ),
+        filled(jax.eval_shape(HAIKU.init, jax.random.key(0), jnp.ones((1, 2)))),
         ({"kernel": jnp.ones((2, 2))}, [None, {"kernel": jnp.eye(2)}]),
     ],
     ids=["linen", "frozen", "nnx", "equinox", "haiku", "plain"],

@@ -5,14 +5,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from variants import marked
 
 import jaxcompress as jc
 from jaxcompress.numerics import move_clusters
 
 
 def kernel(seed=0, shape=(12, 10)):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return normal(*shape, seed=seed)
 
 
 @hypothesis.given(
@@ -116,7 +118,7 @@ def squared_error(leaf, centroids):
     return np.sum(distance.min(1) ** 2)
 
 
-@pytest.mark.parametrize("clusters", [4, 16])
+@pytest.mark.parametrize("clusters", marked([4, 16], slow=[4]))
 @pytest.mark.parametrize("values", [heavy(), heavy()[:-1]], ids=["outlier", "normal"])
 def test_no_start_of_plain_k_means_is_better(values, clusters):
     leaf = jnp.asarray(values, jnp.float32).reshape(-1, 1)

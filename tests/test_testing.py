@@ -6,14 +6,15 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import pytest
+from draws import normal
 from jax.core import Tracer
 
 import jaxcompress as jc
 from jaxcompress.testing import LawError, check_compressor
 
 PARAMS = {
-    "a": {"kernel": jax.random.normal(jax.random.key(0), (8, 4))},
-    "b": {"kernel": jax.random.normal(jax.random.key(1), (8, 4))},
+    "a": {"kernel": normal(8, 4)},
+    "b": {"kernel": normal(8, 4, seed=1)},
 }
 
 

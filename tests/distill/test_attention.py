@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -17,8 +18,7 @@ attention_relations = jax.jit(distill.attention_relations, static_argnames="head
 
 
 def vectors(seed, shape=(2, 5, 8)):
-    # Of numpy: jax.random would be compiled for every shape.
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return normal(*shape, seed=seed)
 
 
 @examples(8)

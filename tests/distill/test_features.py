@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -24,8 +25,7 @@ leading = st.lists(st.integers(1, 4), min_size=0, max_size=3).map(tuple)
 
 
 def features(seed, shape=SHAPE):
-    # Of numpy: jax.random would be compiled for every shape.
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return normal(*shape, seed=seed)
 
 
 def wide(x):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 from flax import nnx
 
@@ -26,7 +27,7 @@ class MLP(nn.Module):
 
 
 def mlp(depth, seed, width=4):
-    x = jax.random.normal(jax.random.key(9), (5, 4))
+    x = normal(5, 4, seed=9)
     model = MLP(depth, width)
     params = model.init(jax.random.key(seed), x)["params"]
     _, sown = model.apply({"params": params}, x, capture_intermediates=True)

@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 from jaxcompress.distill import kl
 
 
 def logits(seed, shape=(6, 5)):
-    return 3 * jax.random.normal(jax.random.key(seed), shape)
+    return 3 * normal(*shape, seed=seed)
 
 
 @hypothesis.given(seed=st.integers(0, 99), temperature=st.floats(0.5, 20))

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 from two_layers import cache_size
 
 import jaxcompress as jc
@@ -15,8 +16,7 @@ FIELDS = ("student", "teacher", "student_log_z", "teacher_log_z")
 
 
 def embeddings(seed, shape=(4, WIDTH)):
-    # Of numpy: jax.random would be compiled for every shape.
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return normal(*shape, seed=seed)
 
 
 def empty():

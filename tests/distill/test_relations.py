@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
@@ -31,8 +32,7 @@ widths = st.integers(1, 5)
 
 
 def embeddings(seed, shape=(6, 5)):
-    # Of numpy: jax.random would be compiled for every shape.
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return normal(*shape, seed=seed)
 
 
 @functools.cache  # so that tests share what is compiled

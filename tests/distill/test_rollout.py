@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import put
 from two_layers import cache_size
 
 import jaxcompress as jc
@@ -31,10 +32,7 @@ def params_of(seed):
         "state": (WIDTH, WIDTH),
         "out": (WIDTH, VOCABULARY),
     }
-    return {
-        name: jnp.asarray(rng.normal(size=shape), jnp.float32)
-        for name, shape in shapes.items()
-    }
+    return {name: put(rng.normal(size=shape)) for name, shape in shapes.items()}
 
 
 def rnn_step(params, state, token):

@@ -3,10 +3,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 from jaxcompress.distill import generations, kl, mixup, same_view
 
-X = jax.random.normal(jax.random.key(0), (6, 3, 2))
+X = normal(6, 3, 2)
 KEY = jax.random.key(1)
 
 
@@ -14,7 +15,7 @@ def network(params, x):
     return x.reshape(len(x), -1) @ params
 
 
-W, V = (jax.random.normal(jax.random.key(i), (6, 4)) for i in (2, 3))
+W, V = (normal(6, 4, seed=i) for i in (2, 3))
 
 
 def test_each_generation_learns_from_the_one_before():

@@ -4,12 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.distill import earlier_teacher, ema_teacher, kl
 
 PARAMS = {"w": jnp.arange(12.0).reshape(4, 3) / 10, "count": jnp.array(3)}
-X = jax.random.normal(jax.random.key(0), (5, 4))
+X = normal(5, 4)
 
 
 def run(compressor, values, start=None):

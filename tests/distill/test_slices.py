@@ -2,10 +2,11 @@
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
+from models import initialized
 
 from jaxcompress.distill import take_slices
 
@@ -21,8 +22,8 @@ class ConvNet(nn.Module):
         return nn.Dense(4, name="head")(x)
 
 
-X = jax.random.normal(jax.random.key(0), (2, 6, 6, 1))
-TEACHER: Any = ConvNet(6, 5).init(jax.random.key(1), X)["params"]
+X = normal(2, 6, 6, 1)
+TEACHER: Any = initialized(ConvNet(6, 5), X)["params"]
 CHANNELS = jnp.array([True, False, True, True, False, True])
 UNITS = np.array([4, 0, 3])
 PLAN = {

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 from losses import logits, softmax
 
@@ -84,10 +85,9 @@ def test_a_student_whose_mass_is_elsewhere_is_seen_by_the_bucket_alone():
 def test_heads_in_chunks_have_the_loss_and_gradients_of_their_logits(
     seed, classes, chunk, temperature
 ):
-    keys = jax.random.split(jax.random.key(seed), 4)
     shapes = (2, 3, 6), (6, classes), (2, 3, 4), (4, classes)
     s, s_head, t, t_head = (
-        jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)
+        normal(*shape, seed=4 * seed + i) for i, shape in enumerate(shapes)
     )
     where = jnp.array([[True, True, False], [True, False, True]])
 
@@ -103,7 +103,7 @@ def test_heads_in_chunks_have_the_loss_and_gradients_of_their_logits(
 
     grads, losses = zip(
         *(
-            jax.grad(f, argnums=(0, 1), has_aux=True)(s, s_head)
+            jax.jit(jax.grad(f, argnums=(0, 1), has_aux=True))(s, s_head)
             for f in (dense, chunked)
         ),
         strict=True,

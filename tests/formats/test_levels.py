@@ -3,10 +3,10 @@ import itertools
 
 import hypothesis
 import hypothesis.strategies as st
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 
 from jaxcompress.formats import (
@@ -155,7 +155,7 @@ def test_a_codebook_of_activations_after_a_relu():
 @pytest.mark.parametrize("sign", [-1, 0, 1])
 def test_levels_of_one_side_have_a_scale(values, sign):
     fmt = Levels(values)
-    x = jax.random.normal(jax.random.key(0), (8, 4))
+    x = normal(8, 4)
     x = x if sign == 0 else sign * jnp.abs(x)
     q = to_qarray(x, fmt, scale_shape=(1, 4))
     assert (q.scale > 0).all() and jnp.isfinite(q.dense()).all()  # pyright: ignore[reportOperatorIssue]

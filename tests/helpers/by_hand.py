@@ -5,7 +5,7 @@ import re
 
 import jax
 import numpy as np
-from models import normal
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int

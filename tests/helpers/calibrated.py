@@ -3,8 +3,8 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
+from draws import put
 
 
 def layer(features, outputs, seed=0, dead=()) -> Any:
@@ -18,14 +18,10 @@ def layer(features, outputs, seed=0, dead=()) -> Any:
 
 def singles(*arrays: Any) -> Any:
     """As float32 JAX arrays."""
-    return [jnp.asarray(x, jnp.float32) for x in arrays]
+    return [put(x) for x in arrays]
 
 
 def loss(v, w, h):
     """Squared change of the layer's outputs."""
     change = np.asarray(v, np.float64) - w
     return np.sum(change * (h @ change))
-
-
-def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)

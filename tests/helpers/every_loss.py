@@ -3,19 +3,19 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from draws import normal, put
 
 from jaxcompress import distill
 
 
 def array(seed, *shape):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+    return normal(*shape, seed=seed)
 
 
-LABELS = jnp.array([0, 4, 2, 2, 1, 3])
-BANK = distill.memory(jax.random.key(0), 20, 5)
-IDS = jnp.array([3, 1, 4, 15, 9, 2])
-OTHERS = distill.draw_negatives(jax.random.key(1), IDS, 20, 4)
+LABELS = put([0, 4, 2, 2, 1, 3], jnp.int32)
+BANK = jax.jit(lambda key: distill.memory(key, 20, 5))(jax.random.key(0))
+IDS = put([3, 1, 4, 15, 9, 2], jnp.int32)
+OTHERS = jax.jit(lambda key: distill.draw_negatives(key, IDS, 20, 4))(jax.random.key(1))
 HEADS = array(2, 5, 9), array(3, 5, 9)
 
 

@@ -3,8 +3,8 @@
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
+from draws import put
 
 
 def layer(features, outputs, seed=0, positive=False):
@@ -18,7 +18,7 @@ def layer(features, outputs, seed=0, positive=False):
 
 def singles(*arrays: Any) -> Any:
     """As float32 JAX arrays."""
-    return [jnp.asarray(x, jnp.float32) for x in arrays]
+    return [put(x) for x in arrays]
 
 
 def loss(v, w, h):

@@ -4,14 +4,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from draws import normal, put
 from jax import lax
 
 import jaxcompress as jc
 from jaxcompress.quantize.equivalent import Link
-
-
-def normal(*shape, seed=0, dtype=jnp.float32):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
 
 
 def compress(compressor, params, **extras):
@@ -22,7 +19,7 @@ def compress(compressor, params, **extras):
 def uneven(n, seed=0, decades=2):
     """Positive factors that differ by orders of magnitude."""
     powers = np.random.default_rng(seed).uniform(-decades / 2, decades / 2, n)
-    return jnp.asarray(10**powers, jnp.float32)
+    return put(10**powers)
 
 
 def close(a, b, rtol=1e-5):

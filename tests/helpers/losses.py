@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Logits and textbook softmaxes that the tests of losses share."""
 
-import jax
 import numpy as np
+from draws import normal
 
 
 def logits(seed, shape=(6, 5), size=3.0):
-    return size * jax.random.normal(jax.random.key(seed), shape)
+    return size * normal(*shape, seed=seed)
 
 
 def softmax(x, temperature=1.0):

@@ -14,6 +14,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
+from draws import normal, put
 from flax import nnx
 from jax import lax
 
@@ -29,16 +30,10 @@ class Model(NamedTuple):
     names: tuple[str, ...]
 
 
-def normal(*shape, seed=0, scale=1.0):
-    """Random float32, drawn without a compilation."""
-    draw = np.random.default_rng(seed).normal(size=shape)
-    return jnp.asarray(scale * draw, jnp.float32)
-
-
 def integers(*shape, seed=0, scale=1.0):
     """Small integers as floats, whatever the scale: no order of a sum rounds them."""
     draw = np.random.default_rng(seed).integers(-3, 4, shape)
-    return jnp.asarray(draw, jnp.float32)
+    return put(draw)
 
 
 def clipped(x):
@@ -56,10 +51,10 @@ def filled(shapes):
 
     def fill(path, x):
         if not jnp.issubdtype(x.dtype, jnp.floating):
-            return jnp.zeros(x.shape, x.dtype)
+            return put(np.zeros(x.shape), x.dtype)
         values = normal(*x.shape, seed=len(jax.tree_util.keystr(path)), scale=0.3)
         is_variance = "var" in jax.tree_util.keystr(path[-1:])
-        return jnp.abs(values) + 0.5 if is_variance else values
+        return put(np.abs(values) + 0.5) if is_variance else values
 
     return jax.tree_util.tree_map_with_path(fill, shapes)
 
@@ -148,7 +143,7 @@ class Transformer(nn.Module):
 
 
 def linen_transformer(batch=2):
-    tokens = jnp.asarray(np.arange(batch * 5).reshape(batch, 5) % 11)
+    tokens = put(np.arange(batch * 5).reshape(batch, 5) % 11, jnp.int32)
     model = Transformer()
     layer = "params/layers/"
     products = "Transformer/layers/attention/"
@@ -204,7 +199,7 @@ def loops(batch=2, draw=normal, bend=jnp.tanh):
     """Plain JAX: a masked weight, ``fori_loop``, ``cond`` and ``while_loop``."""
     params: Any = {name: draw(6, 6, seed=i, scale=0.3) for i, name in enumerate("bcd")}
     # The mask sorts before the kernel, and is as large: only its name tells.
-    active = jnp.asarray(np.arange(36).reshape(6, 6) % 3 > 0, jnp.float32)
+    active = put(np.arange(36).reshape(6, 6) % 3 > 0)
     params["a"] = {"active": active, "kernel": draw(6, 6, seed=4, scale=0.3)}
 
     def fn(params, x):

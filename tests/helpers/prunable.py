@@ -10,13 +10,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from draws import normal, put
 from flax import nnx
 from jax import lax
 
-_DRAWS = np.random.default_rng(1)
-IMAGES = jnp.asarray(_DRAWS.normal(size=(2, 8, 8, 3)), jnp.float32)
-TOKENS = jnp.arange(12).reshape(2, 6) % 11
-SIGNALS = jnp.asarray(_DRAWS.normal(size=(2, 5, 4)), jnp.float32)
+IMAGES = normal(2, 8, 8, 3, seed=1)
+TOKENS = put(np.arange(12).reshape(2, 6) % 11, jnp.int32)
+SIGNALS = normal(2, 5, 4, seed=2)
 
 
 @dataclasses.dataclass
@@ -42,7 +42,7 @@ def filled(shapes, seed=7):
             values = 0.2 + 0.5 * abs(normal)
         else:
             values = normal / np.sqrt(np.prod(leaf.shape[:-1]))
-        return jnp.asarray(values, leaf.dtype)
+        return put(values, leaf.dtype)
 
     return jax.tree.map(fill, shapes)
 

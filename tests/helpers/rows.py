@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from draws import put
 
 from jaxcompress.program import observing
 from jaxcompress.program.statistics import Gram, Moments, gram, max_magnitude, moments
@@ -22,7 +23,7 @@ STATS = {"m": max_magnitude(), "s": moments(), "g": gram()}
 def integers(*shape, seed=0):
     """Integers as floats: neither they nor their products round in a sum."""
     draw = np.random.default_rng(seed).integers(-50, 51, shape)
-    return jnp.asarray(draw, jnp.float32)
+    return put(draw)
 
 
 def seen(product, shape, x, stats):

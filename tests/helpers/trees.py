@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from draws import normal
 
 import jaxcompress as jc
 
@@ -21,7 +22,7 @@ def assert_same(tree, expected):
 
 @functools.cache
 def small_tree():
-    w = jax.random.normal(jax.random.key(0), (24, 10))
+    w = normal(24, 10)
     small = jc.chain(jc.magnitude_pruning(0.7), jc.weight_quantization(bits=4))
     leaf = jc.compress(small, {"kernel": w})["kernel"]
     return {"Dense_0": {"bias": jnp.arange(3.0), "kernel": leaf}, "rest": [None, (w,)]}

@@ -5,16 +5,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from draws import normal
 
 import jaxcompress as jc
 
 PARAMS = {
-    "a": {"kernel": jax.random.normal(jax.random.key(0), (8, 6)), "bias": jnp.zeros(6)},
-    "b": {"kernel": jax.random.normal(jax.random.key(1), (6, 4)), "bias": jnp.zeros(4)},
+    "a": {"kernel": normal(8, 6), "bias": jnp.zeros(6)},
+    "b": {"kernel": normal(6, 4, seed=1), "bias": jnp.zeros(4)},
 }
 BATCH = {
-    "x": jax.random.normal(jax.random.key(2), (12, 8)),
-    "y": jax.random.normal(jax.random.key(3), (12, 4)),
+    "x": normal(12, 8, seed=2),
+    "y": normal(12, 4, seed=3),
 }
 
 

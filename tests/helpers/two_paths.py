@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small network with a residual sum and two widths that can be pruned."""
 
-import jax
 import jax.numpy as jnp
+from draws import normal
 
 import jaxcompress as jc
 
 
 def make(inputs=4, stream=8, hidden=12, outputs=3):
-    keys = jax.random.split(jax.random.key(0), 4)
     shapes = {
         "in": (inputs, stream), "up": (stream, hidden), "down": (hidden, stream),
         "out": (stream, outputs),
     }  # fmt: skip
     return {
-        name: {"kernel": jax.random.normal(key, shape)}
-        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+        name: {"kernel": normal(*shape, seed=seed)}
+        for seed, (name, shape) in enumerate(shapes.items())
     }
 
 
@@ -27,6 +26,6 @@ def fn(params, x):
     return h @ kernels["out"]
 
 
-X = jax.random.normal(jax.random.key(9), (5, 4))
+X = normal(5, 4, seed=9)
 PARAMS = make()
 GROUPS = jc.trace_axes(fn, PARAMS, X)

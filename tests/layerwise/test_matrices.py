@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal, put
 
 import jaxcompress as jc
 from jaxcompress._axes import contraction_axes
@@ -123,8 +124,8 @@ def test_equal_shapes_are_solved_in_one_call():
         np.testing.assert_array_equal(results[path][1], total)
 
 
-SQUARE = {"kernel": jax.random.normal(jax.random.key(5), (8, 8)), "bias": jnp.zeros(8)}
-ROWS = jax.random.normal(jax.random.key(6), (64, 8)) * jnp.arange(1.0, 9.0)[None]
+SQUARE = {"kernel": normal(8, 8, seed=5), "bias": jnp.zeros(8)}
+ROWS = put(np.asarray(normal(64, 8, seed=6)) * np.arange(1.0, 9.0))
 TORCH = jc.Axes(contraction=1)
 
 
@@ -189,11 +190,11 @@ def test_statistics_say_where_their_features_lie():
     def scan(params, x):
         return jax.lax.scan(lambda x, w: (x @ w, None), x, params["w"])[0]
 
-    x = jax.random.normal(jax.random.key(7), (5, 6, 4))
+    x = normal(5, 6, 4, seed=7)
     kernel = {"w": jnp.ones((3, 2, 6))}
     of_conv = jc.observe(conv, kernel, [x], jc.program.statistics.gram())["w"]
     assert of_conv.squares.shape == (3, 2, 6)
-    layers = {"w": jax.random.normal(jax.random.key(8), (3, 4, 4))}
+    layers = {"w": normal(3, 4, 4, seed=8)}
     of_scan = jc.observe(scan, layers, [x[0]], jc.program.statistics.gram())["w"]
     assert of_scan.squares.shape == (3, 4, 1)
     rows = x[0]

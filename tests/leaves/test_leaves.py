@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
 from jaxcompress.quantize import to_qarray
 
-KERNEL = jax.random.normal(jax.random.key(0), (8, 4))
+KERNEL = normal(8, 4)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress import formats
@@ -85,7 +86,7 @@ def test_codes_that_cannot_be_packed_are_refused(codes, bits, message):
         PackedCodes.of(codes, bits)
 
 
-W = jax.random.normal(jax.random.key(0), (3, 8, 13))
+W = normal(3, 8, 13)
 WAYS = {
     "int4": (
         jc.weight_quantization(
@@ -229,8 +230,8 @@ def test_codebooks_of_few_values_are_packed(size, dtype):
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_a_packed_leaf_is_executed_like_the_leaf(bits):
-    w = jax.random.normal(jax.random.key(1), (32, 24))
-    x = jax.random.normal(jax.random.key(2), (16, 32))
+    w = normal(32, 24, seed=1)
+    x = normal(16, 32, seed=2)
     leaf = jc.compress(jc.weight_quantization(bits=bits), {"kernel": w})
     packed = jc.pack_codes(leaf)
     execution = jc.execute(lambda p, x: x @ p["kernel"], pays=lambda site: True)

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress import leaves, pack
@@ -53,7 +54,7 @@ def test_a_sparse_array_that_breaks_its_invariants_is_refused(tmp_path, bitmask)
 
 
 def test_the_mask_of_a_sparse_array_costs_no_more_than_its_entropy(tmp_path):
-    w = jax.random.normal(jax.random.key(0), (300, 300))
+    w = normal(300, 300)
     w = jnp.where(jnp.abs(w) > 1.645, jnp.sign(w), 0)
     pack.save(tmp_path / "x", jc.SparseArray.from_dense(w))
     (entry,) = pack.inspect(tmp_path / "x").entries

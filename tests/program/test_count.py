@@ -7,8 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from draws import normal
 from jax import lax
-from models import normal
 
 import jaxcompress as jc
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import normal
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -189,7 +189,11 @@ def test_a_smaller_file_of_the_same_network_does_fewer_bit_operations():
 
 # Leaves of 2, 4 and 8 bits, with some zeros, and what a function does with them.
 PARTS = {
-    name: to_qarray(w * (w > low), Int(bits), scale_shape=(1, width))
+    name: jax.jit(
+        lambda w, low=low, bits=bits, width=width: to_qarray(
+            w * (w > low), Int(bits), scale_shape=(1, width)
+        )
+    )(w)
     for name, (w, low, bits, width) in {
         "q": (normal(16, 8, seed=1), -9, 8, 8),
         "k": (normal(16, 8, seed=2), 0, 4, 8),

@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
+from draws import normal
 from flax import nnx
 from jax import lax
-from linked import close, normal
+from linked import close
 from prunable import IMAGES, filled
 
 from jaxcompress.program import find_folds

@@ -4,6 +4,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from draws import normal
 from jax import lax
 from linked import (
     NETWORKS,
@@ -13,7 +14,6 @@ from linked import (
     compress,
     mlp,
     mlp_params,
-    normal,
 )
 from prunable import CASES
 

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from models import assert_same_bits, exact, normal
+from models import assert_same_bits, exact
 from rows import equal, integers, linen
 
 import jaxcompress as jc
@@ -123,7 +124,7 @@ def test_shapes_are_enough_but_for_an_update(whole):
     "name",
     [
         "linen_cnn_training",
-        "linen_transformer",
+        pytest.param("linen_transformer", marks=pytest.mark.slow),
         "linen_dropout",
         "nnx_cnn",
         "nested_scans",

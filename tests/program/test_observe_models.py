@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import initialized, linen_cnn, linen_transformer, normal
+from draws import normal
+from models import initialized, linen_cnn, linen_transformer
 from rows import STATS, close, expected, of_layer
 
 import jaxcompress as jc

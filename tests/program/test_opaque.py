@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import AxisType, PartitionSpec
-from models import MODELS, custom_rule, nested_scans, normal
+from models import MODELS, custom_rule, nested_scans
 
 import jaxcompress as jc
 from jaxcompress.program import ClosedOverWarning

@@ -6,16 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr
-from models import (
-    assert_same_bits,
-    custom_rule,
-    haiku_mlp,
-    nested_scans,
-    normal,
-    unchanged,
-)
+from models import assert_same_bits, custom_rule, haiku_mlp, nested_scans, unchanged
 
 import jaxcompress as jc
 from jaxcompress.program import OpaqueWarning

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from models import MODELS, assert_same_bits, unchanged
+from variants import marked
 
 import jaxcompress as jc
 
@@ -57,7 +58,11 @@ def test_so_do_its_derivatives(name):
     assert opcodes(through) == opcodes(plain)
 
 
-@pytest.mark.parametrize("name", MODELS)
+# Networks of other libraries: one equation at a time, their programs hold nothing new.
+ELSEWHERE = ("nnx_cnn", "equinox_mlp", "haiku_mlp")
+
+
+@pytest.mark.parametrize("name", marked(MODELS, slow=ELSEWHERE))
 def test_without_jit_the_bits_are_the_same_too(name):
     model = MODELS[name]()
     args = (model.params, *model.args)

@@ -5,9 +5,10 @@ import hypothesis
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
+from draws import normal
 from examples import examples
 from jax import lax
-from models import assert_same_bits, normal, unchanged
+from models import assert_same_bits, unchanged
 
 import jaxcompress as jc
 

@@ -4,10 +4,11 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from draws import normal
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from models import MODELS, assert_same_bits, linen_transformer, normal, unchanged
+from models import MODELS, assert_same_bits, linen_transformer, unchanged
 
 import jaxcompress as jc
 from jaxcompress.program import OpaqueWarning

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from models import assert_same_bits, custom_rule, normal
+from models import assert_same_bits, custom_rule
 
 import jaxcompress as jc
 from jaxcompress.program import OpaqueWarning, tap_names

@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from models import nested_scans, normal
+from models import nested_scans
 
 import jaxcompress as jc
 from jaxcompress.program import tap_names

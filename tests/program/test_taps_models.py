@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax.ad_checkpoint import checkpoint_name
-from models import MODELS, assert_same_bits, exact, initialized, linen_cnn, normal
+from models import MODELS, assert_same_bits, exact, initialized, linen_cnn
 
 import jaxcompress as jc
 from jaxcompress.program import tap_names

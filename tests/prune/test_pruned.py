@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import put
 
 import jaxcompress as jc
 from jaxcompress.prune import prune
@@ -13,7 +14,7 @@ from jaxcompress.prune.schedules import converged
 from jaxcompress.prune.treatments import Pruned, frozen, sr_ste, zeroed
 
 RNG = np.random.default_rng(0)
-KERNEL = jnp.asarray(RNG.normal(size=(8, 6)), jnp.float32)
+KERNEL = put(RNG.normal(size=(8, 6)))
 MASK = jnp.asarray(RNG.random((8, 6)) < 0.5)
 ALL = {"zeroed": zeroed, "frozen": frozen, "straight_through": sr_ste()}
 
@@ -39,7 +40,7 @@ def test_views_are_zero_where_pruned_and_exact_elsewhere(name, dtype):
 
 @pytest.mark.parametrize("name", ALL)
 def test_gradients_of_pruned_weights(name):
-    cotangent = jnp.asarray(RNG.normal(size=(8, 6)), jnp.float32)
+    cotangent = put(RNG.normal(size=(8, 6)))
     _, pullback = jax.vjp(lambda w: ALL[name].view(w, MASK), KERNEL)
     expected = cotangent if name == "straight_through" else cotangent * MASK
     np.testing.assert_array_equal(pullback(cotangent)[0], expected)

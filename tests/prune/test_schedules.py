@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import put
 
 import jaxcompress as jc
 from jaxcompress import prune
@@ -18,9 +19,7 @@ from jaxcompress.prune.schedules import (
     periodic,
 )
 
-PARAMS = {
-    "kernel": jnp.asarray(np.random.default_rng(0).normal(size=(10, 10)), jnp.float32)
-}
+PARAMS = {"kernel": put(np.random.default_rng(0).normal(size=(10, 10)))}
 
 
 def values(schedule, counts):

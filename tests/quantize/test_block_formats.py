@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from bitwise import same
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress import formats
@@ -134,7 +135,7 @@ NOMINAL = {"mxfp4": 4.25, "mxint8": 8.25, "mxfp8": 8.25, "mxfp6": 6.25, "nvfp4":
 @pytest.mark.parametrize("name", BITS)
 def test_bits_a_weight_in_memory_and_on_disk(name, tmp_path):
     c, packed_bits, bits = BITS[name]
-    w = jax.random.normal(jax.random.key(3), (256, 128))
+    w = normal(256, 128, seed=3)
     shipped = jc.compress(c, {"kernel": w})
 
     def in_memory(tree):
@@ -176,7 +177,7 @@ def test_asymmetric_formats_have_no_shared_exponents():
 @pytest.mark.parametrize("fmt", ["E2M1", "E4M3", "int8"])
 def test_activations_in_blocks(fmt):
     x = weights(4).T  # (6, 128)
-    kernel = jax.random.normal(jax.random.key(5), (128, 3))
+    kernel = normal(128, 3, seed=5)
     way = operands_only(ActivationQuantizer(fmt_of(fmt), blocks(32)))
     quantized = jc.quantize_activations(lambda p, x: x @ p["w"], way)
     params = {"w": kernel}

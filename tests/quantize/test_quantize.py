@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import E2M1, Int
@@ -20,7 +21,7 @@ BITS = [*range(1, 9), 16]
     seed=st.integers(0, 99),
 )
 def test_the_error_is_at_most_half_a_step(bits, symmetric, seed):
-    w = jax.random.normal(jax.random.key(seed), (16, 5))
+    w = normal(16, 5, seed=seed)
     q = to_qarray(w, Int(bits, symmetric), scale_shape=(1, 5))
     # Rounding the zero point shifts an asymmetric grid by up to half a step more.
     bound = (0.5 if symmetric else 1.0) * q.scale * (1 + 1e-5) + 1e-6 * jnp.abs(w)
@@ -31,7 +32,7 @@ def test_the_error_is_at_most_half_a_step(bits, symmetric, seed):
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_gradient_is_the_identity_also_at_the_extremes(bits, symmetric):
     for seed in range(5):
-        w = jax.random.normal(jax.random.key(seed), (8, 3))
+        w = normal(8, 3, seed=seed)
         grad = jax.grad(lambda w: fake_quant(w, Int(bits, symmetric)).sum())(w)
         np.testing.assert_array_equal(grad, jnp.ones((8, 3)))
 
@@ -47,7 +48,7 @@ def test_a_clipping_scale_stops_the_gradient_where_it_clips():
 
 
 def test_forward_mode_and_second_derivatives_work():
-    w = jax.random.normal(jax.random.key(0), (4, 3))
+    w = normal(4, 3)
 
     def f(w):
         return jnp.sum(fake_quant(w, Int(4)) ** 2)
@@ -125,7 +126,7 @@ def test_bad_bits_and_groups():
 
 
 def test_a_float_model_traced_first_changes_nothing():
-    w = {"kernel": jax.random.normal(jax.random.key(0), (4, 3))}
+    w = {"kernel": normal(4, 3)}
     x = jnp.ones((2, 4))
     c = jc.weight_quantization(bits=2)
     model = jax.jit(lambda p: x @ p["kernel"])
@@ -139,9 +140,9 @@ def test_a_float_model_traced_first_changes_nothing():
 
 def test_a_group_that_does_not_fit_falls_back_where_it_was_asked_to():
     params = {
-        "a": {"kernel": jax.random.normal(jax.random.key(0), (64, 4))},
-        "b": {"kernel": jax.random.normal(jax.random.key(1), (40, 4))},
-        "c": {"kernel": jax.random.normal(jax.random.key(2), (6, 9))},
+        "a": {"kernel": normal(64, 4)},
+        "b": {"kernel": normal(40, 4, seed=1)},
+        "c": {"kernel": normal(6, 9, seed=2)},
     }
     groups = jc.PerGroup(64, otherwise=jc.PerGroup(8, otherwise=jc.PerChannel()))
     with pytest.warns(UserWarning) as caught:
@@ -198,7 +199,7 @@ def test_scales_of_two_levels_have_the_same_bits_in_jit_and_eager():
     def choose(w):
         return [two_level(x[None], (1, 4), E2M1)[0] for x in w]
 
-    w = jax.random.normal(jax.random.key(1), (8, 16))
+    w = normal(8, 16, seed=1)
     found = map(jax.tree.leaves, (choose(w), jax.jit(choose)(w)))
     for eager, compiled in zip(*found, strict=True):
         np.testing.assert_array_equal(eager, compiled)

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from bitwise import same, same_tree
+from draws import normal
 from jax.sharding import NamedSharding, PartitionSpec
 
 import jaxcompress as jc
@@ -19,13 +20,13 @@ from jaxcompress.quantize.scales import held, unit
 KEY = jax.random.key(11)
 FORMATS = [
     Int(1),
-    Int(2),
+    pytest.param(Int(2), marks=pytest.mark.slow),
     Int(4),
     Int(4, False),
     formats.E2M1,
-    formats.E4M3,
+    pytest.param(formats.E4M3, marks=pytest.mark.slow),
     formats.NF4,
-    formats.powers_of_two(3),
+    pytest.param(formats.powers_of_two(3), marks=pytest.mark.slow),
 ]
 
 
@@ -63,7 +64,7 @@ def test_what_is_on_the_grid_is_not_moved_at_random(fmt):
 
 
 def test_draws_differ_by_leaf_and_update_and_are_the_same_in_view_and_file():
-    w = jax.random.normal(jax.random.key(0), (32, 8))
+    w = normal(32, 8)
     params = {"a": {"kernel": w}, "b": {"kernel": w}}
     c = jc.weight_quantization(bits=3, rounding=stochastic(KEY))
     state = c.init(params)
@@ -83,13 +84,13 @@ def test_draws_differ_by_leaf_and_update_and_are_the_same_in_view_and_file():
 
 
 def test_random_rounding_trains():
-    x = jax.random.normal(jax.random.key(1), (64, 8))
-    y = x @ jax.random.normal(jax.random.key(2), (8, 2))
+    x = normal(64, 8, seed=1)
+    y = x @ normal(8, 2, seed=2)
     c = jc.weight_quantization(bits=4, rounding=stochastic(KEY))
     init, step = jc.train_step(
         lambda p, b: jnp.mean((b[0] @ p["kernel"] - b[1]) ** 2), optax.adam(0.1), c
     )
-    state = init({"kernel": jax.random.normal(jax.random.key(3), (8, 2))})
+    state = init({"kernel": normal(8, 2, seed=3)})
     losses = []
     for _ in range(40):
         state, metrics = step(state, (x, y))
@@ -124,7 +125,7 @@ def test_learned_rounding_starts_at_the_nearest_to_the_bit(fmt):
 
 @pytest.mark.parametrize("fmt", FORMATS, ids=str)
 def test_the_gradient_of_learned_rounding_moves_decisions(fmt):
-    w = jax.random.normal(jax.random.key(4), (24, 6))
+    w = normal(24, 6, seed=4)
     c = jc.weight_quantization(
         fmt=fmt, granularity=jc.PerTensor(), scale=held(unit), rounding=learned()
     )
@@ -167,7 +168,7 @@ def test_learned_rounding_is_for_weights():
 def test_activations_rounded_at_random_are_drawn_anew_while_they_are_observed():
     way = jc.program.ActivationQuantizer(Int(2), rounding=stochastic(KEY))
     quantized = jc.quantize_activations(lambda p, x: x @ p["w"], way)
-    params, x = {"w": jnp.eye(4)}, jax.random.normal(jax.random.key(6), (16, 4))
+    params, x = {"w": jnp.eye(4)}, normal(16, 4, seed=6)
     ranges = quantized.init(params, x)
     first, ranges = quantized.train(params, ranges, x)
     second, ranges = quantized.train(params, ranges, x)
@@ -182,7 +183,7 @@ def test_activations_rounded_at_random_are_drawn_anew_while_they_are_observed():
 def test_sharded_weights_are_rounded_alike(rounding, spec):
     assert jax.device_count() == 4
     mesh = jax.make_mesh((4,), ("d",))
-    params = {"kernel": jax.random.normal(jax.random.key(7), (16, 8))}
+    params = {"kernel": normal(16, 8, seed=7)}
     c = jc.weight_quantization(bits=4, rounding=rounding)
     state = c.init(params)
     sharded = jax.device_put(params, NamedSharding(mesh, spec))

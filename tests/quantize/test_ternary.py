@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from bitwise import same, same_tree
+from draws import put
 
 import jaxcompress as jc
 from jaxcompress.quantize import trained_ternary
@@ -134,7 +135,7 @@ def start():
     draw = np.random.default_rng(1)
     return {
         name: {
-            "kernel": jnp.asarray(draw.normal(size=shape) / shape[0] ** 0.5, "float32"),
+            "kernel": put(draw.normal(size=shape) / shape[0] ** 0.5),
             "bias": jnp.zeros(shape[1]),
         }
         for name, shape in {"first": (64, 32), "second": (32, 10)}.items()

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from bitwise import same, same_tree
+from draws import normal
 from examples import examples
 
 import jaxcompress as jc
@@ -136,11 +137,11 @@ def test_what_is_trained_is_what_ships(
     [
         (formats.E2M1, q.scales.two_level),
         (formats.E2M1, q.scales.power_of_two),
-        (formats.E4M3, q.scales.absmax),
+        pytest.param(formats.E4M3, q.scales.absmax, marks=pytest.mark.slow),
         (formats.NF4, q.scales.absmax),
-        (Int(8), q.scales.power_of_two),
+        pytest.param(Int(8), q.scales.power_of_two, marks=pytest.mark.slow),
         (Int(3, False), q.scales.lsq_plus()),
-        (Int(3, False), q.scales.pact()),
+        pytest.param(Int(3, False), q.scales.pact(), marks=pytest.mark.slow),
         (Int(3), q.scales.lsq()),
         (Int(3), q.scales.percentile(0.9)),
         (Int(3), q.scales.mse()),
@@ -148,7 +149,7 @@ def test_what_is_trained_is_what_ships(
 )
 def test_jit_gives_the_same_bits_of_many_weights(fmt, scale):
     c = q.quantize(fmt, granularity=jc.PerGroup(16), scale=scale)
-    draw = jax.random.normal(jax.random.key(3), (512, 16))
+    draw = normal(512, 16, seed=3)
     params = {"kernel": draw * jnp.exp(2 * draw[:, :1])}
     state = c.init(params)
     view = c.apply(params, state)
@@ -163,15 +164,16 @@ def test_jit_gives_the_same_bits_of_many_weights(fmt, scale):
     "scale", ["absmax", "unit", "mse", "minmax", "held", "pact", "lsq"]
 )
 def test_a_cast_has_the_scale_one(fmt, scale):
-    w = jax.random.normal(jax.random.key(0), (6, 4))
+    w = normal(6, 4)
     c = jc.weight_quantization(fmt=fmt, scale=ANY_SCALE[scale])
     shipped = jc.compress(c, {"kernel": w})["kernel"]
     assert (shipped.scale == 1).all()
     same(shipped.dense(), w.astype(fmt.name).astype(jnp.float32))
 
 
+@pytest.mark.slow  # `tests/test_laws.py` has each of them with other weights
 def test_the_laws_of_compressors_hold():
-    params = {"kernel": jax.random.normal(jax.random.key(0), (16, 8))}
+    params = {"kernel": normal(16, 8)}
     for scale, rounding in (
         (q.scales.lsq(), None),
         (q.scales.mse(every=2), q.rounding.learned()),
@@ -181,7 +183,7 @@ def test_the_laws_of_compressors_hold():
 
 
 def test_a_range_of_single_weights():
-    w = jax.random.normal(jax.random.key(0), (1, 5))
+    w = normal(1, 5)
     for scale in (
         q.scales.percentile(0.9),
         q.scales.mse(),

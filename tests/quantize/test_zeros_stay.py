@@ -7,6 +7,8 @@ import numpy as np
 import optax
 import pytest
 from bitwise import same_tree
+from draws import normal
+from variants import marked
 
 import jaxcompress as jc
 from jaxcompress import formats
@@ -37,11 +39,14 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("name", WAYS)
+# Other settings of what the rest rounds by.
+VARIANTS = ("int4, groups", "uint3 learned", "uint4, narrow", "codebook", "mx")
+
+
+@pytest.mark.parametrize("name", marked(WAYS, slow=VARIANTS))
 def test_the_mask_survives(name, tmp_path):
-    key = jax.random.key(1)
-    x = jax.random.normal(key, (16, 32))
-    params = {"kernel": jax.random.normal(jax.random.key(2), (32, 6)) + 0.3}
+    x = normal(16, 32, seed=1)
+    params = {"kernel": normal(32, 6, seed=2) + 0.3}
     c = jc.chain(jc.magnitude_pruning(0.7), WAYS[name])
 
     def loss(view, batch):

@@ -3,9 +3,9 @@ import dataclasses
 import json
 import statistics
 
-import jax
 import jax.numpy as jnp
 import pytest
+from draws import normal
 from hypothesis import given, strategies as st
 
 from jaxcompress import report
@@ -95,7 +95,7 @@ def test_tables_are_rectangular_and_repeatable(records):
 
 
 def test_a_table_shows_what_is_known():
-    w = jax.random.normal(jax.random.key(0), (100, 100))
+    w = normal(100, 100)
     size = report.size({"kernel": w})
     fast = Latency(
         median_seconds=0.002,

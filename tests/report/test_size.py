@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from flax.core import FrozenDict
 
 import jaxcompress as jc
@@ -15,7 +16,7 @@ from jaxcompress import pack, report
 
 @functools.cache
 def model():
-    w = jax.random.normal(jax.random.key(0), (300, 200))
+    w = normal(300, 200)
     small = jc.chain(jc.magnitude_pruning(0.9), jc.weight_quantization(bits=4))
     return jc.compress(small, {"kernel": w, "bias": jnp.ones(200)})
 

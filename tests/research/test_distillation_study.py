@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 import research.distillation
 from research.data import Split
@@ -140,7 +141,7 @@ def test_the_readme_says_what_the_results_say():
 def test_a_teacher_is_sure_of_what_is_invented():
     start = np.full((6, 4, 4, 1), 0.5, np.float32)
     labels = np.arange(6) % 3
-    params = jax.random.normal(jax.random.key(0), (16, 3))
+    params = normal(16, 3)
 
     def logits_of(params, x):
         return x.reshape(len(x), -1) @ params

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.structured import rankings, scores
@@ -66,7 +67,7 @@ def test_rows_have_the_size_that_was_asked_for(finished):
 
 def small(stages=(4, 6)):
     model = resnet(3, stages, 2, 1)
-    x = jax.random.normal(jax.random.key(0), (8, 6, 6, 1))
+    x = normal(8, 6, 6, 1)
     return lambda v, x: model.apply(v, x), model, x
 
 
@@ -101,9 +102,7 @@ def test_taylor_scores_are_averaged_over_batches():
     fn, model, x = small((4,))
     variables = model.init(jax.random.key(1), x)
     groups = jc.trace_axes(fn, variables, x)
-    grads = jax.tree.map(
-        lambda leaf: jax.random.normal(jax.random.key(2), (32, *leaf.shape)), variables
-    )
+    grads = jax.tree.map(lambda leaf: normal(32, *leaf.shape, seed=2), variables)
     halves = [jax.tree.map(lambda g, h=h: g[h].mean(0), grads) for h in BATCHES]
     each = [scores.taylor(groups, variables, grads=half) for half in halves]
     found = taylor(groups, variables, example_grads=grads)

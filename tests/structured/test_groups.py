@@ -6,11 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from prunable import CASES
+from variants import marked
 
 import jaxcompress as jc
 
+# Other networks whose channels meet in the same ways.
+VARIANTS = ("resnet, padded shortcut", "transformer, fused", "vit", "gru")
 
-@pytest.fixture(scope="module", params=CASES)
+
+@pytest.fixture(scope="module", params=marked(CASES, slow=VARIANTS))
 def case_and_groups(request):
     case = CASES[request.param]()
     return case, jc.trace_axes(case.fn, case.params, *case.args)

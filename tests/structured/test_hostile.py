@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 
 import jaxcompress as jc
 from jaxcompress.structured import mask_params, slice_params, trace_blocks, verify
 
-X = jax.random.normal(jax.random.key(0), (3, 4))
+X = normal(3, 4)
 KEY = jax.random.key(5)
 
 

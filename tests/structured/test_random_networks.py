@@ -4,12 +4,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from draws import normal
 from examples import examples
 from hypothesis import given, strategies as st
 
 import jaxcompress as jc
 
-X = jax.random.normal(jax.random.key(0), (2, 3, 4))
+X = normal(2, 3, 4)
 WIDTH = 4
 
 

@@ -5,7 +5,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
-from models import initialized, normal
+from draws import normal
+from models import initialized
 
 import jaxcompress as jc
 from jaxcompress.program import ActivationQuantizer, everywhere

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -18,10 +19,8 @@ from jaxcompress.quantize.scales import dynamic
 
 FOUR = ActivationQuantizer(Int(4, symmetric=False), dynamic())
 EIGHT = ActivationQuantizer(Int(8, symmetric=False), dynamic())
-MATRICES = {
-    name: jax.random.normal(jax.random.key(i), (4, 4)) for i, name in enumerate("uvw")
-}
-X = jax.random.normal(jax.random.key(3), (6, 4))
+MATRICES = {name: normal(4, 4, seed=i) for i, name in enumerate("uvw")}
+X = normal(6, 4, seed=3)
 
 
 def mlp(params, x):

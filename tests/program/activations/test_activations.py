@@ -6,7 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import assert_same_bits, initialized, linen_transformer, normal
+from draws import normal, put
+from models import assert_same_bits, initialized, linen_transformer
+from variants import marked
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -50,7 +52,7 @@ MODELS = {
     # Weights that are large enough for attention to prefer something.
     "transformer": (
         TRANSFORMER.fn,
-        jax.tree.map(lambda p: 3 * p, TRANSFORMER.params),
+        jax.tree.map(lambda p: put(3 * np.asarray(p)), TRANSFORMER.params),
         *TRANSFORMER.args,
     ),
 }
@@ -87,7 +89,7 @@ def test_calibration_returns_the_bits_of_the_function(name):
         assert (seen.count == 1).all() and (seen.low <= seen.high).all()
 
 
-@pytest.mark.parametrize("name", ["cnn", "transformer"])
+@pytest.mark.parametrize("name", marked(["cnn", "transformer"], slow=["transformer"]))
 def test_more_bits_are_closer(name):
     fn, params, x = MODELS[name]
     exact = fn(params, x)
@@ -102,7 +104,7 @@ def test_more_bits_are_closer(name):
     assert error[8] < error[4] / 2**2 and error[16] < error[8] / 2**6
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", marked(MODELS, slow=["cnn in training"]))
 def test_training_is_observing_and_then_rounding_to_what_was_seen(name):
     fn, params, x = MODELS[name]
     policy = everywhere(way(8, moving_average(0.5)))
@@ -134,8 +136,8 @@ def operands(fn, params, x):
     ("name", "ranges", "symmetric"),
     [
         ("cnn", minmax(), True),
-        ("cnn", percentile(), False),
-        ("transformer", minmax(), False),
+        pytest.param("cnn", percentile(), False, marks=pytest.mark.slow),
+        pytest.param("transformer", minmax(), False, marks=pytest.mark.slow),
         ("transformer", dynamic(), False),
     ],
 )

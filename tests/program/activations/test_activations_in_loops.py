@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import normal
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from models import initialized, normal
+from draws import normal, put
+from models import initialized
 from two_layers import cache_size
 
 import jaxcompress as jc
@@ -166,10 +167,10 @@ def test_the_gradient_through_scanned_and_checkpointed_layers():
 
 # Integers, so that no order of summation rounds anything.
 WHOLE = {
-    "u": jnp.round(4 * LAYERS["u"][0]),
-    "w": jnp.round(4 * LAYERS["w"][0]),
+    "u": put(np.round(4 * np.asarray(LAYERS["u"])[0])),
+    "w": put(np.round(4 * np.asarray(LAYERS["w"])[0])),
 }
-BATCH = jnp.round(8 * X)
+BATCH = put(np.round(8 * np.asarray(X)))
 
 
 def mlp(params, x):
@@ -252,7 +253,7 @@ class Net(nn.Module):
 
 
 DATA = normal(32, 4, seed=4)
-TARGETS = jnp.sin(2 * DATA[:, :2])
+TARGETS = put(np.sin(2 * np.asarray(DATA)[:, :2]))
 
 
 def test_weights_and_activations_train_together_and_resume_to_the_bit(tmp_path):

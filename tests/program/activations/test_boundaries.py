@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import initialized, normal
+from draws import normal
+from models import initialized
 
 import jaxcompress as jc
 from jaxcompress.program import ActivationQuantizer, Boundary, everywhere

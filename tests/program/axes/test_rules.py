@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr, Jaxpr
@@ -12,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 import jaxcompress as jc
 from jaxcompress.program.axes._rules import RULES
 
-X = jax.random.normal(jax.random.key(0), (4, 4))
+X = normal(4, 4)
 KEY = jax.random.key(1)
 ROWS = jnp.array([2, 0, 1, 3])
 ORDER = "the order of the indices matters"
@@ -214,9 +215,9 @@ def network(params, x):
 def make():
     params = {}
     for i, (name, (change, _)) in enumerate(PROGRAMS.items()):
-        up = jax.random.normal(jax.random.fold_in(KEY, i), (4, 6))
+        up = normal(4, 6, seed=i)
         width = jax.eval_shape(change, X @ up).shape[1]
-        down = jax.random.normal(jax.random.fold_in(KEY, 1000 + i), (width, 2))
+        down = normal(width, 2, seed=1000 + i)
         params[name] = {"up": up, "down": down}
     return params
 

@@ -5,12 +5,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 
 import jaxcompress as jc
 
-X = jax.random.normal(jax.random.key(0), (3, 4))
-UP = jax.random.normal(jax.random.key(1), (4, 6))
+X = normal(3, 4)
+UP = normal(4, 6, seed=1)
 
 
 def scan(step, start=jnp.zeros):

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from models import always, filled, normal
+from models import always, filled
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -57,7 +58,9 @@ class Equinox(eqx.Module):
 
 
 LINEN = filled(jax.eval_shape(lambda: Linen().init(jax.random.key(0), X)))
-EQUINOX, STATIC = eqx.partition(Equinox(jax.random.key(0)), eqx.is_array)
+EQUINOX, STATIC = eqx.partition(
+    filled(eqx.filter_eval_shape(Equinox, jax.random.key(0))), eqx.is_array
+)
 # Of each network: a function, its parameters, and its layers as (weight, bias).
 CHAINS = {
     "plain": (plain, PLAIN, lambda p: [(q["kernel"], q["bias"]) for q in p]),

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
-from models import Transformer, always, filled, normal
+from models import Transformer, always, filled
+from variants import marked
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -81,7 +83,9 @@ def test_layers_in_a_checkpointed_scan_are_multiplied_by_integers():
     assert abs(out - rounded).max() <= abs(rounded - exact).max()
 
 
-@pytest.mark.parametrize("inputs", [True, False], ids=["inputs symmetric", "not"])
+@pytest.mark.parametrize(
+    "inputs", marked([True, False], slow=[True]), ids=["inputs symmetric", "not"]
+)
 def test_with_ranges_a_transformer_computes_its_frozen_mode(inputs):
     packed = packed_transformer(bits=8, symmetric=not inputs)
     eight = ActivationQuantizer(Int(8, inputs), minmax())
@@ -125,10 +129,10 @@ def test_a_scan_has_integer_products_and_neither_float_ones_nor_dense_weights():
     ("scales", "symmetric"),
     [
         ((3, 1, 1), True),
-        ((1, 1, 16), True),
+        pytest.param((1, 1, 16), True, marks=pytest.mark.slow),
         ((3, 1, 16), False),
         ((1, 1, 16), False),
-        ((1, 1, 1), False),
+        pytest.param((1, 1, 1), False, marks=pytest.mark.slow),
     ],
 )
 def test_layers_may_share_their_scales(scales, symmetric):

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
-from models import always, normal
+from models import always
 
 import jaxcompress as jc
 from jaxcompress.formats import Int

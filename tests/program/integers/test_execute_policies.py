@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from models import always, normal
+from draws import normal
+from models import always
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -21,7 +22,9 @@ from jaxcompress.quantize import to_qarray
 from jaxcompress.quantize.scales import dynamic, minmax
 
 X = normal(9, 16, seed=1)
-PARAMS = {"kernel": to_qarray(normal(16, 8), Int(8), scale_shape=(1, 8))}
+PARAMS = {
+    "kernel": jax.jit(lambda w: to_qarray(w, Int(8), scale_shape=(1, 8)))(normal(16, 8))
+}
 
 
 def product(params, x):

@@ -20,10 +20,11 @@ from by_hand import (
     products,
     rounded,
 )
+from draws import normal
 from flax import nnx
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from models import MODELS, always, filled, initialized, normal
+from models import MODELS, always, filled, initialized
 
 import jaxcompress as jc
 from jaxcompress.formats import E4M3, Int

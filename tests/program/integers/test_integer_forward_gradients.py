@@ -17,8 +17,9 @@ from by_hand import (
     rounded,
     simulated,
 )
+from draws import normal
 from jax import lax
-from models import MODELS, normal
+from models import MODELS
 
 from jaxcompress.formats import Int
 from jaxcompress.program import integer_forward
@@ -30,8 +31,8 @@ FORWARD, REVERSE = {"forward"}, {"reverse"}
     ("name", "modes"),
     [
         ("linen_cnn", REVERSE),
-        ("linen_transformer", REVERSE),
-        ("nnx_cnn", REVERSE),
+        pytest.param("linen_transformer", REVERSE, marks=pytest.mark.slow),
+        pytest.param("nnx_cnn", REVERSE, marks=pytest.mark.slow),
         ("equinox_mlp", FORWARD),
         ("loops", FORWARD),  # a `while` has no reverse mode
         ("linen_dropout", REVERSE),

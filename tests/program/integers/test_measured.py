@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 
 import jaxcompress as jc
@@ -18,8 +19,8 @@ from jaxcompress.program.integers._execute import prepare
 from jaxcompress.program.integers._measure import programs
 from jaxcompress.quantize import to_qarray
 
-W = jax.random.normal(jax.random.key(0), (16, 24))
-X = jax.random.normal(jax.random.key(1), (5, 10, 16))
+W = normal(16, 24)
+X = normal(5, 10, 16, seed=1)
 
 
 def packed(leaf, outputs, symmetric=True):
@@ -43,8 +44,15 @@ def recurrent(product):
     return fn
 
 
-@pytest.mark.parametrize("symmetric", [True, False])
-@pytest.mark.parametrize("rows", [10, 3])  # on CPU, few rows are padded
+@pytest.mark.parametrize(
+    ("rows", "symmetric"),  # on CPU, few rows are padded
+    [
+        (10, False),
+        (3, True),
+        pytest.param(10, True, marks=pytest.mark.slow),
+        pytest.param(3, False, marks=pytest.mark.slow),
+    ],
+)
 def test_codes_are_multiplied_as_they_are_stored(rows, symmetric):
     """Sums of integers are exact, so every layout of a weight gives the same bits."""
     x = X[:, :rows]
@@ -107,7 +115,7 @@ def test_a_product_is_timed_in_the_loops_that_it_stands_in():
     def loop(params, x):
         return lax.map(lambda x: x @ params["w"], x)
 
-    stacked = jax.random.normal(jax.random.key(2), (3, 16, 16))
+    stacked = normal(3, 16, 16, seed=2)
     long = jnp.zeros((20, 10, 16))
     for fn, params, x, lengths in [
         (layers_of_loops, packed(stacked, [0, 2]), X, {3, 5}),

@@ -2,8 +2,9 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from draws import normal
 from jax import lax
-from models import MODELS, linen_transformer, nested_scans, normal
+from models import MODELS, linen_transformer, nested_scans
 
 import jaxcompress as jc
 from jaxcompress.formats import Int

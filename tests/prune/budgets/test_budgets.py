@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import put
 
 import jaxcompress as jc
 from jaxcompress import prune
@@ -213,9 +214,9 @@ def test_leaves_without_weights_spend_nothing():
 def test_no_budget_empties_a_leaf_below_a_sparsity_of_one():
     rng = np.random.default_rng(1)
     scores = {
-        "small": jnp.asarray(rng.random((8, 5)), jnp.float32),
-        "faint": jnp.asarray(rng.random((30, 40)) * 1e-6, jnp.float32),
-        "large": jnp.asarray(rng.random((90, 80)), jnp.float32),
+        "small": put(rng.random((8, 5))),
+        "faint": put(rng.random((30, 40)) * 1e-6),
+        "large": put(rng.random((90, 80))),
         "single": jnp.ones((1, 1)),
     }
     sizes = np.array([s.size for s in scores.values()])
@@ -235,8 +236,8 @@ def test_no_budget_empties_a_leaf_below_a_sparsity_of_one():
 def test_the_weight_that_a_leaf_keeps_is_its_largest(budget):
     rng = np.random.default_rng(2)
     params = {
-        "small": jnp.asarray(rng.normal(size=(8, 5)) * 1e-3, jnp.float32),
-        "large": jnp.asarray(rng.normal(size=(40, 25)), jnp.float32),
+        "small": put(rng.normal(size=(8, 5)) * 1e-3),
+        "large": put(rng.normal(size=(40, 25))),
     }
     pruner = jc.magnitude_pruning(0.999, budget=budget, where="*")
     view = pruner.apply(params, jax.jit(pruner.init)(params))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 
 import jaxcompress as jc
@@ -18,7 +19,7 @@ from jaxcompress.prune.schedules import cubic
 
 
 def scores(shape, seed=0):
-    return jnp.abs(jax.random.normal(jax.random.key(seed), shape))
+    return jnp.abs(normal(*shape, seed=seed))
 
 
 @functools.cache
@@ -111,7 +112,7 @@ def test_a_schedule_ends_in_the_pattern_and_masks_are_monotone():
     pruned = []
     for step in range(1, 8):
         before = state.masks["kernel"]
-        noise = 0.1 * jax.random.normal(jax.random.key(step), (16, 8))
+        noise = 0.1 * normal(16, 8, seed=step)
         params, state = update({"kernel": params["kernel"] + noise}, state)
         mask = state.masks["kernel"]
         assert not (mask & ~before).any()

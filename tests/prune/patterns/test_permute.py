@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal, put
 from examples import examples
 
 import jaxcompress as jc
@@ -75,7 +76,7 @@ def test_every_round_helps_or_does_nothing_until_no_swap_does(shape, n, m):
 
 
 def test_vmapped_searches_equal_solo_ones():
-    scores = jnp.asarray(np.random.default_rng(1).random((2, 8, 3)), jnp.float32)
+    scores = put(np.random.default_rng(1).random((2, 8, 3)))
     search = functools.partial(search_permutation, n=2, m=4, key=KEY)
     together = jax.vmap(search)(scores)
     np.testing.assert_array_equal(together, jnp.stack([search(s) for s in scores]))
@@ -173,7 +174,7 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_function_stays_and_what_is_kept_rises(name):
     model, shape, axes, pattern_axes, consumers = NETWORKS[name]
-    x = jax.random.normal(jax.random.key(1), shape)
+    x = normal(*shape, seed=1)
     # No zeros and ones: biases, scales and statistics that differ between channels.
     rng = np.random.default_rng(2)
     variables = jax.tree_util.tree_map_with_path(

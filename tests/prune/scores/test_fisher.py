@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import put
 
 import jaxcompress as jc
 from jaxcompress.prune import fisher_pruning
@@ -44,7 +45,7 @@ def network(seed, widths):
 
 def small():
     params, rng = network(0, (5, 4, 3)), np.random.default_rng(1)
-    x = jnp.asarray(rng.normal(size=(7, 5)), jnp.float32)
+    x = put(rng.normal(size=(7, 5)))
     batch = {"x": x, "y": jnp.asarray(rng.integers(0, 3, 7))}
     return params, batch
 

@@ -4,16 +4,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal, put
 
 import jaxcompress as jc
 from jaxcompress import prune
 from jaxcompress.prune.schedules import cubic
 
 PARAMS = {
-    "a": {"kernel": jax.random.normal(jax.random.key(0), (6, 4))},
-    "b": {"kernel": jax.random.normal(jax.random.key(1), (4, 3)), "bias": None},
+    "a": {"kernel": normal(6, 4)},
+    "b": {"kernel": normal(4, 3, seed=1), "bias": None},
 }
-GRADS = [jax.tree.map(lambda p, i=i: jnp.sin(i + 9 * p), PARAMS) for i in range(1, 6)]
+GRADS = [
+    jax.tree.map(lambda p, i=i: put(np.sin(i + 9 * np.asarray(p))), PARAMS)
+    for i in range(1, 6)
+]
 
 
 def equal(a, b, rtol=0.0):

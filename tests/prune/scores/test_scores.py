@@ -3,6 +3,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import put
 
 import jaxcompress as jc
 from jaxcompress import prune
@@ -149,8 +150,8 @@ def test_wanda_of_convolutions_and_scanned_layers():
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2, 5, 6, 3)).astype(np.float32)
     params = {
-        "conv": {"kernel": jnp.asarray(rng.normal(size=(2, 3, 3, 4)), jnp.float32)},
-        "stack": {"kernel": jnp.asarray(rng.normal(size=(3, 4, 4)), jnp.float32)},
+        "conv": {"kernel": put(rng.normal(size=(2, 3, 3, 4)))},
+        "stack": {"kernel": put(rng.normal(size=(3, 4, 4)))},
     }
 
     def layer(h, kernel):

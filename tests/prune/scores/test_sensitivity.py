@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import put
 from jax.flatten_util import ravel_pytree
 
 from jaxcompress import prune
@@ -13,7 +14,7 @@ from jaxcompress.prune.scores._loss_gradients import hessian_gradient, synaptic_
 def mlp(sizes, seed=0):
     rng = np.random.default_rng(seed)
     shapes = zip(sizes[:-1], sizes[1:], strict=True)
-    return [jnp.asarray(rng.normal(size=s) / s[0] ** 0.5, jnp.float32) for s in shapes]
+    return [put(rng.normal(size=s) / s[0] ** 0.5) for s in shapes]
 
 
 def forward(kernels, x):

@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 
 import jaxcompress as jc
 from jaxcompress.prune import obs_pruning, sparsegpt_pruning
 from jaxcompress.prune.patterns import NOfM
 
-FLAX = jax.random.normal(jax.random.key(0), (2, 2, 8, 3))  # h, w, in, out
-IMAGES = jax.random.normal(jax.random.key(1), (16, 4, 4, 8))
+FLAX = normal(2, 2, 8, 3)  # h, w, in, out
+IMAGES = normal(16, 4, 4, 8, seed=1)
 LAYOUTS = {"HWIO": (0, 1, 2, 3), "OIHW": (3, 2, 0, 1), "OHWI": (3, 0, 1, 2)}
 METHODS = {
     "sparsegpt": lambda axes: sparsegpt_pruning(0.5, pattern=NOfM(2, 4), axes=axes),
@@ -31,12 +32,14 @@ def convolution(layout, params, x):
     )
 
 
+@functools.cache
 def pruned(method, layout, axes=None):
     params = {"kernel": FLAX.transpose(LAYOUTS[layout])}
     fn = functools.partial(convolution, layout)
     axes = axes or jc.weight_axes(fn, params, IMAGES)
     stats = jc.observe(fn, params, [IMAGES], jc.program.statistics.gram())
-    new = jc.compress(METHODS[method](axes), params, stats=stats)["kernel"]
+    solve = jax.jit(lambda *p: jc.compress(METHODS[method](axes), p[0], stats=p[1]))
+    new = solve(params, stats)["kernel"]
     return np.transpose(new, np.argsort(LAYOUTS[layout]))
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 from layer_problems import layer
 
 import jaxcompress as jc
@@ -20,10 +21,6 @@ from jaxcompress.prune.second_order import (
     row_grid,
     sparsegpt,
 )
-
-
-def normal(*shape, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
 
 
 def compress(pruner, params, **extras):
@@ -96,6 +93,7 @@ def test_statistics_prune_once_and_training_keeps_the_pattern(name):
     jax.tree.map(np.testing.assert_array_equal, view, trained)
 
 
+@pytest.mark.slow  # the third law
 @pytest.mark.parametrize("name", PRUNERS)
 def test_jit_agrees_with_eager_execution(name):
     params, extras, pruner, (pruned, _) = pruned_by(name)

@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress import prune
 
 KEY = jax.random.key(5)
 PARAMS = {
-    "a": {"kernel": jax.random.normal(jax.random.key(0), (16, 6)), "bias": jnp.ones(6)},
-    "b": {"kernel": jax.random.normal(jax.random.key(1), (6, 4)), "bias": jnp.ones(4)},
+    "a": {"kernel": normal(16, 6), "bias": jnp.ones(6)},
+    "b": {"kernel": normal(6, 4, seed=1), "bias": jnp.ones(4)},
 }
 KERNEL = {"kernel": PARAMS["b"]["kernel"]}
-BATCH = jax.random.normal(jax.random.key(2), (12, 16))
+BATCH = normal(12, 16, seed=2)
 
 
 def loss_fn(p, x):
@@ -63,7 +64,7 @@ def updated(c, steps):
     update, state = jax.jit(c.update), start_of_kernel()
     masks = [state.masks["kernel"]]
     for t in range(steps):
-        grads = {"kernel": jax.random.normal(jax.random.key(t), (6, 4))}
+        grads = {"kernel": normal(6, 4, seed=t)}
         _, state = update(KERNEL, state, grads=grads)
         masks.append(state.masks["kernel"])
     return np.stack(masks)
@@ -307,8 +308,8 @@ def test_what_is_wrong_is_said():
 def test_masks_follow_their_weight_to_its_devices_and_nothing_is_gathered(make):
     mesh = jax.make_mesh((4,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
     place = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "x"))
-    params = {"kernel": jax.random.normal(jax.random.key(0), (64, 128))}
-    grads = {"kernel": jax.random.normal(jax.random.key(1), (64, 128))}
+    params = {"kernel": normal(64, 128)}
+    grads = {"kernel": normal(64, 128, seed=1)}
     c = make(0.5, key=KEY, until=9, every=1)
     update = jax.jit(lambda p, s, g: c.update(p, s, grads=g))
     params, grads = jax.device_put((params, grads), place)

@@ -4,15 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 from two_layers import cache_size
 
 import jaxcompress as jc
 
 PARAMS = {
     "bias": jnp.linspace(-1.0, 1.0, 5),
-    "kernel": jax.random.normal(jax.random.key(0), (7, 5)),
+    "kernel": normal(7, 5),
 }
-BATCHES = jax.random.normal(jax.random.key(1), (20, 12, 7))
+BATCHES = normal(20, 12, 7, seed=1)
 ADAM = optax.adam(optax.linear_schedule(0.05, 0.0, 20))
 
 

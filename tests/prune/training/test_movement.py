@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 from two_layers import cache_size
 
 import jaxcompress as jc
@@ -12,7 +13,7 @@ from jaxcompress import prune
 # The large weights are wrong: the task wants the small ones alone, and larger.
 START = {"kernel": jnp.array([[2.0, 0.5, -2.0, -0.5, 1.5, 0.6]])}
 TARGET = jnp.array([[0.0, 1.0, 0.0, -1.0, 0.0, 1.0]])
-BATCH = jax.random.normal(jax.random.key(0), (64, 6))
+BATCH = normal(64, 6)
 
 
 def loss_fn(p, x):
@@ -50,7 +51,7 @@ def test_scores_are_the_sum_of_minus_weight_times_gradient():
     params = START
     for t in range(4):
         params = {"kernel": params["kernel"] + 0.1 * t}
-        grads = {"kernel": jax.random.normal(jax.random.key(t), (1, 6))}
+        grads = {"kernel": normal(1, 6, seed=t)}
         params, state = update(params, state, grads=grads)
         expected -= np.asarray(params["kernel"]) * np.asarray(grads["kernel"])
         np.testing.assert_allclose(state.memory["kernel"], expected, rtol=1e-5)
@@ -123,7 +124,7 @@ def test_running_scores_outside_of_jit(score):
 def test_biases_are_left_alone_and_no_step_recompiles():
     params = {
         "bias": jnp.ones(4),
-        "kernel": jax.random.normal(jax.random.key(1), (6, 4)),
+        "kernel": normal(6, 4, seed=1),
     }
 
     def loss_fn(p, x):

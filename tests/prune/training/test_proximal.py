@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.prune import (
@@ -26,10 +27,10 @@ from jaxcompress.prune.training import (
 
 PARAMS = {
     "Dense_0": {
-        "kernel": jax.random.normal(jax.random.key(0), (8, 12)),
+        "kernel": normal(8, 12),
         "bias": jnp.full(12, 1e-3),
     },
-    "Dense_1": {"kernel": 0.1 * jax.random.normal(jax.random.key(1), (12, 5))},
+    "Dense_1": {"kernel": 0.1 * normal(12, 5, seed=1)},
 }
 
 GRID = np.linspace(-4, 4, 80001)
@@ -81,7 +82,7 @@ def test_group_soft_threshold_minimizes_its_objective():
     ],
 )
 def test_groups_fall_as_a_whole_by_their_own_size(groups, shape, extents):
-    x = np.asarray(jax.random.normal(jax.random.key(3), shape))
+    x = np.asarray(normal(*shape, seed=3))
     prox = jax.jit(functools.partial(group_soft_threshold(groups), "leaf"))
     index = np.indices(shape)
     tiles = [-(-size // b) for size, b in zip(shape, extents, strict=True)]
@@ -150,7 +151,7 @@ def test_zeros_are_in_the_raw_parameters_and_the_schedule_counts_from_zero():
 
 def test_lasso_is_solved_by_a_loop_and_vmaps_over_strengths():
     """ISTA on a least-squares problem: the optimality conditions of the lasso hold."""
-    inputs = jax.random.normal(jax.random.key(4), (40, 8)) / 40**0.5
+    inputs = normal(40, 8, seed=4) / 40**0.5
     targets = inputs @ jnp.array([2.0, -1.0, 0, 0, 0, 0, 0, 0])[:, None]
     rate = 0.3
 
@@ -189,7 +190,7 @@ def test_held_zeros_stay_in_training():
     )
     state = init(params)
     for i in range(3):
-        x = jax.random.normal(jax.random.key(i), (4, 8))
+        x = normal(4, 8, seed=i)
         state, _ = step(state, x)
     after = state.params["kernel"]
     np.testing.assert_array_equal(after == 0, params["kernel"] == 0)

@@ -4,13 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.prune import top_kast
 
 PARAMS = {
     "bias": jnp.ones(5),
-    "kernel": jax.random.normal(jax.random.key(0), (8, 5)),
+    "kernel": normal(8, 5),
 }
 
 
@@ -73,7 +74,7 @@ def test_what_is_not_trained_stands_still_and_keeps_no_momentum():
         return jnp.mean((batch @ view["kernel"] + view["bias"][None] - 1) ** 2)
 
     init, step = jc.train_step(loss_fn, tx, c)
-    state, batch = init(PARAMS), jax.random.normal(jax.random.key(1), (12, 8))
+    state, batch = init(PARAMS), normal(12, 8, seed=1)
     for _ in range(8):
         before = state
         state, _ = step(state, batch)

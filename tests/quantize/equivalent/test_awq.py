@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
-from linked import CNN_LINKS, NETWORKS, close, cnn, cnn_params, compress, normal
+from linked import CNN_LINKS, NETWORKS, close, cnn, cnn_params, compress
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -220,6 +221,7 @@ def test_bf16():
     close(fn(params, x), fn(moved, x), rtol=0.03)
 
 
+@pytest.mark.slow  # `tests/test_laws.py` has it with other weights
 def test_laws():
     params, x = make()
     extras = {"stats": gram_of(fn, params, x)}

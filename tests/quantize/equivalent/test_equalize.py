@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import normal
 from examples import examples
 from linked import (
     NETWORKS,
@@ -16,7 +17,6 @@ from linked import (
     mlp,
     mlp_links,
     mlp_params,
-    normal,
     stacked_params,
     uneven,
 )
@@ -172,6 +172,7 @@ def test_after_pruning_masks_are_kept():
         assert ((new[name]["kernel"] == 0) >= (pruned[name]["kernel"] == 0)).all()
 
 
+@pytest.mark.slow  # `tests/test_laws.py` has it with other weights
 @pytest.mark.parametrize("make", [cross_layer_equalization, smooth_quant])
 def test_laws(make):
     c, params = make(mlp_links(2)), mlp_params((4, 6, 3))

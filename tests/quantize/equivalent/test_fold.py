@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 from flax import nnx
-from linked import close, compress, normal
+from linked import close, compress
 
 from jaxcompress.quantize import cross_layer_equalization, fold_batch_norm
 from jaxcompress.quantize.equivalent import Fold, Link, verify_folds, verify_links

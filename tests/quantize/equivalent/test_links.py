@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 from linked import (
     ATTENTION_LINK,
@@ -17,7 +18,6 @@ from linked import (
     mlp,
     mlp_links,
     mlp_params,
-    normal,
 )
 
 from jaxcompress.quantize.equivalent import Link, verify_links

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 from linked import (
     ATTENTION_LINK,
@@ -16,7 +17,6 @@ from linked import (
     mlp,
     mlp_links,
     mlp_params,
-    normal,
 )
 
 import jaxcompress as jc
@@ -181,6 +181,7 @@ def test_across_what_is_not_linear_it_is_told(act):
         verify_links(lambda p, x: mlp(p, x, act), params, mlp_links(), x, rotated=True)
 
 
+@pytest.mark.slow  # `tests/test_laws.py` has it with other weights
 @pytest.mark.filterwarnings("ignore:nothing is rotated")
 def test_laws():
     rotation = hadamard_rotation([LINEAR_LINK], key=KEY)

@@ -3,7 +3,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from linked import NETWORKS, close, compress, normal
+from draws import normal
+from linked import NETWORKS, close, compress
 
 import jaxcompress as jc
 from jaxcompress.quantize import smooth_quant

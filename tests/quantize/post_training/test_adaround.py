@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from calibrated import layer, loss, normal, singles
+from calibrated import layer, loss, singles
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from calibrated import normal
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.quantize import bias_correction

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import put
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -25,7 +26,7 @@ def scales(*args) -> Any:
 
 def heavy(*shape, seed=0):
     """Weights with outliers."""
-    return jnp.asarray(np.random.default_rng(seed).standard_t(4, shape), jnp.float32)
+    return put(np.random.default_rng(seed).standard_t(4, shape))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from calibrated import normal
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -104,12 +104,17 @@ def test_a_leaf_is_solved_as_its_matrix_is():
         np.testing.assert_allclose(state.scales["Dense_0"]["kernel"], scale, rtol=1e-6)
 
 
+@pytest.mark.slow  # `tests/test_laws.py` has it with scales of other shapes
 def test_the_laws_are_kept():
     params, stats, _ = two_layers()
     c = gptq_quantization(4, symmetric=False, granularity=jc.PerGroup(4))
     held = jc.testing.check_compressor(c, params, extras={"stats": stats}, steps=1)
     assert set(held.values()) == {"held"}
-    # And after it was solved.
+
+
+def test_the_view_ships_after_it_was_solved():
+    params, stats, _ = two_layers()
+    c = gptq_quantization(4, symmetric=False, granularity=jc.PerGroup(4))
     update = jax.jit(c.update)
     moved, state = update(params, c.init(params), stats=stats)
     shipped = jc.dense(c.finalize(moved, state))

@@ -70,7 +70,7 @@ def test_mse_is_never_worse_of_many_tiles(fmt):
     assert (found <= ((known - x) ** 2).sum(0) * (1 + 1e-5)).all()
 
 
-@pytest.mark.parametrize("power", [2.0, 2.4])
+@pytest.mark.parametrize("power", [2.4, pytest.param(2.0, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("fmt", [Int(2), Int(4), formats.NF4, Int(3, False)])
 def test_mse_is_nearly_the_best_of_a_fine_search(fmt, power):
     x = draw("normal", 1, (300, 1))
@@ -134,10 +134,14 @@ def test_entropy_clips_a_heavy_tail_and_keeps_a_uniform(shape):
 @pytest.mark.parametrize("make", [mse, entropy])
 def test_zeros_and_constants_have_a_range(make):
     for fmt in (Int(4), Int(4, False), formats.NF4, Int(1)):
+        run = jax.jit(
+            lambda x, fmt=fmt: to_qarray(x, fmt, scale=chosen(make(), x, fmt, (1, 2)))
+        )
         for value in (0.0, 0.5, -3.0):
-            x = jnp.full((6, 2), value)
-            q = to_qarray(x, fmt, scale=chosen(make(), x, fmt, (1, 2)))
-            assert (q.scale > 0).all() and jnp.isfinite(q.scale).all()  # pyright: ignore[reportArgumentType, reportOperatorIssue]
+            x = np.full((6, 2), value, np.float32)
+            q = run(x)
+            scale = np.asarray(q.scale)
+            assert (scale > 0).all() and np.isfinite(scale).all()
             np.testing.assert_allclose(q.dense(), x, rtol=0.05)
 
 

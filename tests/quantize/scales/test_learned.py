@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 from bitwise import same_tree
+from draws import normal
 
 import jaxcompress as jc
 from jaxcompress.formats import Int
@@ -21,10 +22,10 @@ from jaxcompress.quantize.scales import (
     pact,
 )
 
-X = jax.random.normal(jax.random.key(0), (32, 8))
-TARGET = jnp.tanh(X @ jax.random.normal(jax.random.key(1), (8, 3)))
+X = normal(32, 8)
+TARGET = jnp.tanh(X @ normal(8, 3, seed=1))
 BATCH = {"x": X, "y": TARGET}
-PARAMS = {"kernel": jax.random.normal(jax.random.key(2), (8, 3)) / 3}
+PARAMS = {"kernel": normal(8, 3, seed=2) / 3}
 WAYS = {
     "lsq": (Int(3), lsq()),
     "lsq_plus": (Int(3, False), lsq_plus()),

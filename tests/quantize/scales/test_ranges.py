@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from examples import examples
 
 from jaxcompress.numerics.histogram import edges, histogram
@@ -111,7 +112,7 @@ def test_a_bad_share_is_refused(share):
 
 
 def test_a_dynamic_range_is_that_of_the_array_or_of_each_row():
-    x = jax.random.normal(jax.random.key(0), (2, 3, 5))
+    x = normal(2, 3, 5)
     for axis, shape in ((None, (1, 1, 1)), (-1, (2, 3, 1)), ((0, 1), (1, 1, 5))):
         low, high = dynamic(axis).read((), x)
         assert low.shape == high.shape == shape
@@ -130,7 +131,7 @@ def test_a_range_of_nothing_seen_is_no_number(ranges):
 @pytest.mark.parametrize("ranges", KINDS)
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_the_state_keeps_its_kind_and_scans(ranges, dtype):
-    x = jax.random.normal(jax.random.key(0), (4, 3, 2)).astype(dtype)
+    x = normal(4, 3, 2).astype(dtype)
     state, _ = jax.lax.scan(
         lambda state, x: (ranges.observe(state, x), None), ranges.init(), x
     )

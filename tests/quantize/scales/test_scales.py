@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 
 from jaxcompress.formats import Int
 from jaxcompress.quantize import fake_quant, to_qarray
@@ -65,7 +66,7 @@ def test_an_unknown_range_is_loud(fmt, ends):
 )
 def test_the_scales_of_weights_are_those_of_their_extremes(bits, symmetric, seed):
     fmt = Int(bits, symmetric)
-    w = jax.random.normal(jax.random.key(seed), (12, 5))
+    w = normal(12, 5, seed=seed)
     low, high = (jnp.stack([f(w[:6], 0), f(w[6:], 0)]) for f in (jnp.min, jnp.max))
     for of_weights, known in zip(
         absmax(w, (2, 5), fmt), of_range(low, high, fmt), strict=True
@@ -78,8 +79,8 @@ def test_the_scales_of_weights_are_those_of_their_extremes(bits, symmetric, seed
 
 @pytest.mark.parametrize("fmt", [Int(3), Int(8), Int(8, symmetric=False)])
 def test_jit_and_eager_have_the_same_bits(fmt):
-    high = jnp.abs(jax.random.normal(jax.random.key(0), (64,)))
-    low = high - 2 * jnp.abs(jax.random.normal(jax.random.key(1), (64,)))
+    high = jnp.abs(normal(64))
+    low = high - 2 * jnp.abs(normal(64, seed=1))
     jitted = jax.jit(lambda low, high: of_range(low, high, fmt))
     jax.tree.map(
         np.testing.assert_array_equal, jitted(low, high), of_range(low, high, fmt)
