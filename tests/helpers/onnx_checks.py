@@ -12,7 +12,7 @@ from export_graphs import graph_of, is_codes
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from jaxcompress.export._onnx import ONNX, emit  # noqa: E402
+from jaxcompress.export._onnx import ONNX as ONNX, emit as emit  # noqa: E402
 
 
 def dense(params):
