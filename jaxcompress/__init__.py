@@ -3,6 +3,7 @@
 
 from . import (
     distill,
+    export,
     formats,
     interchange,
     numerics,
@@ -106,6 +107,7 @@ __all__ = [
     "count",
     "dense",
     "distill",
+    "export",
     "execute",
     "factorize",
     "formats",

@@ -2,7 +2,7 @@
 """Export to the runtimes of phones, PCs and servers, with the scales of training."""
 
 from . import targets
-from ._api import litert
+from ._api import litert, onnx, stablehlo
 from ._errors import ExportError, Mismatch, UnsupportedOperation
 from ._exported import Check, Exported
 from ._run import load, run
@@ -15,6 +15,8 @@ __all__ = [
     "UnsupportedOperation",
     "litert",
     "load",
+    "onnx",
     "run",
+    "stablehlo",
     "targets",
 ]

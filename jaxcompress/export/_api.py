@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..program import Policy
-from . import targets
+from . import _stablehlo, targets
 from ._export import export
 from ._exported import Exported
 from ._litert import LITERT
+from ._onnx import ONNX, OPENVINO
 
 
 def litert(
@@ -61,3 +62,100 @@ def litert(
     return export(
         LITERT, targets.litert, fn, params, ranges, example, path, policy, tolerance
     )
+
+
+def onnx(
+    fn: Callable[..., Any],
+    params: Any,
+    ranges: Mapping[str, Any] | None,
+    example: Any,
+    path: str | os.PathLike[str],
+    *,
+    target: targets.Target = targets.onnxruntime,
+    policy: Policy | None = None,
+    tolerance: float | None = None,
+) -> Exported:
+    """Write an .onnx file for ONNX Runtime or OpenVINO: PCs and servers.
+
+    Rounded activations stand in the file as pairs of QuantizeLinear and DequantizeLinear,
+    which these runtimes fuse with the products around them. Everything else is as in
+    ``litert``: scales arrive as they are, batch norms are folded, the runtime runs the
+    file on the example, and its result must be that of the simulation.
+
+    Args:
+      fn: ``(params, *args) -> out`` of dense parameters, in evaluation mode.
+      params: tree of arrays, or a packed tree (from ``finalize`` or ``compress``).
+      ranges: ranges from ``quantize_activations(fn, target.policy)``; None exports floats.
+      example: the arguments, as a tuple. The file takes any batch if the function does.
+      path: the file, ending in ``.onnx``. An existing file is replaced.
+      target: ``targets.onnxruntime`` or ``targets.openvino``: the runtime of the check.
+      policy: the policy that the ranges were made with, if it was not the target's.
+      tolerance: the largest allowed difference from the simulation.
+
+    Returns:
+      The file, what runs on integers and what does not, and the check.
+
+    Raises:
+      ImportError: if the extra ``onnx`` (``openvino``) is not installed.
+      UnsupportedOperation: if ONNX does not have an operation of the function.
+      Mismatch: if the runtime computes something else; it names the first point that
+        differs.
+      ExportError: if weights are closed over, or the runtime cannot store what was trained.
+      ValueError: if a range was never calibrated, a weight is NaN, or the path is wrong.
+    """
+    backends = {backend.name: backend for backend in (ONNX, OPENVINO)}
+    if getattr(target, "name", None) not in backends:
+        raise ValueError(
+            "target must be targets.onnxruntime or targets.openvino, got "
+            f"{getattr(target, 'name', target)!r}."
+        )
+    return export(
+        backends[target.name],
+        target,
+        fn,
+        params,
+        ranges,
+        example,
+        path,
+        policy,
+        tolerance,
+    )
+
+
+def stablehlo(
+    fn: Callable[..., Any],
+    params: Any,
+    ranges: Mapping[str, Any] | None,
+    example: Any,
+    path: str | os.PathLike[str],
+    *,
+    policy: Policy | None = None,
+    tolerance: float | None = None,
+) -> Exported:
+    """Write a portable program for any JAX, with the packed weights beside it.
+
+    ``load`` and ``run`` need neither the code of the model nor its framework. The weights
+    are stored as ``save`` stores them, and become dense while the program runs: the file
+    is small, and the program is not faster. With ranges, activations are rounded as
+    ``quantize_activations(fn, policy).frozen`` rounds them, in floats.
+
+    Args:
+      fn: ``(params, *args) -> out`` of dense parameters, in evaluation mode.
+      params: tree of arrays, or a packed tree (from ``finalize`` or ``compress``).
+      ranges: calibrated ranges of ``policy``; None leaves activations as they are.
+      example: the arguments, as a tuple. The batch may vary if the function allows it.
+      path: the file, ending in ``.stablehlo``. An existing file is replaced.
+      policy: the policy that the ranges were made with; None is the default policy of
+        ``quantize_activations``.
+      tolerance: the largest allowed difference from the function.
+
+    Returns:
+      The file, and the check against the function on the example.
+
+    Raises:
+      ImportError: if the extra ``stablehlo`` is not installed.
+      Mismatch: if the exported program computes something else.
+      ExportError: if the function is not finite on the example.
+      ValueError: if a weight is NaN, or the path is wrong.
+    """
+    return _stablehlo.export(fn, params, ranges, example, path, policy, tolerance)

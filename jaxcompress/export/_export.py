@@ -5,15 +5,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from .._arguments import check_function
 from .._atomic import write_bytes
-from .._refuse import refuse_not_finite
 from ..leaves import dense
 from ..program import Policy, quantize_activations
 from ..program.dataflow import CLOSED_OVER, Constant, Graph, Unsupported, dataflow
@@ -21,6 +18,7 @@ from ._backend import Backend
 from ._check import compare
 from ._errors import ExportError, UnsupportedOperation
 from ._exported import Exported
+from ._inputs import check_inputs, simulate
 from ._products import PRODUCTS, split
 from .targets import Target
 
@@ -37,13 +35,9 @@ def export(
     tolerance: float | None,
 ) -> Exported:
     """Export a function with one backend; see ``litert`` and ``onnx``."""
-    check_function(
-        fn, f"export.{backend.suffix[1:]}(fn, params, ranges, example, path)"
+    path, example, state = check_inputs(
+        fn, params, ranges, example, path, backend.suffix
     )
-    path = _checked_path(path, backend.suffix)
-    example = example if isinstance(example, tuple) else (example,)
-    refuse_not_finite(dense(params))
-    state = None if ranges is None else dict(ranges)
     policy, notes = _policy(fn, params, state, example, policy, target)
     try:
         flow = dataflow(
@@ -73,7 +67,7 @@ def export(
         content,
         graph,
         [np.asarray(x) for x in jax.tree.leaves(example)],
-        _simulate(fn, params, state, example, policy),
+        simulate(fn, params, state, example, policy),
         tolerance,
     )
     integers, floats, count = split(
@@ -99,19 +93,6 @@ def export(
         check=check,
         batch=None if any_batch else _batch(graph),
     )
-
-
-def _checked_path(path: str | os.PathLike[str], suffix: str) -> Path:
-    """Refuse a path that could not be written, before any work is done."""
-    path = Path(path)
-    if path.suffix != suffix:
-        raise ValueError(f"the path must end in {suffix!r}, got {str(path)!r}.")
-    folder = path.resolve().parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}; create it first.")
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f"the folder {str(folder)!r} is not writable.")
-    return path
 
 
 def _policy(
@@ -153,25 +134,6 @@ def _refuse_closed_over(graph: Graph) -> None:
                     f"closes over{f', in {op.scope}' if op.scope else ''}; pass it in "
                     "`params`, so that it can be compressed."
                 )
-
-
-def _simulate(
-    fn: Callable[..., Any],
-    params: Any,
-    ranges: dict[str, Any] | None,
-    example: tuple[Any, ...],
-    policy: Policy | None,
-) -> list[Any]:
-    """Return what JAX computes on the example."""
-
-    def run(params: Any, ranges: Any, example: tuple[Any, ...]) -> Any:
-        if ranges is None:
-            return fn(dense(params), *example)
-        return quantize_activations(fn, policy).frozen(dense(params), ranges, *example)[
-            0
-        ]
-
-    return jax.tree.leaves(jax.jit(run)(params, ranges, example))
 
 
 def _batch(graph: Graph) -> int | None:

@@ -9,18 +9,31 @@ from typing import Any
 
 import numpy as np
 
-from ._backend import Backend, Session
+from . import _stablehlo, targets
+from ._backend import Session
 from ._litert import LITERT
+from ._onnx import ONNX, OPENVINO
 
-BACKENDS: tuple[Backend, ...] = (LITERT,)
+LOADERS = {
+    LITERT.suffix: LITERT.load,
+    ONNX.suffix: ONNX.load,
+    _stablehlo.SUFFIX: _stablehlo.load,
+}
 
 
-def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session:
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    target: targets.Target | None = None,
+) -> Session:
     """Load an exported file into its runtime.
 
     Args:
       path: a file from ``litert``, ``onnx`` or ``stablehlo``.
       threads: number of threads of the runtime; None leaves it to the runtime.
+      target: ``targets.openvino`` runs an .onnx file in OpenVINO; None takes the usual
+        runtime of the file.
 
     Returns:
       ``(*arrays) -> list of arrays``: the leaves of the arguments in, the leaves of the
@@ -32,15 +45,22 @@ def load(path: str | os.PathLike[str], *, threads: int | None = None) -> Session
       ImportError: if the runtime is not installed.
     """
     path = Path(path)
-    backend = next((b for b in BACKENDS if b.suffix == path.suffix), None)
-    if backend is None:
-        endings = ", ".join(repr(b.suffix) for b in BACKENDS)
+    if path.suffix not in LOADERS:
+        endings = ", ".join(map(repr, LOADERS))
         raise ValueError(f"the path must end in one of {endings}, got {str(path)!r}.")
-    return backend.load(path.read_bytes(), threads)
+    loader = LOADERS[path.suffix]
+    if target is not None and target.name == OPENVINO.name:
+        if path.suffix != OPENVINO.suffix:
+            raise ValueError(f"OpenVINO runs .onnx files here, got {str(path)!r}.")
+        loader = OPENVINO.load
+    return loader(path.read_bytes(), threads)
 
 
 def run(
-    path: str | os.PathLike[str], *arrays: Any, threads: int | None = None
+    path: str | os.PathLike[str],
+    *arrays: Any,
+    threads: int | None = None,
+    target: targets.Target | None = None,
 ) -> list[np.ndarray]:
     """Run an exported file in its runtime, to measure the accuracy of the file itself.
 
@@ -51,8 +71,9 @@ def run(
       path: a file from ``litert``, ``onnx`` or ``stablehlo``.
       *arrays: the leaves of the arguments, in order, as arrays.
       threads: number of threads of the runtime; None leaves it to the runtime.
+      target: see ``load``.
 
     Returns:
       The leaves of the result.
     """
-    return load(path, threads=threads)(*arrays)
+    return load(path, threads=threads, target=target)(*arrays)

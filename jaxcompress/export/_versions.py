@@ -11,7 +11,7 @@ def require(package: str, version: str, extra: str) -> None:
 
     Args:
       package: name on PyPI.
-      version: what its version must begin with, such as ``"1.32."``.
+      version: what its version must begin with, such as ``"1.32"``; "" accepts any.
       extra: the extra of jaxcompress that installs it.
 
     Raises:
@@ -22,7 +22,7 @@ def require(package: str, version: str, extra: str) -> None:
         installed = importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         raise ImportError(f"{package} is not installed: {fix}.") from None
-    if not f"{installed}.".startswith(version.rstrip(".") + "."):
+    if version and not f"{installed}.".startswith(version.rstrip(".") + "."):
         raise ImportError(
             f"{package} must be version {version.rstrip('.')}, the one this exporter was "
             f"tested with, but {installed} is installed: {fix}."

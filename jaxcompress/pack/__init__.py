@@ -4,6 +4,9 @@
 from ._errors import ArtifactError
 from ._file import Contents, inspect, load, save
 from ._manifest import Entry
+from ._register import register
+
+register()
 
 __all__ = [
     "ArtifactError",

@@ -39,7 +39,7 @@ def _fields(
 
     def open_leaf(leaf: Any) -> tuple[list[Any], list[Any]]:
         values = [getattr(leaf, name) for name in static]
-        return [getattr(leaf, name) for name in children], list(map(_to_json, values))
+        return [getattr(leaf, name) for name in children], list(map(to_json, values))
 
     def close_leaf(arrays: list[Any], values: list[Any]) -> Leaf:
         fields = dict(zip(children, map(_to_jax, arrays), strict=True))
@@ -81,7 +81,8 @@ def _to_jax(child: Any) -> Any:
     return jnp.asarray(child) if isinstance(child, np.ndarray) else child
 
 
-def _to_json(value: Any) -> Any:
+def to_json(value: Any) -> Any:
+    """Return a static field as a JSON value."""
     if isinstance(value, int):
         return value
     if type(value) in FORMATS.values():
@@ -94,7 +95,7 @@ def _to_json(value: Any) -> Any:
     return np.dtype(value).name
 
 
-def _parse_format(value: Any) -> Format:
+def parse_format(value: Any) -> Format:
     """Parse a format from its name and fields; the format checks its own fields."""
     match value:
         case [str(name), *fields] if name in FORMATS:
@@ -130,7 +131,7 @@ LEAF_TYPES = {
     "QArray": _fields(
         QArray,
         ("codes", "scale", "zero_point"),
-        format=_parse_format,
+        format=parse_format,
         value_dtype=parse_dtype,
     ),
     "Codebook": _fields(Codebook, ("codes", "centroids")),

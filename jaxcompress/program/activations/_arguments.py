@@ -126,7 +126,7 @@ class Arguments:
         trail, other = self.trails[node.ins[sides[0]]][i], node.ins[1 - sides[0]]
         shape = self.shapes[i]
         sizes = [n for axis, n in enumerate(shape) if axis not in trail.layers]
-        if not other.origin.data or sum(n > 1 for n in sizes) > 1:
+        if not other.origin.data or sum(n != 1 for n in sizes) > 1:
             return False
         if is_statistic(other):  # a running average
             return True

@@ -92,7 +92,9 @@ class Flattener:
             return evaluate(name, op, params, constants, many=many)
         if name == "convert_element_type" and ins[0].dtype == params["new_dtype"]:
             return ins
-        return self.record(name, params, ins, eqn, scope, op, many)
+        return _simple(name, ins, eqn) or self.record(
+            name, params, ins, eqn, scope, op, many
+        )
 
     def record(
         self,
@@ -219,6 +221,20 @@ class Flattener:
         jaxpr, consts, _ = _compat.trace(fn, *shapes)
         (out,) = self.run(jaxpr, consts, ins, scope)
         return out
+
+
+def _simple(name: str, ins: Sequence[Atom], eqn: Any) -> list[Atom] | None:
+    """Return what a sum or product with zeros is; loops often start with zeros."""
+    if name not in ("mul", "add", "add_any"):
+        return None
+    zeros = [x for x in ins if isinstance(x, Constant) and not x.value.any()]
+    if len(ins) != 2 or len(zeros) != 1:
+        return None
+    other = ins[1] if ins[0] is zeros[0] else ins[0]
+    aval = eqn.outvars[0].aval
+    if name == "mul":
+        return [Constant(np.broadcast_to(np.zeros((), aval.dtype), aval.shape))]
+    return [other] if other.shape == aval.shape else None
 
 
 def _check_trips(trips: int, scope: str) -> None:

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exported networks in their runtimes, one thread, against jitted JAX float32.
+
+A ResNet-20 is trained on Fashion-MNIST, whole and with half of its channels (the weights
+are kept in --folder). Each variant is exported, its accuracy is that of the exported file
+on the whole test set, and its speed is timed beside JAX in one process on one core. The
+transformer has random weights: its rows are about speed alone. The peers quantize the same
+float network by their own calibration. A runtime that is not installed is left out, and
+said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import jaxcompress as jc
+from jaxcompress import export
+
+from . import _harness, _peers, _resnet20
+
+RUNTIMES = {"litert": ".tflite", "onnx": ".onnx"}
+
+
+class Encoder(nn.Module):
+    """A transformer of six layers on vectors."""
+
+    width: int = 384
+    layers: int = 6
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for _ in range(self.layers):
+            y = nn.LayerNorm()(x)
+            x = x + nn.MultiHeadDotProductAttention(self.width // 64)(y, y)
+            y = nn.gelu(nn.Dense(4 * self.width)(nn.LayerNorm()(x)))
+            x = x + nn.Dense(self.width)(y)
+        return nn.LayerNorm()(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A function with its parameters, and ranges if it is quantized."""
+
+    fn: Callable[..., Any]
+    params: Any
+    ranges: dict[str, Any] | None = None
+
+
+def quantized(fn: Callable[..., Any], params: Any, batches: Sequence[Any]) -> Variant:
+    """Quantize weights and activations to 8 bits, calibrated on some batches."""
+    axes = jc.weight_axes(fn, params, batches[0])
+    compressor = jc.weight_quantization(
+        bits=8, granularity=jc.PerChannel(axes=axes), where=axes
+    )
+    packed = jc.compress(compressor, params)
+    modes = jc.quantize_activations(fn, export.targets.litert.policy)
+    dense = jc.dense(packed)
+    ranges = modes.init(dense, batches[0])
+    calibrate = jax.jit(modes.calibrate)
+    for batch in batches:
+        _, ranges = calibrate(dense, ranges, batch)
+    return Variant(fn, packed, ranges)
+
+
+def masked(params: Any, sparsity: float) -> Any:
+    """Set the smallest weights of every kernel to zero."""
+
+    def prune(x: jax.Array) -> jax.Array:
+        if x.ndim < 2:
+            return x
+        return jnp.where(jnp.abs(x) > jnp.quantile(jnp.abs(x), sparsity), x, 0)
+
+    return jax.tree.map(prune, params)
+
+
+def resnet_variants(folder: Path, calibration: np.ndarray, *, quick: bool) -> Any:
+    """Return the variants of the ResNet-20."""
+    width = 4 if quick else 16
+    dense, half = _resnet20.load(folder)
+    fn, small = _resnet20.function(width), _resnet20.function(width // 2)
+    batches = [jnp.asarray(x) for x in np.array_split(calibration, 4)]
+    sparse = masked(dense, 0.9)
+    return {
+        "float32": Variant(fn, dense),
+        "half width": Variant(small, half),
+        "int8": quantized(fn, dense, batches),
+        "half width, int8": quantized(small, half, batches),
+        "90 % zeros": Variant(fn, sparse),
+        "90 % zeros, int8": quantized(fn, sparse, batches),
+    }
+
+
+def encoder_variants(x: jax.Array, *, quick: bool) -> Any:
+    """Return the variants of the transformer."""
+    model = Encoder(64, 1) if quick else Encoder()
+    params = model.init(jax.random.key(0), x)
+    fn = model.apply
+    return {"float32": Variant(fn, params), "int8": quantized(fn, params, [x])}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
+    made = _harness.parser("runtimes", __doc__, rounds=30)
+    made.add_argument("--batch", type=int, default=1, help="images of a call")
+    made.add_argument("--steps", type=int, default=1200, help="of training")
+    made.add_argument("--folder", type=Path, help="where the trained weights are kept")
+    made.add_argument("--network", choices=("resnet20", "encoder"), default="resnet20")
+    settings = _harness.parse(made, argv)
+    if settings.batch < 1 or settings.steps < 1:
+        made.error("--batch and --steps: 1 or more")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = settings.folder or Path(scratch) / "weights"
+        if settings.network == "resnet20" and not (folder / _resnet20.HALF).exists():
+            _train(folder, settings)
+        _on_one_core()
+        settings.folder = str(folder)
+        _harness.show(_rows(folder, Path(scratch), settings), settings)
+
+
+def _train(folder: Path, settings: Any) -> None:
+    """Train in another process, which may use all cores."""
+    command = [sys.executable, "-m", "benchmarks._resnet20", str(folder)]
+    command += ["--steps", str(settings.steps)]
+    subprocess.run(command + ["--quick"] * settings.quick, check=True)
+
+
+def _on_one_core() -> None:
+    """Keep this process, and the threads of every runtime, on one core."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def _rows(folder: Path, scratch: Path, settings: Any) -> list[Any]:
+    is_resnet = settings.network == "resnet20"
+    test = None
+    if is_resnet:
+        images = _resnet20.images(quick=settings.quick)
+        count = 64 if settings.quick else 1024
+        calibration = _resnet20.padded(images.train.x[:count])
+        variants = resnet_variants(folder, calibration, quick=settings.quick)
+        x = jnp.asarray(_resnet20.padded(images.test.x[: settings.batch]))
+        test = (_resnet20.padded(images.test.x), images.test.y)
+    else:
+        shape = (
+            (settings.batch, 8, 64) if settings.quick else (settings.batch, 128, 384)
+        )
+        x = jax.random.normal(jax.random.key(1), shape)
+        calibration = np.asarray(x)
+        variants = encoder_variants(x, quick=settings.quick)
+    calls: dict[str, Callable[[], Any]] = {}
+    extra: dict[str, dict[str, Any]] = {}
+    for name in ("float32", "half width", "90 % zeros"):
+        if name in variants:
+            v = variants[name]
+            call = functools.partial(jax.jit(v.fn), v.params)
+            calls[f"JAX {name}"] = functools.partial(call, x)
+            extra[f"JAX {name}"] = {"accuracy": _accuracy(call, test)}
+    for runtime, suffix in RUNTIMES.items():
+        for name, v in variants.items():
+            path = scratch / f"{runtime} {name}{suffix}"
+            exporter = getattr(export, runtime)
+            try:
+                exported = exporter(v.fn, v.params, v.ranges, (x,), path)
+            except ImportError as error:
+                print(f"left out: {error}")
+                break
+            label = f"{exported.runtime} {name}"
+            calls[label] = functools.partial(
+                export.load(path, threads=1), np.asarray(x)
+            )
+            simulated = _simulated(v, x, test) if v.ranges else None
+            extra[label] = {
+                "accuracy": _accuracy(export.load(path), test),
+                "simulated": simulated,
+                "KB": exported.bytes / 1e3,
+                "integers": f"{len(exported.integers)} of "
+                f"{len(exported.integers) + len(exported.floats)}",
+            }
+    floats = {s: scratch / f"{r} float32{s}" for r, s in RUNTIMES.items()}
+    for label, path in _peers.quantized(floats, calibration, settings.batch):
+        calls[label] = functools.partial(export.load(path, threads=1), np.asarray(x))
+        extra[label] = {
+            "accuracy": _accuracy(export.load(path), test),
+            "KB": path.stat().st_size / 1e3,
+        }
+    rows = _harness.measure(calls, rounds=settings.rounds, aims=_aims(calls, is_resnet))
+    return [
+        dataclasses.replace(
+            row,
+            extra=extra[row.name.removesuffix(" (again)")]
+            | {"times as fast": 1 / row.ratio[1]},
+        )
+        for row in rows
+    ]
+
+
+def _aims(calls: Any, is_resnet: bool) -> dict[str, str]:
+    aims = {
+        "LiteRT int8": "<= 0.25" if is_resnet else "<= 0.33",
+        "LiteRT half width, int8": "<= 0.10",
+        "ONNX Runtime int8": "<= 0.286" if is_resnet else "",
+        "JAX 90 % zeros": "1",
+    }
+    return {name: aim for name, aim in aims.items() if name in calls and aim}
+
+
+def _simulated(v: Variant, x: jax.Array, test: Any) -> float | None:
+    """Return the accuracy of the simulation that the file has to agree with."""
+    frozen = jc.quantize_activations(v.fn, export.targets.litert.policy).frozen
+    run = jax.jit(lambda params, ranges, x: frozen(jc.dense(params), ranges, x)[0])
+    return _accuracy(lambda x: run(v.params, v.ranges, jnp.asarray(x)), test)
+
+
+def _accuracy(call: Callable[..., Any], test: Any) -> float | None:
+    """Return the percentage of right answers on the whole test set."""
+    if test is None:
+        return None
+    images, labels = test
+    right, size = 0, 500
+    for start in range(0, len(images), size):
+        out = call(images[start : start + size])
+        logits = np.asarray(out[0] if isinstance(out, list) else out)
+        right += int((logits.argmax(-1) == labels[start : start + size]).sum())
+    return 100 * right / len(labels)
+
+
+if __name__ == "__main__":
+    main()
