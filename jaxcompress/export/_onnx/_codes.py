@@ -177,7 +177,7 @@ def _quantize(b: Build, op: Operation) -> None:
             "narrow=False trains with it"
         ] = None
     names = (b.constant(scale), b.constant(zero_point))
-    b.define(out, b.rounded(name, names), value.order, value.scaled, names)
+    b.define(out, b.rounded(name, names), value.order, names)
 
 
 RULES = {"quantize": _quantize}

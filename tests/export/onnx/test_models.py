@@ -142,7 +142,7 @@ TRANSPOSES = {"resnet": 1, "mobile": 2, "encoder": 4, "nnx": 1, "recurrent": 1}
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_of_floats(name):
     fn, params, x = NETWORKS[name]()
-    flow = dataflow(fn, params, (x,), any_batch=True)
+    flow = dataflow(fn, params, (x[:1],), any_batch=True)
     assert not flow.fixed
     model = emit(flow.graph).model
     onnx.checker.check_model(model, full_check=True)
