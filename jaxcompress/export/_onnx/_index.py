@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...program.dataflow import Constant, Operation
+from ...program.dataflow import Atom, Constant, Operation
 from ._build import Build, Unsupported, carrier
+from ._codes import looked_up
 from ._parts import one_row, write_slice
 from ._value import full, natural, whole_order
 
@@ -47,15 +48,26 @@ def _gather(b: Build, op: Operation) -> None:
         return _along_axis(b, op, axis, rest)
     at = _indices(b, op, len(index.shape) - 1)
     at = _bounded(b, op, at, x.shape[axis])
-    name, order = _whole(b, x)
+    name, order = _taken(b, x, at, axis, len(index.shape) - 1)
     where = order.index(axis)
-    name = b.node("Gather", [name, at], axis=where)
     offsets = iter(numbers.offset_dims)
     of_operand = {a: next(offsets) for a in range(len(sizes)) if a != axis}
     of_index = [a for a in range(len(out.shape)) if a not in numbers.offset_dims]
     before = [of_operand[a] for a in order[:where]]
     after = [of_operand[a] for a in order[where + 1 :]]
     b.define(out, name, (*before, *of_index, *after))
+
+
+def _taken(
+    b: Build, x: Atom, indices: str, axis: int, rank: int
+) -> tuple[str, list[int]]:
+    """Return elements along an axis, and the order of the axes that they are taken from."""
+    if isinstance(x, Constant) and x.codes is not None:
+        name = looked_up(b, x, indices, axis, rank)
+        if name is not None:
+            return name, list(natural(x.shape))
+    name, order = _whole(b, x)
+    return b.node("Gather", [name, indices], axis=order.index(axis)), order
 
 
 def _bounded(b: Build, op: Operation, name: str, n: int) -> str:
