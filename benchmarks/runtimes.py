@@ -42,6 +42,7 @@ class Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        """Vectors ``(batch, places, width)`` to vectors."""
         for _ in range(self.layers):
             y = nn.LayerNorm()(x)
             x = x + nn.MultiHeadDotProductAttention(self.width // 64)(y, y)

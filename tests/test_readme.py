@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every Python block of the README runs, in order, and does what its text says."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import jaxcompress as jc
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+# LiteRT's packages need an environment of their own; continuous integration has one.
+HAS_LITERT = bool(importlib.util.find_spec("litert_converter"))
 
 
 def blocks():
@@ -28,12 +31,14 @@ def names(tmp_path_factory):
         patch.chdir(folder)
         scope = {"__name__": "readme"}
         for number, block in enumerate(blocks()):
+            if "jc.export.litert" in block and not HAS_LITERT:
+                continue
             exec(compile(block, f"README block {number}", "exec"), scope)
     return scope, folder
 
 
-def test_there_are_seven_examples_and_what_they_share():
-    assert len(blocks()) == 8
+def test_there_are_eight_examples_and_what_they_share():
+    assert len(blocks()) == 9
 
 
 def test_pruning_learns_and_prunes(names):
@@ -71,6 +76,19 @@ def test_the_files_hold_what_was_trained(names):
     assert int8["Dense_0"]["kernel"].bits == 8
     exact = scope["model"].apply({"params": scope["trained"]}, scope["x"])
     assert jnp.abs(scope["logits"] - exact).max() < 0.05 * jnp.abs(exact).max()
+
+
+@pytest.mark.skipif(not HAS_LITERT, reason="needs the extra litert")
+def test_the_phone_and_the_pc_compute_what_was_trained(names):
+    scope, folder = names
+    jc, x = scope["jc"], scope["x"]
+    exact = scope["model"].apply({"params": scope["trained"]}, x)
+    (pc,) = jc.export.run(folder / "mlp.onnx", x)
+    for out in (scope["phone"], pc):
+        assert np.abs(out - exact).max() < 0.05 * np.abs(exact).max()
+    assert (folder / "mlp.tflite").stat().st_size < 0.3 * 4 * sum(
+        leaf.size for leaf in jax.tree.leaves(scope["trained"])
+    )
 
 
 def test_weights_and_activations_train_together(names):

@@ -110,6 +110,18 @@ def _policy(
         return policy, []
     shapes = jax.eval_shape(dense, params)
     wanted = quantize_activations(fn, target.policy).points(shapes, *example)
+    others = [
+        name
+        for name, (_, quantizer) in wanted.items()
+        if name in ranges
+        and jax.tree.structure(ranges[name]) != jax.tree.structure(quantizer.init(name))
+    ]
+    if others:
+        raise ExportError(
+            f"the ranges of {', '.join(map(repr, others[:5]))} were made with another "
+            f"policy than that of {target.name}; pass the policy of their training as "
+            "policy=."
+        )
     missing = [name for name in wanted if name not in ranges]
     if not missing:
         return target.policy, []

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..formats import Int
-from ..program import ActivationQuantizer, Point, Policy, everywhere
+from ..program import ActivationQuantizer, Point, Policy
 
 _EIGHT = Int(8, symmetric=False)
 
@@ -36,8 +36,11 @@ class FixedGrid:
         return jnp.full(shape, self.scale), jnp.full(shape, float(self.zero_point))
 
 
-def _as_stored_by_litert(point: Point) -> ActivationQuantizer:
-    """Quantize everything; some functions have tables of results on a grid of their own."""
+def _as_stored(point: Point) -> ActivationQuantizer:
+    """Quantize everything that integer runtimes store, so that one training serves all.
+
+    LiteRT has tables of the results of some functions, on grids of their own.
+    """
     if point.made_by in LITERT_GRIDS:
         return ActivationQuantizer(_EIGHT, FixedGrid(*LITERT_GRIDS[point.made_by]))
     return ActivationQuantizer(_EIGHT)
@@ -91,7 +94,7 @@ class Target:
 
 litert = Target(
     "LiteRT",
-    _as_stored_by_litert,
+    _as_stored,
     {8: "smaller and faster", 4: "smaller; as fast as 8 in dense layers only"},
     zero_points=False,
 )
@@ -99,7 +102,7 @@ litert = Target(
 
 onnxruntime = Target(
     "ONNX Runtime",
-    everywhere(ActivationQuantizer(_EIGHT)),
+    _as_stored,
     {8: "smaller and faster", 4: "smaller"},
     zero_points=True,
 )
@@ -107,7 +110,7 @@ onnxruntime = Target(
 
 openvino = Target(
     "OpenVINO",
-    everywhere(ActivationQuantizer(_EIGHT)),
+    _as_stored,
     {8: "smaller and faster", 4: "smaller"},
     zero_points=True,
 )

@@ -166,6 +166,15 @@ def test_a_shrunk_function_is_exported_like_any_other(networks, tmp_path):
     assert len(exported.integers) == 5
 
 
+def test_ranges_of_another_policy_are_refused(networks, tmp_path):
+    fn, params, x, packed, _ = networks("encoder")
+    _, ranges = quantized(fn, params, x, jc.program.everywhere())
+    with pytest.raises(
+        export.ExportError, match="made with another policy than that of"
+    ):
+        export.litert(fn, packed, ranges, (x,), tmp_path / "a.tflite")
+
+
 def unchanged(path):
     return not path.exists() and not list(path.parent.iterdir())
 
