@@ -12,7 +12,7 @@ from export_graphs import graph_of, is_codes
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from jaxcompress.export._onnx import ONNX, emit  # noqa: E402
+from jaxcompress.export._onnx import ONNX as ONNX, emit as emit  # noqa: E402
 
 
 def dense(params):
@@ -55,9 +55,20 @@ def compare(fn, params, model, *args, rtol=1e-5, atol=1e-5):
         np.testing.assert_allclose(result, wanted, rtol=rtol, atol=atol)
 
 
-def check(fn, params, *args, dynamic=True, opset=21, **tolerance):
-    """Export at one batch size; compare at this and at another. Return the operators."""
-    model, kinds, _ = exported(fn, params, *args, dynamic=dynamic, opset=opset)
+def check(fn, params, *args, dynamic=True, opset=21, example=None, **tolerance):
+    """Export at one batch size; compare at this and at another. Return the operators.
+
+    Args:
+      fn: the function.
+      params: its parameters.
+      *args: data.
+      dynamic: whether the batch may vary.
+      opset: version of the operators.
+      example: number of rows to export with; None takes those of the data.
+      **tolerance: of the comparison.
+    """
+    short = [x[:example] for x in args]
+    model, kinds, _ = exported(fn, params, *short, dynamic=dynamic, opset=opset)
     compare(fn, params, model, *args, **tolerance)
     if dynamic:
         compare(fn, params, model, *map(longer, args), **tolerance)

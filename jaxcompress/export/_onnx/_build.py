@@ -138,16 +138,16 @@ class Build:
         """Length of the batch in the example; 0 if it is fixed."""
         return self._batch[2] if self._batch else 0
 
-    def sizes(self, sizes: list[int], scaled: list[bool]) -> str:
-        """Add a vector of lengths, of which ``scaled`` ones grow with the batch."""
-        if not any(scaled):
+    def sizes(self, sizes: list[int], grow: list[bool]) -> str:
+        """Add a vector of lengths, some of which grow with the batch."""
+        if not any(grow):
             return self.integers(sizes)
         if self._batch is None:
             raise Unsupported("a length of the batch that no input has")
         name, axis, example = self._batch
         batch = self.node("Shape", [name], start=axis, end=axis + 1)
         parts = []
-        for size, grows in zip(sizes, scaled, strict=True):
+        for size, grows in zip(sizes, grow, strict=True):
             times = size // example
             if grows and size % example:
                 raise Unsupported(f"a length of {size} is no multiple of the batch")
@@ -169,12 +169,9 @@ class Build:
             return Value(dequantized(self, atom), tuple(range(len(atom.shape))))
         return constant(np.asarray(atom.value, carrier(atom.dtype)))
 
-    def define(
-        self, out: Tensor, name: str, order: Any, scaled: Any = (), grid: Any = None
-    ) -> None:
-        """Set where the value of a result is; ``scaled`` axes also grow with the batch."""
-        axes = out.batch | frozenset(scaled)
-        self.values[id(out)] = Value(name, tuple(order), axes, grid=grid)
+    def define(self, out: Tensor, name: str, order: Any, grid: Any = None) -> None:
+        """Set where the value of a result is."""
+        self.values[id(out)] = Value(name, tuple(order), out.batch, grid=grid)
 
     def rounded(self, name: str, grid: tuple[str, str] | None) -> str:
         """Round values again that lie on a grid.

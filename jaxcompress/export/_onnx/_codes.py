@@ -88,6 +88,46 @@ def dequantized(b: Build, atom: Constant, order: Any = None, shape: Any = None) 
     return b.node("DequantizeLinear", ins, axis=held.axis)
 
 
+def looked_up(
+    b: Build, table: Constant, indices: str, axis: int, rank: int
+) -> str | None:
+    """Write a look-up that turns only the codes it takes into floats.
+
+    Args:
+      b: the graph that grows.
+      table: a constant with codes.
+      indices: name of the indices.
+      axis: axis of the table that they count along.
+      rank: number of axes of the indices.
+
+    Returns:
+      The name of the values; None if the codes are not bytes.
+    """
+    assert table.codes is not None
+    held = grid(table.codes, range(len(table.shape)), table.shape)
+    kind = _container(table.codes.format, b.opset)
+    if held is None or kind not in (np.int8, np.uint8):
+        return None
+    codes = b.constant(held.codes.astype(kind), table.leaf.replace("/", ".") or "codes")
+    taken = b.node("Gather", [codes, indices], axis=axis)
+    if held.axis != axis:
+        parts = (b.constant(held.scale), b.constant(held.zero_point.astype(kind)))
+        if held.axis is None:
+            return b.node("DequantizeLinear", [taken, *parts])
+        moved = held.axis + (rank - 1) * (held.axis > axis)
+        return b.node("DequantizeLinear", [taken, *parts], axis=moved)
+    others = [i for i in range(len(table.shape) - 1 + rank) if not 0 <= i - axis < rank]
+
+    def of_rows(values: np.ndarray) -> str:
+        rows = b.node("Gather", [b.constant(values.astype(np.float32)), indices])
+        return b.node("Unsqueeze", [rows, b.integers(others)]) if others else rows
+
+    steps = b.cast(taken, np.float32)
+    if held.zero_point.any():
+        steps = b.node("Sub", [steps, of_rows(held.zero_point)])
+    return b.node("Mul", [steps, of_rows(held.scale)])
+
+
 def _container(format: Any, opset: int) -> Any:
     """Return the smallest integer dtype that a runtime has for a format."""
     symmetric = format.symmetric
@@ -177,7 +217,7 @@ def _quantize(b: Build, op: Operation) -> None:
             "narrow=False trains with it"
         ] = None
     names = (b.constant(scale), b.constant(zero_point))
-    b.define(out, b.rounded(name, names), value.order, value.scaled, names)
+    b.define(out, b.rounded(name, names), value.order, names)
 
 
 RULES = {"quantize": _quantize}

@@ -28,7 +28,7 @@ def _conv(b: Build, op: Operation) -> None:
     name = full(b, b.read(x), x.shape, tuple(numbers.lhs_spec))
     write = _direct if all(n == 1 for n in params["lhs_dilation"]) else _transposed
     name = write(b, op, name, weight)
-    b.define(out, name, numbers.out_spec, {numbers.out_spec[0]} & out.batch)
+    b.define(out, name, numbers.out_spec)
 
 
 def _bias(b: Build, op: Operation, order: Any) -> list[str]:

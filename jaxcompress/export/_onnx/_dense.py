@@ -82,14 +82,13 @@ def _dense(b: Build, op: Operation, *, weight_first: bool) -> None:
     stored_rows: Order = tuple(where[a] for a in rows) or (None,)
     start = 0 if weight_first else len(rows)
     stored_columns = tuple(range(start, start + len(columns)))
-    scaled = {where[a] for a in rows if a in value.scaled}
     if len(rows) > 1 or len(columns) != 1:
         sizes = [
             1 if a is None else out.shape[a] for a in (*stored_rows, *stored_columns)
         ]
-        grows = [a in scaled for a in (*stored_rows, *stored_columns)]
+        grows = [a in out.batch for a in (*stored_rows, *stored_columns)]
         name = _reshaped(b, name, sizes, grows)
-    b.define(out, name, (*stored_rows, *stored_columns), scaled)
+    b.define(out, name, (*stored_rows, *stored_columns))
 
 
 def _matmul(b: Build, op: Operation) -> None:
@@ -102,7 +101,6 @@ def _matmul(b: Build, op: Operation) -> None:
     swap = _moves(op, values, turned) < _moves(op, values, plain)
     orders = turned if swap else plain
     names = []
-    scaled: set[int] = set()
     n_batch = len(batch[0])
     for side, (atom, value, order) in enumerate(
         zip(op.ins, values, orders, strict=True)
@@ -112,9 +110,6 @@ def _matmul(b: Build, op: Operation) -> None:
             b, name, atom, value, order, n_batch, len(summed[0]), side ^ swap
         )
         names.append(name)
-        offset = n_batch + (0 if side == 0 else len(free[0]))
-        scaled |= {offset + i for i, a in enumerate(free[side]) if a in value.scaled}
-        scaled |= {i for i, a in enumerate(batch[side]) if a in value.scaled}
     names = names[::-1] if swap else names
     name = b.node("MatMul", names)
     dtype, result = carrier(op.ins[0].dtype), carrier(out.dtype)
@@ -122,7 +117,7 @@ def _matmul(b: Build, op: Operation) -> None:
     left = list(range(n_batch, n_batch + len(free[0])))
     right = list(range(n_batch + len(free[0]), len(out.shape)))
     groups = [[i] for i in range(n_batch)] + ([right, left] if swap else [left, right])
-    _as_result(b, name, out, groups, scaled)
+    _as_result(b, name, out, groups)
 
 
 def _moves(op: Operation, values: list[Value], orders: list[tuple[int, ...]]) -> int:
@@ -153,7 +148,7 @@ def _as_matrix(
         return name
     groups = [[a] for a in order[:n_batch]] + [list(part) for part in parts]
     sizes = [length(atom.shape, group) for group in groups]
-    grows = [bool(value.scaled & set(group)) for group in groups]
+    grows = [bool(value.batch & set(group)) for group in groups]
     return b.rounded(_reshaped(b, name, sizes, grows), value.grid)
 
 
@@ -165,15 +160,13 @@ def _reshaped(b: Build, name: str, sizes: list[int], grows: list[bool]) -> str:
     return b.node("Reshape", [name, shape])
 
 
-def _as_result(
-    b: Build, name: str, out: Tensor, groups: list[list[int]], scaled: set[int]
-) -> None:
+def _as_result(b: Build, name: str, out: Tensor, groups: list[list[int]]) -> None:
     """Split the axes of a product again."""
     order = [a for group in groups for a in group]
     if any(len(group) != 1 for group in groups):
         sizes = [out.shape[a] for a in order]
-        name = _reshaped(b, name, sizes, [a in scaled for a in order])
-    b.define(out, name, order, scaled)
+        name = _reshaped(b, name, sizes, [a in out.batch for a in order])
+    b.define(out, name, order)
 
 
 RULES = {"dot_general": _dot}

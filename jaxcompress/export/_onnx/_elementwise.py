@@ -77,8 +77,7 @@ def elementwise(b: Build, op: Operation, make: Make) -> None:
     """Write one result that ``make(*names)`` computes of the aligned operands."""
     (out,) = op.outs
     values = [b.read(atom) for atom in op.ins]
-    scaled = out.batch.union(*(value.scaled for value in values))
-    if any(v.array is not None and scaled & set(v.order) for v in values):
+    if any(v.array is not None and out.batch & set(v.order) for v in values):
         raise Unsupported("a constant with one row for each example of the batch")
     # A scalar operand of a larger result is stored without axes.
     order = common_order(values, out.shape)
@@ -87,7 +86,7 @@ def elementwise(b: Build, op: Operation, make: Make) -> None:
     narrow = np.dtype(out.dtype)
     if op.primitive in _WRAPS and narrow != carrier(narrow) and narrow.kind in "iu":
         name = b.cast(b.cast(name, narrow), carrier(narrow))
-    b.define(out, name, order, scaled)
+    b.define(out, name, order)
 
 
 def _plain(b: Build, op: Operation) -> None:
@@ -107,7 +106,7 @@ def _identity(b: Build, op: Operation) -> None:
             name = aligned(b, value, out.shape, value.order)
             b.define(out, name, value.order)
         else:
-            b.define(out, value.name, value.order, value.scaled, value.grid)
+            b.define(out, value.name, value.order, value.grid)
 
 
 def _rem(b: Build, op: Operation) -> None:

@@ -59,7 +59,7 @@ def emit(graph: Graph, *, opset: int = 21) -> Emitted:
     inputs and outputs keep their layout.
 
     Args:
-      graph: the graph. The batch of its example must be longer than 1 if it may vary.
+      graph: the graph.
       opset: version of the ONNX operators, 18 to 23. Codes of 4 and 16 bits need 21.
 
     Returns:
@@ -131,11 +131,6 @@ def _input(b: Build, x: Tensor, name: str) -> Port:
     if x.dtype.name in ("float16", "bfloat16"):
         b.differences["16-bit floats are computed in float32"] = None
     for axis in x.batch:
-        if x.shape[axis] == 1:
-            raise ValueError(
-                f"the batch of input {name!r} must be longer than 1 in the example, to "
-                "tell its axis from others of length 1."
-            )
         b.set_batch(name, axis, x.shape[axis])
     computed = carrier(dtype)
     b.define(x, name if computed == dtype else b.cast(name, computed), natural(x.shape))
@@ -150,12 +145,12 @@ def _output(b: Build, atom: Atom, name: str) -> Port:
     if carrier(dtype) != dtype:
         stored = b.cast(stored, dtype)
     b.nodes.append(Node("Identity", (stored,), (name,), {}))
-    return Port(name, dtype, _lengths(b, atom, value.scaled))
+    return Port(name, dtype, _lengths(b, atom, value.batch))
 
 
-def _lengths(b: Build, x: Atom, scaled: frozenset[int]) -> list[int | str | None]:
+def _lengths(b: Build, x: Atom, batch: frozenset[int]) -> list[int | str | None]:
     """Return lengths, "batch" for that of the batch, and None for others that grow."""
     return [
-        n if a not in scaled else "batch" if n == b.batch_length else None
+        n if a not in batch else "batch" if n == b.batch_length else None
         for a, n in enumerate(x.shape)
     ]

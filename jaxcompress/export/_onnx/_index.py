@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...program.dataflow import Constant, Operation
+from ...program.dataflow import Atom, Constant, Operation
 from ._build import Build, Unsupported, carrier
-from ._parts import write_slice
+from ._codes import looked_up
+from ._parts import one_row, write_slice
 from ._value import full, natural, whole_order
 
 
@@ -47,17 +48,26 @@ def _gather(b: Build, op: Operation) -> None:
         return _along_axis(b, op, axis, rest)
     at = _indices(b, op, len(index.shape) - 1)
     at = _bounded(b, op, at, x.shape[axis])
-    name, order = _whole(b, x)
+    name, order = _taken(b, x, at, axis, len(index.shape) - 1)
     where = order.index(axis)
-    name = b.node("Gather", [name, at], axis=where)
     offsets = iter(numbers.offset_dims)
     of_operand = {a: next(offsets) for a in range(len(sizes)) if a != axis}
     of_index = [a for a in range(len(out.shape)) if a not in numbers.offset_dims]
     before = [of_operand[a] for a in order[:where]]
     after = [of_operand[a] for a in order[where + 1 :]]
-    scaled = {of_operand[a] for a in b.read(x).scaled if a != axis}
-    scaled |= {of_index[a] for a in b.read(index).scaled}
-    b.define(out, name, (*before, *of_index, *after), scaled)
+    b.define(out, name, (*before, *of_index, *after))
+
+
+def _taken(
+    b: Build, x: Atom, indices: str, axis: int, rank: int
+) -> tuple[str, list[int]]:
+    """Return elements along an axis, and the order of the axes that they are taken from."""
+    if isinstance(x, Constant) and x.codes is not None:
+        name = looked_up(b, x, indices, axis, rank)
+        if name is not None:
+            return name, list(natural(x.shape))
+    name, order = _whole(b, x)
+    return b.node("Gather", [name, indices], axis=order.index(axis)), order
 
 
 def _bounded(b: Build, op: Operation, name: str, n: int) -> str:
@@ -87,7 +97,7 @@ def _along_axis(b: Build, op: Operation, axis: int, rest: list[int]) -> None:
     order = tuple(partner[a] for a in range(len(x.shape)))
     at = full(b, b.read(index), index.shape, order)
     name = b.node("GatherElements", [name, at], axis=axis)
-    b.define(out, name, order, b.read(index).scaled)
+    b.define(out, name, order)
 
 
 def _one_slice(b: Build, op: Operation) -> None:
@@ -103,8 +113,7 @@ def _one_slice(b: Build, op: Operation) -> None:
     gone = numbers.collapsed_slice_dims
     kept = [a for a in range(len(sizes)) if a not in gone]
     where = {a: i for i, a in enumerate(kept)}
-    scaled = {where[a] for a in b.read(x).scaled if a in where and a != axis}
-    b.define(op.outs[0], name, [where.get(a) for a in order], scaled)
+    b.define(op.outs[0], name, [where.get(a) for a in order])
 
 
 def _sliced(
@@ -133,6 +142,7 @@ def _dynamic_slice(b: Build, op: Operation) -> None:
     x, *starts = op.ins
     (out,), sizes = op.outs, tuple(op.params["slice_sizes"])
     axes = [a for a in range(len(sizes)) if sizes[a] != x.shape[a]]
+    axes += [a for a in one_row(b, op) if a not in axes]
     if all(isinstance(starts[a], Constant) for a in axes):
         first = [0] * len(sizes)
         for a in axes:
@@ -147,7 +157,7 @@ def _dynamic_slice(b: Build, op: Operation) -> None:
             "Unsqueeze", [full(b, b.read(starts[a]), (), ()), b.integers([0])]
         )
     name, order = _sliced(b, x, where, sizes)
-    b.define(out, name, order, b.read(x).scaled - set(axes))
+    b.define(out, name, order)
 
 
 def _update_slice(b: Build, op: Operation) -> None:
@@ -157,10 +167,10 @@ def _update_slice(b: Build, op: Operation) -> None:
     if not all(isinstance(starts[a], Constant) for a in axes):
         raise Unsupported("a start that is data")
     order = natural(x.shape)
-    grown = b.read(x).scaled | b.read(update).scaled | out.batch
+    grown = out.batch
     if not axes:
         name = full(b, b.read(update), update.shape, order, grown)
-        return b.define(out, name, order, grown)
+        return b.define(out, name, order)
     if len(axes) > 1:
         raise Unsupported("an update that is smaller along several axes")
     (axis,) = axes
@@ -177,7 +187,7 @@ def _update_slice(b: Build, op: Operation) -> None:
             piece = b.node("Slice", [whole, *rows])
             parts.insert(0 if place == 0 else len(parts), piece)
     name = parts[0] if len(parts) == 1 else b.node("Concat", parts, axis=axis)
-    b.define(out, name, order, grown)
+    b.define(out, name, order)
 
 
 def _top_k(b: Build, op: Operation) -> None:
@@ -186,9 +196,8 @@ def _top_k(b: Build, op: Operation) -> None:
     name, order = _whole(b, x)
     k = b.integers([op.params["k"]])
     names = b.node_with("TopK", [name, k], 2, axis=order.index(axis))
-    scaled = b.read(x).scaled
-    b.define(op.outs[0], names[0], order, scaled)
-    b.define(op.outs[1], b.cast(names[1], carrier(op.outs[1].dtype)), order, scaled)
+    b.define(op.outs[0], names[0], order)
+    b.define(op.outs[1], b.cast(names[1], carrier(op.outs[1].dtype)), order)
 
 
 def _sort(b: Build, op: Operation) -> None:
@@ -198,16 +207,16 @@ def _sort(b: Build, op: Operation) -> None:
     axis = op.params["dimension"]
     value = b.read(key)
     order = whole_order(value, key.shape)
-    scaled = value.scaled | op.outs[0].batch
-    name = full(b, value, key.shape, order, scaled)
+    batch = op.outs[0].batch
+    name = full(b, value, key.shape, order, batch)
     n = b.integers([key.shape[axis]])
     at = order.index(axis)
     names = b.node_with("TopK", [name, n], 2, axis=at, largest=0)
-    b.define(op.outs[0], names[0], order, scaled)
+    b.define(op.outs[0], names[0], order)
     for atom, out in zip(others, op.outs[1:], strict=True):
-        operand = full(b, b.read(atom), atom.shape, order, scaled)
+        operand = full(b, b.read(atom), atom.shape, order, batch)
         moved = b.node("GatherElements", [operand, names[1]], axis=at)
-        b.define(out, moved, order, scaled)
+        b.define(out, moved, order)
 
 
 RULES = {

@@ -12,6 +12,8 @@ from ._dense import free_axes
 from ._match import Match, Matcher
 from ._value import constant
 
+_MOVES = ("expand_dims", "reshape", "squeeze", "transpose")
+
 
 def bias(m: Matcher, op: Operation) -> Match | None:
     """A product plus one constant for each output; moves of axes may stand between."""
@@ -39,7 +41,7 @@ def bias(m: Matcher, op: Operation) -> Match | None:
 def _before_moves(m: Matcher, x: Atom) -> tuple[list[Operation], Operation | None]:
     """Return the moves that end in a value, and the product before them."""
     moves: list[Operation] = []
-    while (move := m.op(x, "reshape", "transpose")) is not None and len(move.ins) == 1:
+    while (move := m.op(x, *_MOVES)) is not None and len(move.ins) == 1:
         moves.insert(0, move)
         x = move.ins[0]
     return moves, m.op(x, "conv_general_dilated", "dot_general")

@@ -18,7 +18,7 @@ def _softmax(b: Build, op: Operation) -> None:
         name = full(b, value, x.shape, tuple(order))
     kind = {"softmax": "Softmax", "log_softmax": "LogSoftmax"}[op.primitive]
     name = b.node(kind, [name], axis=order.index(axis))
-    b.define(op.outs[0], name, order, value.scaled)
+    b.define(op.outs[0], name, order)
 
 
 def _layer_norm(b: Build, op: Operation) -> None:
@@ -31,7 +31,7 @@ def _layer_norm(b: Build, op: Operation) -> None:
     name = b.node(
         "LayerNormalization", ins, axis=len(order) - 1, epsilon=op.params["epsilon"]
     )
-    b.define(op.outs[0], name, order, value.scaled)
+    b.define(op.outs[0], name, order)
 
 
 RULES = {"layer_norm": _layer_norm, "log_softmax": _softmax, "softmax": _softmax}

@@ -16,20 +16,16 @@ def _concatenate(b: Build, op: Operation) -> None:
     values = [b.read(atom) for atom in op.ins]
     leader = next(v for v in values if v.array is None)
     order = whole_order(leader, out.shape)
-    batch = frozenset(out.batch - {axis})
-    scaled = frozenset[int]().union(*(v.scaled for v in values))
+    batch = out.batch - {axis}
     # Constants repeat along axes of the batch, or are as long as the example.
-    for atom, value in zip(op.ins, values, strict=True):
-        grown = (scaled | batch) - {axis}
-        if value.array is not None and grown & set(value.order):
-            raise Unsupported("a constant with one row for each example of the batch")
-        assert len(atom.shape) == len(order)
+    if any(v.array is not None and batch & set(v.order) for v in values):
+        raise Unsupported("a constant with one row for each example of the batch")
     names = [
-        full(b, value, atom.shape, order, (scaled | batch) - {axis})
+        full(b, value, atom.shape, order, batch)
         for atom, value in zip(op.ins, values, strict=True)
     ]
     name = b.node("Concat", names, axis=order.index(axis))
-    b.define(out, name, order, scaled)
+    b.define(out, name, order)
 
 
 def _stack(b: Build, op: Operation) -> None:
@@ -68,7 +64,7 @@ def _tile(b: Build, op: Operation) -> None:
     order = list(whole_order(value, x.shape))
     name = full(b, value, x.shape, tuple(order))
     name = b.node("Tile", [name, b.integers(times[a] for a in order)])
-    b.define(out, name, order, value.scaled)
+    b.define(out, name, order)
 
 
 def _stored_with(b: Build, op: Operation, axes: Sequence[int]) -> tuple[str, list]:
@@ -93,7 +89,7 @@ def _split(b: Build, op: Operation) -> None:
     value = b.read(op.ins[0])
     for part, out in zip(names, op.outs, strict=True):
         part = b.rounded(part, value.grid)
-        b.define(out, part, order, value.scaled - {axis}, value.grid)
+        b.define(out, part, order, value.grid)
 
 
 def _slice(b: Build, op: Operation) -> None:
@@ -103,7 +99,13 @@ def _slice(b: Build, op: Operation) -> None:
     whole = [(0, n, 1) for n in x.shape]
     bounds = zip(starts, limits, strides, strict=True)
     axes = [a for a, bound in enumerate(bounds) if bound != whole[a]]
+    axes += [a for a in one_row(b, op) if a not in axes]
     write_slice(b, op, axes, starts, limits, strides)
+
+
+def one_row(b: Build, op: Operation) -> frozenset[int]:
+    """Return axes of the batch of which a slice takes one row, which is all of one."""
+    return b.read(op.ins[0]).batch - op.outs[0].batch
 
 
 def write_slice(
@@ -119,19 +121,15 @@ def write_slice(
     # Nothing changes where the value repeats.
     axes = [a for a in axes if value.array is not None or a in stored(value, shape)]
     name, order = _stored_with(b, op, axes)
-    scaled = set(value.scaled)
-    ends = []
-    for a in axes:
-        if limits[a] != shape[a]:
-            scaled.discard(a)
-        ends.append(2**62 if a in scaled else limits[a])
+    grown = op.outs[0].batch
+    ends = [2**62 if a in grown else limits[a] for a in axes]
     if axes:
         bounds = [[starts[a] for a in axes], ends]
         where = [order.index(a) for a in axes]
         rows = [*bounds, where, [strides[a] for a in axes]]
         name = b.node("Slice", [name, *(b.integers(row) for row in rows)])
         name = b.rounded(name, value.grid)
-    b.define(op.outs[0], name, order, scaled, value.grid)
+    b.define(op.outs[0], name, order, value.grid)
 
 
 def _rev(b: Build, op: Operation) -> None:
@@ -146,7 +144,7 @@ def _rev(b: Build, op: Operation) -> None:
         rows = [ones, [-(2**62)] * n, where, ones]
         name = b.node("Slice", [name, *(b.integers(row) for row in rows)])
         name = b.rounded(name, value.grid)
-    b.define(op.outs[0], name, order, value.scaled, value.grid)
+    b.define(op.outs[0], name, order, value.grid)
 
 
 def _pad(b: Build, op: Operation) -> None:
@@ -168,7 +166,7 @@ def _pad(b: Build, op: Operation) -> None:
     if any(pads):
         with_ = full(b, b.read(filler), (), ())
         name = b.node("Pad", [name, b.integers(pads), with_, b.integers(at)])
-    b.define(out, name, order, b.read(x).scaled)
+    b.define(out, name, order)
 
 
 RULES = {

@@ -48,7 +48,6 @@ def _reduce(b: Build, op: Operation) -> None:
     name, order = _operand(b, op, axes if repeats else [])
     at = [i for i, a in enumerate(order) if a in axes]
     boolean = op.ins[0].dtype == np.bool_
-    scaled = b.read(op.ins[0]).scaled
     if at:
         name = b.cast(name, np.int32) if boolean else name
         if op.primitive == "reduce_mean" and at == list(range(2, len(order))):
@@ -56,8 +55,7 @@ def _reduce(b: Build, op: Operation) -> None:
         else:
             name = b.node(_KINDS[op.primitive], [name, b.integers(at)], keepdims=1)
         name = b.cast(name, np.bool_) if boolean else name
-    moved = {a - sum(gone < a for gone in axes) for a in scaled if a not in axes}
-    b.define(out, name, _dropped(order, axes), moved)
+    b.define(out, name, _dropped(order, axes))
 
 
 def _arg(b: Build, op: Operation) -> None:
@@ -69,9 +67,7 @@ def _arg(b: Build, op: Operation) -> None:
     name = b.node(kind, [name], axis=order.index(axis), keepdims=1)
     dtype = carrier(op.params["index_dtype"])
     name = name if dtype == np.int64 else b.cast(name, dtype)
-    scaled = b.read(op.ins[0]).scaled
-    moved = {a - (axis < a) for a in scaled if a != axis}
-    b.define(op.outs[0], name, _dropped(order, [axis]), moved)
+    b.define(op.outs[0], name, _dropped(order, [axis]))
 
 
 def _cumsum(b: Build, op: Operation) -> None:
@@ -80,7 +76,7 @@ def _cumsum(b: Build, op: Operation) -> None:
     if axis in order:
         at = b.constant(np.asarray(order.index(axis), np.int64))
         name = b.node("CumSum", [name, at], reverse=int(op.params["reverse"]))
-    b.define(op.outs[0], name, order, b.read(op.ins[0]).scaled)
+    b.define(op.outs[0], name, order)
 
 
 def _window(b: Build, op: Operation) -> None:
@@ -118,7 +114,7 @@ def _window(b: Build, op: Operation) -> None:
         if not params.get("average"):
             count = float(np.prod([int(n) for n in window]))
             name = b.node("Mul", [name, b.number(count, np.dtype(np.float32))])
-    b.define(out, name, order, value.scaled, grid)
+    b.define(out, name, order, grid)
 
 
 def _pooled_order(b: Build, op: Operation, slid: list[int]) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...program.dataflow import Operation, Tensor
+from ...program.dataflow import Operation
 from ._build import Build, Unsupported
 from ._value import (
     Value,
@@ -24,8 +24,7 @@ def _move(b: Build, op: Operation, to: dict[int, int | None]) -> None:
     if value.array is not None:
         name = b.constant(value.array)
     order = [None if a is None else to[a] for a in value.order]
-    scaled = {t for a in value.scaled if (t := to[a]) is not None}
-    b.define(out, name, order, scaled, value.grid)
+    b.define(out, name, order, value.grid)
 
 
 def _transpose(b: Build, op: Operation) -> None:
@@ -36,11 +35,11 @@ def _broadcast_in_dim(b: Build, op: Operation) -> None:
     x, (out,) = op.ins[0], op.outs
     if len(op.ins) > 1:
         raise Unsupported("a shape that depends on data")
-    scaled = b.read(x).scaled
+    grown = b.read(x).batch
     to: dict[int, int | None] = {}
     for axis, target in enumerate(op.params["broadcast_dimensions"]):
         same = x.shape[axis] == out.shape[target] and target not in out.batch
-        to[axis] = int(target) if axis in scaled or same else None
+        to[axis] = int(target) if axis in grown or same else None
     _move(b, op, to)
 
 
@@ -60,9 +59,9 @@ def _groups(
     before: list[tuple[int, int]], after: list[tuple[int, int]]
 ) -> list[tuple[list[int], list[int]]]:
     """Return which axes become which: smallest runs of equal numbers of elements."""
-    groups = []
+    groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
-    while i < len(before) or j < len(after):
+    while i < len(before) and j < len(after):
         ins, outs = [before[i][0]], [after[j][0]]
         a, c = before[i][1], after[j][1]
         i, j = i + 1, j + 1
@@ -76,6 +75,9 @@ def _groups(
                 c *= after[j][1]
                 j += 1
         groups.append((ins, outs))
+    if groups:  # a batch of length 1 is left over
+        groups[-1][0].extend(a for a, _ in before[i:])
+        groups[-1][1].extend(a for a, _ in after[j:])
     return groups
 
 
@@ -96,8 +98,8 @@ def _reshape(b: Build, op: Operation) -> None:
         value = constant(dense.reshape(out.shape))
         b.define(out, arrange(b, value, out.shape, value.order), value.order)
         return
-    before = [(a, n) for a, n in enumerate(x.shape) if n != 1]
-    after = [(a, n) for a, n in enumerate(out.shape) if n != 1]
+    before = [(a, n) for a, n in enumerate(x.shape) if n != 1 or a in value.batch]
+    after = [(a, n) for a, n in enumerate(out.shape) if n != 1 or a in out.batch]
     groups = _groups(before, after)
     simple = {i[0]: o[0] for i, o in groups if len(i) == len(o) == 1}
     if len(simple) == len(groups):
@@ -108,16 +110,15 @@ def _reshape(b: Build, op: Operation) -> None:
     group_of = {a: g for g, (ins, _) in enumerate(groups) for a in ins}
     sequence = list(dict.fromkeys(group_of[a] for a in order if a in group_of))
     target = [a for g in sequence for a in groups[g][1]]
-    scaled = _scaled(groups, value.scaled, out)
     sizes = [out.shape[a] for a in target]
-    if len(scaled) <= 1:
+    if len(out.batch) <= 1:
         shape = b.integers(
-            -1 if a in scaled else n for a, n in zip(target, sizes, strict=True)
+            -1 if a in out.batch else n for a, n in zip(target, sizes, strict=True)
         )
     else:
-        shape = b.sizes(sizes, [a in scaled for a in target])
+        shape = b.sizes(sizes, [a in out.batch for a in target])
     name = b.rounded(b.node("Reshape", [name, shape]), value.grid)
-    b.define(out, name, target, scaled, value.grid)
+    b.define(out, name, target, value.grid)
 
 
 def _grouped_order(
@@ -125,24 +126,12 @@ def _grouped_order(
 ) -> tuple[int, ...]:
     """Return the stored order if each group lies together in it, else the logical one."""
     order = whole_order(value, shape)
-    text = [a for a in order if shape[a] != 1]
+    long = [a for a in order if any(a in ins for ins, _ in groups)]
     for ins, _ in groups:
-        at = text.index(ins[0])
-        if text[at : at + len(ins)] != ins:
+        at = long.index(ins[0])
+        if long[at : at + len(ins)] != ins:
             return natural(shape)
     return order
-
-
-def _scaled(
-    groups: list[tuple[list[int], list[int]]], scaled: frozenset[int], out: Tensor
-) -> set[int]:
-    """Return the axes of a reshaped result that grow with the batch."""
-    result = set()
-    for ins, outs in groups:
-        if scaled & set(ins):
-            # The batch is the major axis, unless the result says otherwise.
-            result.add(next((a for a in outs if a in out.batch), outs[0]))
-    return result
 
 
 RULES = {

@@ -27,14 +27,14 @@ class Value:
       name: its name; "" for a constant that is written when its order is known.
       order: for each stored axis the logical axis, or None for one of length 1. The value
         repeats along logical axes that are not stored.
-      scaled: logical axes whose length grows with the batch.
+      batch: logical axes whose length grows with the batch.
       array: what is stored, for a constant.
       grid: names of scale and zero point, if the value was just rounded to codes.
     """
 
     name: str
     order: Order
-    scaled: frozenset[int] = frozenset()
+    batch: frozenset[int] = frozenset()
     array: np.ndarray | None = None
     grid: tuple[str, str] | None = None
 
@@ -60,7 +60,7 @@ def _equal(array: np.ndarray, other: np.ndarray) -> bool:
 def stored(value: Value, shape: tuple[int, ...]) -> Order:
     """Return the order with None for every axis of length 1."""
     return tuple(
-        a if a is not None and (shape[a] != 1 or a in value.scaled) else None
+        a if a is not None and (shape[a] != 1 or a in value.batch) else None
         for a in value.order
     )
 
@@ -123,11 +123,11 @@ def full(
     value: Value,
     shape: tuple[int, ...],
     order: Order,
-    scaled: frozenset[int] = frozenset(),
+    batch: frozenset[int] = frozenset(),
 ) -> str:
     """Return the name of a value stored in an order, with every repetition."""
     have = stored(value, shape)
-    grows = scaled | value.scaled
+    grows = batch | value.batch
     repeated = {
         a for a in order if a is not None and a not in have and _long(a, shape, grows)
     }

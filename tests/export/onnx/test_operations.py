@@ -173,6 +173,27 @@ CASES = [
 ]
 
 
+# The batch must be told from other axes of length 1.
+MIXED = [
+    "batch_moves", "broadcast", "concatenate_token", "join_and_split_batch", "join_batch",
+    "join_batch_as_minor", "join_transposed", "ones_come_and_go", "outer_batch",
+    "pad_batch", "reverse", "split_axis", "stack", "tile",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_an_example_of_one_row_serves_any_batch(name):
+    fn, x = SHAPES[name]
+    check(fn, {}, x, example=1)
+
+
+def test_one_row_of_data_for_all():
+    check(
+        lambda p, x: x + x[:1, :1] + x[:1].max((0, 1), keepdims=True), {}, X, example=2
+    )
+    check(lambda p, x: (x[0, 0, 0] * jnp.ones(2), x.sum(0)), {}, X, example=1)
+
+
 @pytest.mark.parametrize(("fn", "x"), CASES)
 def test_same_values(fn, x):
     if isinstance(x, dict):

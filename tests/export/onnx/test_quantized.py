@@ -173,6 +173,30 @@ def test_codes_keep_their_values_in_every_format(name):
     assert getattr(onnx.TensorProto, kinds.get(name, "INT8")) in stored
 
 
+@pytest.mark.parametrize("axes", [(0, 1), (1,), (0,)], ids=["one", "row", "column"])
+@pytest.mark.parametrize("zero", [0, 3])
+def test_look_ups_take_codes_and_not_floats(axes, zero):
+    codes = coded(normal(9, 6), axes=axes)
+    if zero:
+        format = Int(8, symmetric=False)
+        points = np.full(codes.zero_point.shape, zero, np.int32)
+        codes = Codes(np.abs(codes.codes), codes.scale, points, format)
+    ids = RNG.integers(0, 9, (3, 4)).astype(np.int32)
+
+    def fn(p, i):
+        return p["table"][i], jnp.take(p["table"], i % 6, axis=1)
+
+    model, _, _ = exported(fn, {"table": codes}, ids)
+    compare(fn, {"table": codes}, model, longer(ids), atol=1e-6)
+    nodes = onnx.load_from_string(model).graph.node
+    whole = [
+        n
+        for n in nodes
+        if n.op_type == "DequantizeLinear" and "Gather" not in n.input[0]
+    ]
+    assert not whole
+
+
 def test_scales_along_several_axes_are_stored_dense_with_the_reason():
     codes = coded(normal(6, 5, 4), axes=(1,))
     fn = lambda p, x: jnp.einsum("btd,tdf->btf", x, p["w"])  # noqa: E731

@@ -82,13 +82,6 @@ def test_a_constant_as_long_as_the_batch_is_refused():
         emit(graph)
 
 
-def test_a_batch_of_one_is_refused():
-    graph = graph_of(lambda p, x: x + 1, {}, X[:1])
-    graph.inputs[0].batch = frozenset({0})
-    with pytest.raises(ValueError, match="must be longer than 1"):
-        emit(graph)
-
-
 def test_unknown_opsets_are_refused():
     with pytest.raises(ValueError, match="opset must be from 18 to 23, got 12"):
         emit(graph_of(lambda p, x: x, {}, X), opset=12)
