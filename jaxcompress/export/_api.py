@@ -11,7 +11,8 @@ from ..program import Policy
 from . import _stablehlo, targets
 from ._export import export
 from ._exported import Exported
-from ._litert import LITERT
+from ._inputs import change_by_rounding_inputs
+from ._litert import HYBRID, LITERT
 from ._onnx import ONNX, OPENVINO
 
 
@@ -23,6 +24,7 @@ def litert(
     path: str | os.PathLike[str],
     *,
     policy: Policy | None = None,
+    dynamic_range: bool = False,
     tolerance: float | None = None,
 ) -> Exported:
     """Write a .tflite file for LiteRT (formerly TensorFlow Lite): phones, small devices.
@@ -30,7 +32,8 @@ def litert(
     The weights of ``params`` and the ranges of ``ranges`` arrive as they are: nothing is
     calibrated again. Batch norms are folded into the products before them. A product runs
     on integers if its weight is a packed integer, and its input and result have ranges.
-    Without ranges the file computes with floats, and packed weights only make it smaller.
+    Without ranges the file computes with floats, and packed weights only make it smaller,
+    unless ``dynamic_range`` lets products round their inputs on the fly.
 
     The file is checked each time: LiteRT runs it on the example, and the result must be
     that of ``quantize_activations(fn, policy).frozen``, within one step of the result for
@@ -44,6 +47,10 @@ def litert(
       example: the arguments, as a tuple; their batch is the batch of the file.
       path: the file, ending in ``.tflite``. An existing file is replaced.
       policy: the policy that the ranges were made with, if it was not the target's.
+      dynamic_range: without ranges, products by packed weights round each row (image) of
+        their input to 8 bits while they run. This is as fast as calibrated ranges in dense
+        layers, and is checked less strictly: against twice the change that rounding inputs
+        makes in JAX.
       tolerance: the largest allowed difference from the simulation.
 
     Returns:
@@ -59,8 +66,17 @@ def litert(
     References:
       Jacob et al., 2017, https://arxiv.org/abs/1712.05877
     """
+    backend = LITERT
+    if dynamic_range:
+        if ranges is not None:
+            raise ValueError(
+                "dynamic_range=True needs ranges=None; ranges are calibrated."
+            )
+        backend = HYBRID
+        if tolerance is None:
+            tolerance = 2 * change_by_rounding_inputs(fn, params, example)
     return export(
-        LITERT, targets.litert, fn, params, ranges, example, path, policy, tolerance
+        backend, targets.litert, fn, params, ranges, example, path, policy, tolerance
     )
 
 

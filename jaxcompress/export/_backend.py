@@ -30,6 +30,7 @@ class Backend:
       products: names in ``operators`` of products on integers.
       reason: why the runtime has no integer operator for a product; "" if it has.
       integer_outputs: whether a product runs on integers only if its result is quantized.
+      rounds_inputs: whether products by integers round inputs that have no range.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Backend:
     products: frozenset[str]
     reason: Callable[[Operation], str] = lambda _: ""
     integer_outputs: bool = True
+    rounds_inputs: bool = False
 
     def run(self, content: bytes, args: Sequence[Any]) -> list[np.ndarray]:
         """Load a model and run it once."""

@@ -71,7 +71,10 @@ def export(
         tolerance,
     )
     integers, floats, count = split(
-        graph, outputs=backend.integer_outputs, reason=backend.reason
+        graph,
+        outputs=backend.integer_outputs,
+        rounds=backend.rounds_inputs,
+        reason=backend.reason,
     )
     operators = backend.operators(content)
     there = sum(n for name, n in operators.items() if name in backend.products)

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from .._arguments import check_function
 from .._refuse import refuse_not_finite
+from ..formats import Int
 from ..leaves import dense
-from ..program import Policy, quantize_activations
+from ..program import ActivationQuantizer, Policy, quantize_activations
+from ..quantize.scales import dynamic
 
 
 def check_inputs(
@@ -71,3 +74,23 @@ def simulate(
         ]
 
     return jax.tree.leaves(jax.jit(run)(params, ranges, example))
+
+
+def change_by_rounding_inputs(
+    fn: Callable[..., Any], params: Any, example: Any
+) -> float:
+    """Return by how much a result changes if products round their inputs to 8 bits."""
+    check_function(fn, "export.litert(fn, params, ranges, example, path)")
+    example = example if isinstance(example, tuple) else (example,)
+    quantizer = ActivationQuantizer(Int(8, symmetric=False), dynamic())
+    modes = quantize_activations(fn, quantizer)
+    weights = dense(params)
+
+    def change(weights: Any, ranges: Any, example: tuple[Any, ...]) -> Any:
+        exact = jax.tree.leaves(fn(weights, *example))
+        rounded = jax.tree.leaves(modes.frozen(weights, ranges, *example)[0])
+        pairs = zip(exact, rounded, strict=True)
+        return jnp.stack([jnp.max(jnp.abs(a - b)) for a, b in pairs]).max()
+
+    ranges = modes.init(weights, *example)
+    return float(jax.jit(change)(weights, ranges, example))

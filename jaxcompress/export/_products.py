@@ -15,13 +15,18 @@ _FUSED = {"add", "add_any", "clamp", "max", "min"} | MOVES
 
 
 def split(
-    graph: Graph, *, outputs: bool, reason: Callable[[Operation], str]
+    graph: Graph,
+    *,
+    outputs: bool,
+    rounds: bool = False,
+    reason: Callable[[Operation], str],
 ) -> tuple[list[str], dict[str, str], int]:
     """Return the products on integers, the others with the reason, and how many are.
 
     Args:
       graph: the graph.
       outputs: whether the result must be quantized, too.
+      rounds: whether products by integers round inputs that have no range.
       reason: why a runtime cannot run a product on integers; "" if it can.
     """
     makers = {id(out): op for op in graph.operations for out in op.outs}
@@ -33,7 +38,9 @@ def split(
         if op.primitive not in PRODUCTS:
             continue
         name = _name(op)
-        why = _why_float(op, makers, readers, outputs) or reason(op)
+        why = _why_float(op, makers, rounds) or reason(op)
+        if not why and outputs and not rounds and not _is_stored(op, readers):
+            why = "its result is not quantized"
         if why:
             floats[name] = why
         else:
@@ -48,25 +55,20 @@ def _name(op: Operation) -> str:
     return leaf or f"{op.scope}/{op.primitive}".strip("/")
 
 
-def _why_float(
-    op: Operation,
-    makers: Mapping[int, Operation],
-    readers: Mapping[int, list[Operation]],
-    outputs: bool,
-) -> str:
-    for x in op.ins[:2]:
-        if isinstance(x, Constant):
-            if x.codes is None:
-                return "its weight is dense"
-            if x.codes.format.bits > 8:
-                return f"its weight has {x.codes.format.bits} bits"
-            if sum(n > 1 for n in x.codes.scale.shape) > 1:
-                return "its scales belong to groups"
-        elif not is_rounded(x, makers):
-            return "its input is not quantized"
-    if outputs and not _is_stored(op, readers):
-        return "its result is not quantized"
-    return ""
+def _why_float(op: Operation, makers: Mapping[int, Operation], rounds: bool) -> str:
+    weights = [x for x in op.ins[:2] if isinstance(x, Constant)]
+    for x in weights:
+        if x.codes is None:
+            return "its weight is dense"
+        if x.codes.format.bits > 8:
+            return f"its weight has {x.codes.format.bits} bits"
+        if sum(n > 1 for n in x.codes.scale.shape) > 1:
+            return "its scales belong to groups"
+    if rounds and weights:
+        return ""
+    data = [x for x in op.ins[:2] if not isinstance(x, Constant)]
+    rounded = all(is_rounded(x, makers) for x in data)
+    return "" if rounded else "its input is not quantized"
 
 
 def is_rounded(x: Atom, makers: Mapping[int, Operation]) -> bool:

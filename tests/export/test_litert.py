@@ -89,6 +89,23 @@ def test_a_file_takes_any_number_of_rows(networks, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["encoder", "mobile", "lstm"])
+def test_products_round_their_inputs_on_the_fly_if_nothing_was_calibrated(
+    networks, tmp_path, name
+):
+    fn, params, x, packed, _ = networks(name)
+    path = tmp_path / "a.tflite"
+    exported = export.litert(fn, packed, None, (x,), path, dynamic_range=True)
+    plain = export.litert(fn, packed, None, (x,), tmp_path / "b.tflite")
+    assert exported.integers and not plain.integers
+    assert "DEQUANTIZE float32" not in exported.operators
+    exact = jax.tree.leaves(fn(jc.dense(packed), x))
+    for a, b in zip(export.run(path, x), exact, strict=True):
+        assert 1e-6 < np.abs(a - b).max() < 0.05 * np.abs(b).max()
+    with pytest.raises(ValueError, match="dynamic_range=True needs ranges=None"):
+        export.litert(fn, packed, {}, (x,), path, dynamic_range=True)
+
+
 def dense(params, x):
     return x @ params["w"]
 

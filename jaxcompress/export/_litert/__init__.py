@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """LiteRT: .tflite files for phones and small devices."""
 
+import dataclasses
+
 from ...program.dataflow import Constant, Operation
 from .._backend import Backend
 from ._convert import convert
+from ._hybrid import convert_hybrid
 from ._lower import why_dense
 from ._runtime import load, operators
 
@@ -29,4 +32,11 @@ LITERT = Backend(
     reason=_reason,
 )
 
-__all__ = ["LITERT"]
+HYBRID = dataclasses.replace(
+    LITERT,
+    convert=convert_hybrid,
+    products=frozenset(f"{name} float32" for name in _PRODUCTS),
+    rounds_inputs=True,
+)
+
+__all__ = ["HYBRID", "LITERT"]
