@@ -191,9 +191,11 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
     (with its channels removed, the network computes what it computes with them set to
     zero) or frozen, with the reason.
 
-    Trace the network in evaluation mode, and pass everything that has channels as
-    ``params``: for Linen with batch norm, all variables. What is in ``args`` is data, and
-    keeps its shape. The plan also fits the function in training mode.
+    Trace the network in evaluation mode (``train=False``, ``use_running_average=True``,
+    ``model.eval()``): dropout and running statistics that it returns freeze the channels
+    that they meet. Pass everything that has channels as ``params``: for Linen with batch
+    norm, all variables. What is in ``args`` is data, and keeps its shape. The plan also
+    fits the function in training mode.
 
     Args:
       fn: ``(params, *args) -> out``; see ``jc.sites``.
