@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._arguments import check_function
+from .._arguments import check_function, check_kind
 from .._names import is_weight_name
 from ..leaves import is_leaf
 from ..program.axes import (
@@ -152,6 +152,7 @@ class Groups(Mapping[str, Group]):
             )
 
     def _kept(self, masks: Plan | Mapping[str, Any]) -> Kept:
+        check_kind(masks, Mapping, "groups.plan(masks)", "bool arrays by group")
         kept = Kept()
         if isinstance(masks, Plan):
             return self._kept_by(masks)
@@ -247,6 +248,11 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
         group = Group(name, atom.size, tuple(own), tuple(atom.reasons), notes)
         groups.append((group, atom))
     return Groups(groups, graph, shapes)
+
+
+def check_groups(groups: Any, call: str) -> None:
+    """Raise a ``TypeError`` if an argument is not ``Groups``; ``call`` names the order."""
+    check_kind(groups, Groups, call, "the result of trace_axes")
 
 
 def _short(reasons: Sequence[str]) -> str:

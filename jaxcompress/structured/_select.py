@@ -16,7 +16,7 @@ from .._select import closest, matches
 from .._signatures import name_defaults
 from .._warn import warn
 from . import budgets
-from ._groups import Groups
+from ._groups import Groups, check_groups
 from ._plan import Plan, PlanError
 from .budgets import Budget
 from .rankings import Ranking, positions, relative
@@ -114,10 +114,7 @@ def select(
 
 def _check_arguments(groups: Any, scores: Any, budget: Any, ranking: Any) -> None:
     """Name arguments that are swapped or not called."""
-    if not isinstance(groups, Groups):
-        raise TypeError(
-            f"select takes the result of trace_axes first, got {type(groups).__name__}"
-        )
+    check_groups(groups, "select(groups, scores, budget)")
     if not isinstance(scores, Mapping):
         raise TypeError(
             "scores must be a dict of arrays by group, such as scores.l2(groups, params), "

@@ -18,7 +18,7 @@ from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay, branches, ne
 from ..program.trace._analyze import analyze
 from ..program.trace._graph import Node
 from ._params import mask_params, owner_of, slice_params, without_elements
-from ._plan import Plan, PlanError
+from ._plan import Plan, PlanError, check_plan
 
 
 def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
@@ -56,8 +56,7 @@ def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
       [6.0, 6.0]
     """
     check_function(fn, "shrink(fn, plan)")
-    if not isinstance(plan, Plan):
-        raise TypeError(f"shrink(fn, plan) takes a Plan, got {type(plan).__name__}")
+    check_plan(plan, "shrink(fn, plan)")
 
     @on_any_mesh
     def small(params: Any, *args: Any) -> Any:
@@ -239,6 +238,9 @@ def verify(
     Raises:
       PlanError: if the outputs differ by more, or are not finite.
     """
+    call = "verify(fn, params, plan, *args)"
+    check_function(fn, call)
+    check_plan(plan, call)
     masked = jax.jit(fn)(mask_params(params, plan), *args)
     small_params = slice_params(params, plan)
     small = jax.jit(shrink(fn, plan))(small_params, *args)
