@@ -25,6 +25,7 @@ from ..program.axes import (
 from ..program.products._table import table
 from ..program.trace._analyze import analyze
 from ._plan import Plan, PlanError, shapes_of
+from ._removal import removal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -128,6 +129,8 @@ class Groups(Mapping[str, Group]):
         Raises:
           PlanError: if a group is unknown or frozen, or a mask does not fit.
         """
+        if isinstance(masks, Plan):
+            raise TypeError("groups.plan(masks) takes masks by group, got a Plan")
         return self._plan(self._kept(masks))
 
     def macs(self, masks: Plan | Mapping[str, Any] | None = None) -> int:
@@ -136,12 +139,20 @@ class Groups(Mapping[str, Group]):
         Args:
           masks: a plan, or bool [size] by group name; None for the unpruned function.
         """
-        return self._products.macs(self._kept(masks or {}))
+        read = None
+        if isinstance(masks, Plan):
+            _, read = removal(self._graph.program, masks)
+        return self._products.macs(self._kept({} if masks is None else masks), read)
 
     def parameters(self, masks: Plan | Mapping[str, Any] | None = None) -> int:
         """Return the number of parameters; arguments as for ``macs``."""
-        kept = self._kept(masks or {})
-        return sum(math.prod(map(kept.size, axes)) for axes in self._graph.params)
+        kept = self._kept({} if masks is None else masks)
+        removed = masks.removed if isinstance(masks, Plan) else ()
+        return sum(
+            math.prod(map(kept.size, axes))
+            for path, axes in zip(self.shapes, self._graph.params, strict=True)
+            if path not in removed
+        )
 
     def check(self, params: Any) -> None:
         """Raise a ``PlanError`` if parameters are not those of the groups."""
@@ -173,6 +184,8 @@ class Groups(Mapping[str, Group]):
         return kept
 
     def _kept_by(self, plan: Plan) -> Kept:
+        if plan.shapes != self.shapes:
+            raise PlanError("the plan is for parameters of other paths or shapes")
         kept, axes = Kept(), self._graph.by_leaf()
         for key, mask in plan.items():
             kept.set(axes[key], mask)

@@ -14,11 +14,11 @@ import numpy as np
 from .._arguments import check_function
 from .._mesh import on_any_mesh
 from .._select import paths_and_leaves
-from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay, branches, needed
+from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay
 from ..program.trace._analyze import analyze
-from ..program.trace._graph import Node
-from ._params import mask_params, owner_of, slice_params, without_elements
+from ._params import mask_params, slice_params, without_elements
 from ._plan import Plan, PlanError, check_plan
+from ._removal import mirrors_removed, removal
 
 
 def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
@@ -61,7 +61,7 @@ def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
     @on_any_mesh
     def small(params: Any, *args: Any) -> Any:
         graph, kept = _pruned(fn, params, args, plan)
-        without = _without(graph, plan)
+        without, _ = removal(graph.program, plan)
         leaves = jax.tree.leaves((params, args))
         for i, path in enumerate(graph.program.paths):
             if path in plan.removed:
@@ -79,7 +79,7 @@ def _without_removed(tree: Any, graph: AxisGraph, plan: Plan) -> Any:
         return tree
     paths, leaves, treedef = paths_and_leaves(tree)
     for i, value in enumerate(graph.program.root.outs):
-        if _mirrors_removed(paths[i], value.aval.shape, plan):
+        if mirrors_removed(paths[i], value.aval.shape, plan):
             leaves[i] = without_elements(leaves[i])
     return jax.tree.unflatten(treedef, leaves)
 
@@ -104,46 +104,6 @@ def _pruned(
         )
     graph = AxisGraph(program, outputs=False)
     return graph, _kept(graph, plan)
-
-
-def _without(graph: AxisGraph, plan: Plan) -> dict[Node, int]:
-    """Return the sums that pass one operand on, since the other's block is removed."""
-    if not plan.removed:
-        return {}
-    program = graph.program
-    without = {
-        branch.node: 1 - branch.operand
-        for branch in branches(program)
-        if all(program.paths[i] in plan.removed for i in branch.leaves)
-    }
-    paths, _, _ = paths_and_leaves(
-        jax.tree.unflatten(program.out_tree, program.root.outs)
-    )
-    outs = [
-        value
-        for path, value in zip(paths, program.root.outs, strict=True)
-        if not _mirrors_removed(path, value.aval.shape, plan)
-    ]
-    read = needed(program, outs, without)
-    left = [
-        path
-        for path, value in zip(program.paths, program.root.ins, strict=False)
-        if path in plan.removed and value in read
-    ]
-    if left:
-        raise PlanError(
-            f"the function cannot do without {left[0]!r}: it is not part of a residual "
-            "block that the plan removes. Make such plans by trace_blocks(...).plan(...). "
-            "Statistics that the function returns go with their block if their paths end "
-            "like those of the leaves: return all of {'batch_stats': ...}."
-        )
-    return without
-
-
-def _mirrors_removed(path: str, shape: tuple[int, ...], plan: Plan) -> bool:
-    """True for an output such as the batch statistics of a removed block."""
-    owner = owner_of(path, plan.shapes)
-    return owner in plan.removed and shape == plan.shapes[owner]
 
 
 def _kept(graph: AxisGraph, plan: Plan) -> Kept:

@@ -68,6 +68,10 @@ def test_bad_masks_are_refused():
     ]:
         with pytest.raises(PlanError, match=text):
             Plan(masks, shapes)
+    with pytest.raises(PlanError, match="for parameters of other paths or shapes"):
+        GROUPS.macs(Plan({}, shapes))
+    with pytest.raises(TypeError, match="takes masks by group, got a Plan"):
+        GROUPS.plan(PLAN)  # pyright: ignore[reportArgumentType]
     with pytest.raises(PlanError, match="there is no group 'x'"):
         GROUPS.plan({"x": np.ones(2, bool)})
     with pytest.raises(PlanError, match="is frozen: an output of the network"):
