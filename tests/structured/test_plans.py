@@ -166,6 +166,17 @@ def test_verify_says_how_far_masked_and_sliced_are_apart():
         verify(fn, PARAMS, PLAN, X * jnp.nan)
 
 
+def test_verify_traces_once():
+    traced = []
+
+    def counted(params, x):
+        traced.append(x.shape)
+        return fn(params, x)
+
+    verify(counted, PARAMS, PLAN, X)
+    assert traced == [X.shape]
+
+
 def test_the_small_program_is_that_of_a_network_built_small():
     # This function takes parameters of any width.
     small = slice_params(PARAMS, PLAN)

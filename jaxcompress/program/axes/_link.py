@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import jax
 
+from ..._mesh import struct_like
 from ..._select import paths_and_leaves
 from ..trace import _compat
 from ..trace._analyze import analyze
 from ..trace._compat import Var
-from ..trace._graph import Node, Program, Region, Value, shape_of
+from ..trace._graph import Node, Program, Region, Value
 from ._axis import Axis, freeze, frozen, unify
 from ._derivative import Derivative, derivative
 from ._rule import at
@@ -106,7 +107,7 @@ class AxisGraph:
 
     def _derivative(self, node: Node) -> None:
         rule = derivative(node)
-        structs = [[shape_of(v) for v in vs] for vs in (node.ins, rule.moved)]
+        structs = [[struct_like(v.aval) for v in vs] for vs in (node.ins, rule.moved)]
         try:
             program = analyze(lambda trees: rule.fn(*trees), structs, ())
         except Exception:  # whatever a rule raises that refuses to be differentiated
