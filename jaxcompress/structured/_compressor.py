@@ -63,7 +63,7 @@ def structured_pruning(
       round_to: widths stay multiples of this.
       keep: number of channels that every group keeps at least. This and ``round_to`` win
         over ``sparsity``.
-      protect: globs of leaves. Their groups are not pruned.
+      protect: globs of leaves, whose groups are not pruned, or of groups, by name.
 
     Raises:
       ValueError: if the sparsity is outside [0, 1); in ``init``, if the parameters are not

@@ -19,6 +19,7 @@ from ..program.axes import (
     AxisGraph,
     Kept,
     Products,
+    attention_roles,
     check_sums,
     indices,
 )
@@ -51,9 +52,13 @@ class Group:
 
     Attributes:
       name: the leaf and axis that the group is named after.
-      size: number of channels.
+      size: number of channels. The channels of a group norm are counted in whole norm
+        groups, and in the channels of each norm group; those of attention in heads, and
+        in the features of each head.
       members: every leaf and axis that has these channels.
       frozen: why they cannot be pruned; empty if they can.
+      role: ``"heads"``, ``"queries of a head"``, ``"query-key"`` or ``"values"`` in
+        attention; otherwise empty.
       reductions: operations that sum over the channels. Pruning stays exact, since only
         zeros are missing from the sum, but a module that is rebuilt at the new width may
         compute a mean over another count.
@@ -64,6 +69,14 @@ class Group:
     members: tuple[Member, ...]
     frozen: tuple[str, ...]
     reductions: tuple[str, ...]
+    role: str = ""
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Indices of one channel along the axis that the group is named after."""
+        place = self.name.partition("#")[0]
+        own = (m.index for m in self.members if f"{m.leaf}[{m.axis}]" == place)
+        return np.flatnonzero(next(own) == 0)
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -100,10 +113,19 @@ class Groups(Mapping[str, Group]):
         return len(self._groups)
 
     def __repr__(self) -> str:
-        rows = [("group", "channels", "leaves", "sums")]
-        for group in self.prunable.values():
-            cells = (str(group.size), str(len(group.leaves)))
-            rows.append((group.name, *cells, str(len(group.reductions) or "-")))
+        groups = self.prunable.values()
+        columns = {
+            "group": [group.name for group in groups],
+            "channels": [str(group.size) for group in groups],
+            "indices of each": [_spread(group) for group in groups],
+            "leaves": [str(len(group.leaves)) for group in groups],
+            "sums": [str(len(group.reductions) or "-") for group in groups],
+            "role": [group.role or "-" for group in groups],
+        }
+        for name in ("indices of each", "role"):
+            if set(columns[name]) <= {"-"}:
+                del columns[name]
+        rows = [tuple(columns), *zip(*columns.values(), strict=True)]
         frozen: dict[str, list[str]] = {}
         for group in self.values():
             if group.frozen:
@@ -241,7 +263,7 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
             f"({type(packed[0]).__name__}). Prune first, then quantize and pack."
         )
     graph = AxisGraph(analyze(fn, params, args))
-    sums = check_sums(graph)
+    sums, roles = check_sums(graph), attention_roles(graph)
     program = graph.program
     members: dict[Axis, list[Member]] = {}
     for path, axes in zip(program.paths, graph.params, strict=True):
@@ -258,9 +280,21 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
             continue
         name = _name(own, shapes, taken)
         notes = tuple(sums.get(atom, ()))
-        group = Group(name, atom.size, tuple(own), tuple(atom.reasons), notes)
+        reasons, role = tuple(atom.reasons), roles.get(atom, "")
+        group = Group(name, atom.size, tuple(own), reasons, notes, role)
         groups.append((group, atom))
     return Groups(groups, graph, shapes)
+
+
+def _spread(group: Group) -> str:
+    """Say how the indices of one channel lie along an axis, if there are several."""
+    own = group.indices
+    if len(own) == 1:
+        return "-"
+    steps = set(np.diff(own))
+    if steps == {1}:
+        return f"{len(own)} in a row"
+    return f"1 of every {group.size}" if steps == {group.size} else str(len(own))
 
 
 def check_groups(groups: Any, call: str) -> None:

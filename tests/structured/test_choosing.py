@@ -117,7 +117,12 @@ def test_widths_are_rounded_and_kept():
 def test_protected_leaves_keep_their_channels():
     plan = select(GROUPS, RISING, budgets.channels(0.7), protect=["out/*"])
     assert set(plan.widths) == {"up/kernel", "down/kernel"}
-    with pytest.raises(PlanError, match=r"'ouf/\*' matches no leaf; closest: 'out"):
+    for named in (STREAM, "down/kernel[[]*"):
+        named = select(GROUPS, RISING, budgets.channels(0.7), protect=named)
+        assert named == plan
+    with pytest.raises(
+        PlanError, match=r"'ouf/\*' matches no leaf and no group; closest: 'out"
+    ):
         select(GROUPS, RISING, budgets.channels(0.7), protect="ouf/*")
 
 

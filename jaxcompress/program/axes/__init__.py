@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which axes of a program must be pruned together, and the program without them."""
 
+from ._attention import attention_roles
 from ._axis import Axis, atoms, indices
 from ._branches import Branch, branches, needed
 from ._cost import Products
@@ -19,6 +20,7 @@ __all__ = [
     "Products",
     "Replay",
     "atoms",
+    "attention_roles",
     "branches",
     "check_sums",
     "indices",
