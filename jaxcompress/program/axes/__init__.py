@@ -2,7 +2,7 @@
 """Which axes of a program must be pruned together, and the program without them."""
 
 from ._attention import attention_roles
-from ._axis import Axis, atoms, indices
+from ._axis import Axis, atoms, freeze, indices
 from ._branches import Branch, branches, needed
 from ._cost import Products
 from ._kept import Conflict, Kept, Mask
@@ -23,6 +23,7 @@ __all__ = [
     "attention_roles",
     "branches",
     "check_sums",
+    "freeze",
     "indices",
     "needed",
 ]
