@@ -74,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     task = _trained(settings)
     variants, extras = _ours(task)
     if all(map(importlib.util.find_spec, ("torch", "torch_pruning"))):
-        for found, own in zip((variants, extras), _theirs(task), strict=True):
-            found.update(own)
+        their_variants, their_extras = _theirs(task)
+        variants, extras = variants | their_variants, extras | their_extras
     else:
         missing = "torch and torch-pruning are not both installed: ours runs alone."
         print(f"{missing} pip install torch torch-pruning", file=sys.stderr)
