@@ -96,3 +96,21 @@ def test_blocks_and_layers_are_removed_on_a_mesh():
         verify(stacked, params, plan, x)
         out = jax.jit(jc.shrink(stacked, plan))(slice_params(params, plan), x)
         assert jax.typeof(out) == jax.typeof(jax.jit(stacked)(params, x))
+
+
+def test_channels_are_reordered_on_a_mesh():
+    params, x = place(up=ROWS, x=P("data"))
+    couplings = jc.program.find_couplings(columns, params, x)
+    assert {"up": 1, "down": 0} in list(couplings)
+    pattern = jc.prune.patterns.NOfM(2, 4, axes=jc.Axes(contraction=0))
+    kernels = {name: params[name] for name in ("up", "down")}
+    new, (order,) = jc.prune.patterns.permuted_for(
+        pattern, kernels, couplings, key=KEYS[0]
+    )
+    alone, (wanted,) = jc.prune.patterns.permuted_for(
+        pattern, {n: PARAMS[n] for n in kernels}, couplings, key=KEYS[0]
+    )
+    np.testing.assert_array_equal(order, wanted)
+    for name, kernel in new.items():
+        np.testing.assert_array_equal(kernel, alone[name])
+        assert jax.typeof(kernel) == jax.typeof(params[name])

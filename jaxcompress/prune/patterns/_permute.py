@@ -15,6 +15,7 @@ from jax.core import Tracer
 
 from ..._arguments import check_whole
 from ..._axes import Axis, normalize_axes
+from ..._mesh import on_any_mesh
 from ..._select import closest, map_with_path, paths_and_leaves
 from ._protocol import NOfM
 
@@ -81,6 +82,7 @@ def search_permutation(
     )
 
 
+@on_any_mesh
 def permute(params: PyTree, permutation: jax.Array, axes: Mapping[str, Axis]) -> PyTree:
     """Apply one permutation of channels to all leaves that share them.
 
@@ -124,6 +126,7 @@ def permute(params: PyTree, permutation: jax.Array, axes: Mapping[str, Axis]) ->
     return map_with_path(reorder, params)
 
 
+@on_any_mesh
 def permuted_for(
     pattern: NOfM,
     params: PyTree,
