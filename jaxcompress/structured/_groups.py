@@ -74,8 +74,8 @@ class Group:
     @property
     def indices(self) -> np.ndarray:
         """Indices of one channel along the axis that the group is named after."""
-        place = self.name.partition("#")[0]
-        own = (m.index for m in self.members if f"{m.leaf}[{m.axis}]" == place)
+        places = ((f"{m.leaf}[{m.axis}]", m.index) for m in self.members)
+        own = (i for place, i in places if f"{self.name}#".startswith(f"{place}#"))
         return np.flatnonzero(next(own) == 0)
 
     @property
