@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -51,6 +51,22 @@ def check_function(x: Any, call: str) -> None:
     """
     if _is_compressor(x) or _is_optimizer(x) or not callable(x):
         raise TypeError(f"{call} takes a function first, got {_describe(x)}")
+
+
+def check_kind(x: Any, kind: type, call: str, what: str) -> None:
+    """Raise if an argument is not of a class.
+
+    Args:
+      x: the argument.
+      kind: the class.
+      call: how the function is called: ``"shrink(fn, plan)"``.
+      what: what it takes: ``"a Plan"``.
+
+    Raises:
+      TypeError: naming the likely mistake.
+    """
+    if not isinstance(x, kind):
+        raise TypeError(f"{call} takes {what}, got {_describe(x)}")
 
 
 def check_whole(**counts: Any) -> None:
@@ -200,6 +216,10 @@ def _describe(x: Any) -> str:
         return f"the function {x.__name__}. Call it: {x.__name__}(...)."
     if isinstance(x, (list, tuple)):
         return f"a {type(x).__name__}. Pass what it holds as separate arguments."
-    if isinstance(x, dict):
-        return "a dict. Are the arguments in another order?"
-    return f"{x!r}."
+    text = repr(x)
+    is_tree = isinstance(x, Mapping) or "\n" in text or len(text) > 40
+    return (
+        f"a {type(x).__name__}. Are the arguments in another order?"
+        if is_tree
+        else f"{text}."
+    )

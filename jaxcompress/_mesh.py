@@ -46,6 +46,21 @@ def on_any_mesh(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
     return run
 
 
+def struct_like(
+    aval: Any, shape: tuple[int, ...] | None = None
+) -> jax.ShapeDtypeStruct:
+    """Return a type without its value; with its sharding, if the mesh is explicit."""
+    sharding = aval.sharding if _explicit_axes(aval.sharding.mesh) else None
+    shape = aval.shape if shape is None else shape
+    return jax.ShapeDtypeStruct(shape, aval.dtype, sharding=sharding)
+
+
+def sharded_like(x: Any, aval: Any) -> Any:
+    """Give an array the sharding of a type, if the type's mesh is explicit."""
+    sharding = aval.sharding
+    return jax.sharding.reshard(x, sharding) if _explicit_axes(sharding.mesh) else x
+
+
 def _run(fn: Callable[..., PyTree], mesh: Any, args: Any, kwargs: Any) -> PyTree:
     sources = _sources((*args, kwargs))
     abstract = mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh

@@ -3,6 +3,7 @@
 
 from . import statistics
 from ._count import Count, SiteCount, count
+from ._find_couplings import Couplings, find_couplings
 from ._find_folds import Folds, find_folds
 from ._find_links import Links, find_links
 from ._observe import Observer, observe, observing
@@ -52,6 +53,7 @@ __all__ = [
     "Boundary",
     "ClosedOverWarning",
     "Count",
+    "Couplings",
     "Execution",
     "FloatWarning",
     "Folds",
@@ -78,6 +80,7 @@ __all__ = [
     "always",
     "count",
     "execute",
+    "find_couplings",
     "find_folds",
     "find_links",
     "integer_forward",

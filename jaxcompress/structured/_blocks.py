@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._arguments import check_function
+from .._arguments import check_function, check_kind
 from .._names import is_weight_name
 from .._select import closest
 from ..program.axes import branches
@@ -155,6 +155,9 @@ def block_scores(
       The mean squared change, relative to the mean square of the output, by block. Remove
       the lowest first, and score again: blocks stand in for each other.
     """
+    call = "block_scores(fn, params, blocks, *args)"
+    check_function(fn, call)
+    check_kind(blocks, Blocks, call, "the result of trace_blocks")
     run = jax.jit(fn)
     whole = jax.tree.leaves(run(params, *args))
 

@@ -12,14 +12,14 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from .._arguments import check_counts
+from .._arguments import check_counts, check_kind
 from .._compressor import Compressor, PyTree
 from .._select import map_with_path
 from .._signatures import name_defaults
 from ..prune.schedules import Trigger, as_trigger, check_sparsity, share_at
 from ..prune.scores import as_running
 from ..prune.scores._immediate import refuse_nan
-from ._groups import Groups
+from ._groups import Groups, check_groups
 from ._params import mask_leaf
 from ._plan import Plan, PlanError
 from ._select import keep_highest, protected_groups
@@ -63,7 +63,7 @@ def structured_pruning(
       round_to: widths stay multiples of this.
       keep: number of channels that every group keeps at least. This and ``round_to`` win
         over ``sparsity``.
-      protect: globs of leaves. Their groups are not pruned.
+      protect: globs of leaves, whose groups are not pruned, or of groups, by name.
 
     Raises:
       ValueError: if the sparsity is outside [0, 1); in ``init``, if the parameters are not
@@ -83,6 +83,7 @@ def structured_pruning(
       >>> jc.structured.plan_of(groups, pruner.init(params)).widths
       {'a/kernel': (3, 6), 'b/kernel': (6, 2)}
     """
+    check_groups(groups, "structured_pruning(groups, sparsity)")
     if not callable(sparsity):
         check_sparsity(sparsity)
     check_counts(round_to=round_to, keep=keep)
@@ -143,7 +144,18 @@ def structured_pruning(
 
 
 def plan_of(groups: Groups, state: StructuredState) -> Plan:
-    """Return the plan that ``structured_pruning`` has come to."""
+    """Return the plan that ``structured_pruning`` has come to.
+
+    Args:
+      groups: the groups that it was made with.
+      state: its state; in a chain, that of its stage.
+
+    Raises:
+      TypeError: if the arguments are swapped, or the state is that of something else.
+    """
+    call = "plan_of(groups, state)"
+    check_groups(groups, call)
+    check_kind(state, StructuredState, call, "the state of structured_pruning")
     return groups.plan(jax.device_get(state.masks))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ._groups import Groups
+from ._groups import Groups, check_groups
 
 
 def draw(groups: Groups, path: str | Path) -> None:
@@ -24,6 +24,7 @@ def draw(groups: Groups, path: str | Path) -> None:
     Raises:
       ImportError: if matplotlib is missing.
     """
+    check_groups(groups, "draw(groups, path)")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._arguments import check_function
+from .._arguments import check_function, check_kind
 from .._names import is_weight_name
 from ..leaves import is_leaf
 from ..program.axes import (
@@ -19,12 +19,14 @@ from ..program.axes import (
     AxisGraph,
     Kept,
     Products,
+    attention_roles,
     check_sums,
     indices,
 )
 from ..program.products._table import table
 from ..program.trace._analyze import analyze
 from ._plan import Plan, PlanError, shapes_of
+from ._removal import removal
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -50,9 +52,13 @@ class Group:
 
     Attributes:
       name: the leaf and axis that the group is named after.
-      size: number of channels.
+      size: number of channels. The channels of a group norm are counted in whole norm
+        groups, and in the channels of each norm group; those of attention in heads, and
+        in the features of each head.
       members: every leaf and axis that has these channels.
       frozen: why they cannot be pruned; empty if they can.
+      role: ``"heads"``, ``"queries of a head"``, ``"query-key"`` or ``"values"`` in
+        attention; otherwise empty.
       reductions: operations that sum over the channels. Pruning stays exact, since only
         zeros are missing from the sum, but a module that is rebuilt at the new width may
         compute a mean over another count.
@@ -63,6 +69,14 @@ class Group:
     members: tuple[Member, ...]
     frozen: tuple[str, ...]
     reductions: tuple[str, ...]
+    role: str = ""
+
+    @property
+    def indices(self) -> np.ndarray:
+        """Indices of one channel along the axis that the group is named after."""
+        places = ((f"{m.leaf}[{m.axis}]", m.index) for m in self.members)
+        own = (i for place, i in places if f"{self.name}#".startswith(f"{place}#"))
+        return np.flatnonzero(next(own) == 0)
 
     @property
     def leaves(self) -> tuple[str, ...]:
@@ -99,10 +113,19 @@ class Groups(Mapping[str, Group]):
         return len(self._groups)
 
     def __repr__(self) -> str:
-        rows = [("group", "channels", "leaves", "sums")]
-        for group in self.prunable.values():
-            cells = (str(group.size), str(len(group.leaves)))
-            rows.append((group.name, *cells, str(len(group.reductions) or "-")))
+        groups = self.prunable.values()
+        columns = {
+            "group": [group.name for group in groups],
+            "channels": [str(group.size) for group in groups],
+            "indices of each": [_spread(group) for group in groups],
+            "leaves": [str(len(group.leaves)) for group in groups],
+            "sums": [str(len(group.reductions) or "-") for group in groups],
+            "role": [group.role or "-" for group in groups],
+        }
+        for name in ("indices of each", "role"):
+            if set(columns[name]) <= {"-"}:
+                del columns[name]
+        rows = [tuple(columns), *zip(*columns.values(), strict=True)]
         frozen: dict[str, list[str]] = {}
         for group in self.values():
             if group.frozen:
@@ -128,6 +151,8 @@ class Groups(Mapping[str, Group]):
         Raises:
           PlanError: if a group is unknown or frozen, or a mask does not fit.
         """
+        if isinstance(masks, Plan):
+            raise TypeError("groups.plan(masks) takes masks by group, got a Plan")
         return self._plan(self._kept(masks))
 
     def macs(self, masks: Plan | Mapping[str, Any] | None = None) -> int:
@@ -136,12 +161,20 @@ class Groups(Mapping[str, Group]):
         Args:
           masks: a plan, or bool [size] by group name; None for the unpruned function.
         """
-        return self._products.macs(self._kept(masks or {}))
+        read = None
+        if isinstance(masks, Plan):
+            _, read = removal(self._graph.program, masks)
+        return self._products.macs(self._kept({} if masks is None else masks), read)
 
     def parameters(self, masks: Plan | Mapping[str, Any] | None = None) -> int:
         """Return the number of parameters; arguments as for ``macs``."""
-        kept = self._kept(masks or {})
-        return sum(math.prod(map(kept.size, axes)) for axes in self._graph.params)
+        kept = self._kept({} if masks is None else masks)
+        removed = masks.removed if isinstance(masks, Plan) else ()
+        return sum(
+            math.prod(map(kept.size, axes))
+            for path, axes in zip(self.shapes, self._graph.params, strict=True)
+            if path not in removed
+        )
 
     def check(self, params: Any) -> None:
         """Raise a ``PlanError`` if parameters are not those of the groups."""
@@ -152,6 +185,7 @@ class Groups(Mapping[str, Group]):
             )
 
     def _kept(self, masks: Plan | Mapping[str, Any]) -> Kept:
+        check_kind(masks, Mapping, "groups.plan(masks)", "bool arrays by group")
         kept = Kept()
         if isinstance(masks, Plan):
             return self._kept_by(masks)
@@ -172,6 +206,8 @@ class Groups(Mapping[str, Group]):
         return kept
 
     def _kept_by(self, plan: Plan) -> Kept:
+        if plan.shapes != self.shapes:
+            raise PlanError("the plan is for parameters of other paths or shapes")
         kept, axes = Kept(), self._graph.by_leaf()
         for key, mask in plan.items():
             kept.set(axes[key], mask)
@@ -191,9 +227,11 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
     (with its channels removed, the network computes what it computes with them set to
     zero) or frozen, with the reason.
 
-    Trace the network in evaluation mode, and pass everything that has channels as
-    ``params``: for Linen with batch norm, all variables. What is in ``args`` is data, and
-    keeps its shape. The plan also fits the function in training mode.
+    Trace the network in evaluation mode (``train=False``, ``use_running_average=True``,
+    ``model.eval()``): dropout and running statistics that it returns freeze the channels
+    that they meet. Pass everything that has channels as ``params``: for Linen with batch
+    norm, all variables. What is in ``args`` is data, and keeps its shape. The plan also
+    fits the function in training mode.
 
     Args:
       fn: ``(params, *args) -> out``; see ``jc.sites``.
@@ -225,7 +263,7 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
             f"({type(packed[0]).__name__}). Prune first, then quantize and pack."
         )
     graph = AxisGraph(analyze(fn, params, args))
-    sums = check_sums(graph)
+    sums, roles = check_sums(graph), attention_roles(graph)
     program = graph.program
     members: dict[Axis, list[Member]] = {}
     for path, axes in zip(program.paths, graph.params, strict=True):
@@ -242,9 +280,26 @@ def trace_axes(fn: Callable[..., Any], params: Any, *args: Any) -> Groups:
             continue
         name = _name(own, shapes, taken)
         notes = tuple(sums.get(atom, ()))
-        group = Group(name, atom.size, tuple(own), tuple(atom.reasons), notes)
+        reasons, role = tuple(atom.reasons), roles.get(atom, "")
+        group = Group(name, atom.size, tuple(own), reasons, notes, role)
         groups.append((group, atom))
     return Groups(groups, graph, shapes)
+
+
+def _spread(group: Group) -> str:
+    """Say how the indices of one channel lie along an axis, if there are several."""
+    own = group.indices
+    if len(own) == 1:
+        return "-"
+    steps = set(np.diff(own))
+    if steps == {1}:
+        return f"{len(own)} in a row"
+    return f"1 of every {group.size}" if steps == {group.size} else str(len(own))
+
+
+def check_groups(groups: Any, call: str) -> None:
+    """Raise a ``TypeError`` if an argument is not ``Groups``; ``call`` names the order."""
+    check_kind(groups, Groups, call, "the result of trace_axes")
 
 
 def _short(reasons: Sequence[str]) -> str:

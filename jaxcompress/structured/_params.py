@@ -15,7 +15,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from .._mesh import on_any_mesh
 from .._select import paths_and_leaves
 from .._types import PyTree
-from ._plan import Plan, PlanError
+from ._plan import Plan, PlanError, check_plan
 
 
 @on_any_mesh
@@ -32,6 +32,7 @@ def mask_params(tree: PyTree, plan: Plan) -> PyTree:
     Raises:
       PlanError: if the tree does not have the plan's leaves, or other shapes.
     """
+    check_plan(plan, "mask_params(params, plan)")
     return _map(tree, plan, mask_leaf, lambda leaf: jnp.zeros_like(leaf))
 
 
@@ -66,6 +67,7 @@ def slice_params(tree: PyTree, plan: Plan) -> PyTree:
       >>> jc.structured.slice_params(state, plan)[0].mu["kernel"].shape
       (4, 2)
     """
+    check_plan(plan, "slice_params(params, plan)")
     return _map(tree, plan, _slice, without_elements)
 
 
@@ -115,11 +117,6 @@ def _devices(mesh: Any, entry: Any) -> int:
 
 
 def _map(tree: PyTree, plan: Plan, change: Any, remove: Any) -> PyTree:
-    if not isinstance(plan, Plan):
-        raise TypeError(
-            f"the second argument must be a Plan, got {type(plan).__name__}: call "
-            "slice_params(params, plan)."
-        )
     paths, leaves, treedef = paths_and_leaves(tree)
     owners = _owners(paths, leaves, plan)
     masks: dict[str, dict[int, np.ndarray]] = {}

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import check_kind
 from .._atomic import write_bytes
 from .._select import paths_and_leaves
 from ..program.axes import Mask
@@ -199,6 +200,11 @@ class Plan(Mapping[tuple[str, int], Mask]):
             return cls.from_json(Path(path).read_text())
         except UnicodeDecodeError as error:
             raise PlanError(f"{str(path)!r} is not a plan of jaxcompress") from error
+
+
+def check_plan(plan: Any, call: str) -> None:
+    """Raise a ``TypeError`` if an argument is not a plan; ``call`` names the order."""
+    check_kind(plan, Plan, call, "a Plan")
 
 
 def _checksum(body: dict[str, Any]) -> int:

@@ -16,7 +16,7 @@ from .._select import closest, matches
 from .._signatures import name_defaults
 from .._warn import warn
 from . import budgets
-from ._groups import Groups
+from ._groups import Groups, check_groups
 from ._plan import Plan, PlanError
 from .budgets import Budget
 from .rankings import Ranking, positions, relative
@@ -40,6 +40,11 @@ def select(
 ) -> Plan:
     """Prune the channels with the lowest scores until a budget is met.
 
+    Channels are what the printed groups count. A group norm and attention have two groups
+    along one axis: 32 channels in 8 norm groups are 8 channels with 4 indices each (whole
+    norm groups) and 4 channels of which every norm group has one. ``round_to``, ``keep``
+    and the least of one channel hold for each of the two, and the width is their product.
+
     Args:
       groups: the result of ``jc.trace_axes``.
       scores: float [size] by group, such as ``structured.scores.l2(groups, params)``.
@@ -51,11 +56,12 @@ def select(
       round_to: widths stay multiples of this, since hardware computes in blocks. Groups
         that are narrower are not pruned.
       keep: number of channels that every group keeps at least.
-      protect: globs of leaves. Their groups are not pruned.
+      protect: globs of leaves, whose groups are not pruned, or of groups, by the name
+        that is printed.
 
     Raises:
       PlanError: if the budget cannot be met; it says what can. If scores do not fit, or a
-        glob of ``protect`` matches no leaf.
+        glob of ``protect`` matches neither a leaf nor a group.
 
     Warns:
       KeptWarning: if groups have no scores.
@@ -114,10 +120,7 @@ def select(
 
 def _check_arguments(groups: Any, scores: Any, budget: Any, ranking: Any) -> None:
     """Name arguments that are swapped or not called."""
-    if not isinstance(groups, Groups):
-        raise TypeError(
-            f"select takes the result of trace_axes first, got {type(groups).__name__}"
-        )
+    check_groups(groups, "select(groups, scores, budget)")
     if not isinstance(scores, Mapping):
         raise TypeError(
             "scores must be a dict of arrays by group, such as scores.l2(groups, params), "
@@ -162,17 +165,22 @@ def keep_highest(
 
 
 def protected_groups(groups: Groups, globs: Iterable[str]) -> set[str]:
-    """Return the names of the groups of leaves that match globs."""
+    """Return the names of the groups that match globs, by themselves or by a leaf."""
     if isinstance(globs, str):
         globs = (globs,)
     protected = set()
     for glob in globs:
-        leaves = [path for path in groups.shapes if matches(glob, path)]
-        if not leaves:
+        if glob in groups:  # brackets in names of groups are no classes of characters
+            protected.add(glob)
+            continue
+        leaves = {path for path in groups.shapes if matches(glob, path)}
+        hit = {name for name in groups if matches(glob, name)}
+        if not leaves and not hit:
+            known = [*groups.shapes, *groups]
             raise PlanError(
-                f"protect={glob!r} matches no leaf; closest: "
-                + ", ".join(map(repr, closest(glob, list(groups.shapes))))
+                f"protect={glob!r} matches no leaf and no group; closest: "
+                + ", ".join(map(repr, closest(glob, known)))
             )
-        hit = set(leaves)
-        protected |= {name for name, g in groups.items() if hit & set(g.leaves)}
+        protected |= hit
+        protected |= {name for name, g in groups.items() if leaves & set(g.leaves)}
     return protected

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._arguments import check_function
-from .._mesh import on_any_mesh
+from .._mesh import on_any_mesh, sharded_like, struct_like
 from .._select import paths_and_leaves
-from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay, branches, needed
+from ..program.axes import Axis, AxisGraph, Conflict, Kept, Replay
 from ..program.trace._analyze import analyze
-from ..program.trace._graph import Node
-from ._params import mask_params, owner_of, slice_params, without_elements
-from ._plan import Plan, PlanError
+from ..program.trace._compat import evaluate
+from ._params import mask_params, slice_params, without_elements
+from ._plan import Plan, PlanError, check_plan
+from ._removal import mirrors_removed, removal
 
 
 def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
@@ -29,7 +30,9 @@ def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
     returns traces ``fn`` at full size and runs the program at the small shapes. It is an
     ordinary function: it can be trained, quantized, jitted and exported, at any batch size.
     It computes what ``fn`` computes with the removed channels set to zero. Jit it: without
-    ``jit``, every call traces the function again.
+    ``jit``, every call traces the function again. On meshes with explicit axes, its values
+    are sharded as those of ``fn`` are; where ``fn`` shards pruned channels, their number
+    must be a multiple of the devices (``select(round_to=...)``).
 
     Args:
       fn: ``(params, *args) -> out``. It may be another function of the same parameters
@@ -56,95 +59,73 @@ def shrink(fn: Callable[..., Any], plan: Plan) -> Callable[..., Any]:
       [6.0, 6.0]
     """
     check_function(fn, "shrink(fn, plan)")
-    if not isinstance(plan, Plan):
-        raise TypeError(f"shrink(fn, plan) takes a Plan, got {type(plan).__name__}")
+    check_plan(plan, "shrink(fn, plan)")
 
-    @on_any_mesh
     def small(params: Any, *args: Any) -> Any:
-        graph, kept = _pruned(fn, params, args, plan)
-        without = _without(graph, plan)
-        leaves = jax.tree.leaves((params, args))
-        for i, path in enumerate(graph.program.paths):
-            if path in plan.removed:
-                # Only what mirrors it, such as batch statistics, is computed from it.
-                shape = tuple(map(kept.size, graph.params[i]))
-                leaves[i] = jnp.zeros(shape, leaves[i].dtype)
-        return _without_removed(Replay(graph, kept, without)(leaves), graph, plan)
+        return _Pruned(fn, params, args, plan).small(jax.tree.leaves((params, args)))
 
     return small
 
 
-def _without_removed(tree: Any, graph: AxisGraph, plan: Plan) -> Any:
-    """Empty the outputs that mirror removed leaves, as ``slice_params`` does."""
-    if not plan.removed:
-        return tree
-    paths, leaves, treedef = paths_and_leaves(tree)
-    for i, value in enumerate(graph.program.root.outs):
-        if _mirrors_removed(paths[i], value.aval.shape, plan):
-            leaves[i] = without_elements(leaves[i])
-    return jax.tree.unflatten(treedef, leaves)
+class _Pruned:
+    """A function that is traced at full size, and what a plan leaves of it.
 
+    Args:
+      fn: the function.
+      params: its small parameters.
+      args: its other arguments.
+      plan: the plan.
+    """
 
-def _pruned(
-    fn: Callable[..., Any], params: Any, args: Sequence[Any], plan: Plan
-) -> tuple[AxisGraph, Kept]:
-    """Trace a function at full size, and return which of its indices are kept."""
-    paths, leaves, treedef = paths_and_leaves(params)
-    _check_small(paths, leaves, plan)
-    full = [
-        jax.ShapeDtypeStruct(plan.shapes[path], leaf.dtype)
-        for path, leaf in zip(paths, leaves, strict=True)
-    ]
-    program = analyze(fn, jax.tree.unflatten(treedef, full), args)
-    pruned = {path for path, _ in plan} | plan.removed
-    inputs = zip(program.paths, program.root.ins, strict=False)
-    if pruned and not any(v.consumers for path, v in inputs if path in pruned):
-        raise PlanError(
-            "the function reads none of the leaves that the plan prunes. If it closes over "
-            "its weights, make them its first argument."
-        )
-    graph = AxisGraph(program, outputs=False)
-    return graph, _kept(graph, plan)
+    def __init__(
+        self, fn: Callable[..., Any], params: Any, args: Sequence[Any], plan: Plan
+    ):
+        paths, leaves, treedef = paths_and_leaves(params)
+        _check_small(paths, leaves, plan)
+        full = [
+            struct_like(jax.typeof(leaf), plan.shapes[path])
+            for path, leaf in zip(paths, leaves, strict=True)
+        ]
+        self.plan = plan
+        self.program = analyze(fn, jax.tree.unflatten(treedef, full), args)
+        pruned = {path for path, _ in plan} | plan.removed
+        inputs = zip(self.program.paths, self.program.root.ins, strict=False)
+        if pruned and not any(v.consumers for path, v in inputs if path in pruned):
+            raise PlanError(
+                "the function reads none of the leaves that the plan prunes. If it "
+                "closes over its weights, make them its first argument."
+            )
+        self.graph = AxisGraph(self.program, outputs=False)
+        self.kept = _kept(self.graph, plan)
+        self.without, _ = removal(self.program, plan)
 
+    def full(self, leaves: Sequence[Any]) -> list[Any]:
+        """Run the function as it is, on full leaves of parameters and arguments."""
+        root = self.program.root
+        typed = [sharded_like(x, v.aval) for x, v in zip(leaves, root.ins, strict=True)]
+        return evaluate(root.jaxpr, root.consts, typed)
 
-def _without(graph: AxisGraph, plan: Plan) -> dict[Node, int]:
-    """Return the sums that pass one operand on, since the other's block is removed."""
-    if not plan.removed:
-        return {}
-    program = graph.program
-    without = {
-        branch.node: 1 - branch.operand
-        for branch in branches(program)
-        if all(program.paths[i] in plan.removed for i in branch.leaves)
-    }
-    paths, _, _ = paths_and_leaves(
-        jax.tree.unflatten(program.out_tree, program.root.outs)
-    )
-    outs = [
-        value
-        for path, value in zip(paths, program.root.outs, strict=True)
-        if not _mirrors_removed(path, value.aval.shape, plan)
-    ]
-    read = needed(program, outs, without)
-    left = [
-        path
-        for path, value in zip(program.paths, program.root.ins, strict=False)
-        if path in plan.removed and value in read
-    ]
-    if left:
-        raise PlanError(
-            f"the function cannot do without {left[0]!r}: it is not part of a residual "
-            "block that the plan removes. Make such plans by trace_blocks(...).plan(...). "
-            "Statistics that the function returns go with their block if their paths end "
-            "like those of the leaves: return all of {'batch_stats': ...}."
-        )
-    return without
+    def small(self, leaves: Sequence[Any]) -> Any:
+        """Run what is left, on small leaves."""
+        leaves = list(leaves)
+        for i, path in enumerate(self.program.paths):
+            if path in self.plan.removed:
+                # Only what mirrors it, such as batch statistics, is computed from it.
+                zeros = jnp.zeros(self._shape(self.graph.params[i]), leaves[i].dtype)
+                leaves[i] = sharded_like(zeros, self.program.root.ins[i].aval)
+        result = Replay(self.graph, self.kept, self.without)(leaves)
+        return self._without_removed(result) if self.plan.removed else result
 
+    def _shape(self, axes: Sequence[Axis]) -> tuple[int, ...]:
+        return tuple(map(self.kept.size, axes))
 
-def _mirrors_removed(path: str, shape: tuple[int, ...], plan: Plan) -> bool:
-    """True for an output such as the batch statistics of a removed block."""
-    owner = owner_of(path, plan.shapes)
-    return owner in plan.removed and shape == plan.shapes[owner]
+    def _without_removed(self, tree: Any) -> Any:
+        """Empty the outputs that mirror removed leaves, as ``slice_params`` does."""
+        paths, leaves, treedef = paths_and_leaves(tree)
+        for i, value in enumerate(self.program.root.outs):
+            if mirrors_removed(paths[i], value.aval.shape, self.plan):
+                leaves[i] = without_elements(leaves[i])
+        return jax.tree.unflatten(treedef, leaves)
 
 
 def _kept(graph: AxisGraph, plan: Plan) -> Kept:
@@ -239,25 +220,24 @@ def verify(
     Raises:
       PlanError: if the outputs differ by more, or are not finite.
     """
-    masked = jax.jit(fn)(mask_params(params, plan), *args)
+    call = "verify(fn, params, plan, *args)"
+    check_function(fn, call)
+    check_plan(plan, call)
     small_params = slice_params(params, plan)
-    small = jax.jit(shrink(fn, plan))(small_params, *args)
-    graph, kept = _pruned(fn, small_params, args, plan)
+    network = _Pruned(fn, small_params, args, plan)
+    masked_leaves = jax.tree.leaves((mask_params(params, plan), args))
+    masked = jax.jit(network.full)(masked_leaves)
+    small = jax.jit(network.small)(jax.tree.leaves((small_params, args)))
     error = scale = 0.0
-    outs = graph.program.root.outs
-    for full, cut, value in zip(
-        jax.tree.leaves(masked), jax.tree.leaves(small), outs, strict=True
-    ):
-        if jnp.issubdtype(full.dtype, jax.dtypes.prng_key):
-            continue
-        for i, axis in enumerate(graph.of(value)):
-            full = full.take(np.flatnonzero(kept.mask(axis)), axis=i)
-        full, cut = (_wide(x) for x in (full, cut))
+    outs = network.program.root.outs
+    for full, cut, value in zip(masked, jax.tree.leaves(small), outs, strict=True):
         # What mirrors a removed leaf is empty.
-        if cut.size:
+        if cut.size and not jnp.issubdtype(full.dtype, jax.dtypes.prng_key):
+            masks = list(map(network.kept.mask, network.graph.of(value)))
+            own_error, own_scale = _distance(full, cut, masks)
             # numpy's maximum, unlike Python's, keeps a NaN.
-            error = float(np.maximum(error, jnp.max(jnp.abs(full - cut))))
-            scale = float(np.maximum(scale, jnp.max(jnp.abs(full))))
+            error = float(np.maximum(error, own_error))
+            scale = float(np.maximum(scale, own_scale))
     allowed = _rounding((params, masked)) if tolerance is None else tolerance
     if not error <= allowed * max(scale, 1e-30):
         raise PlanError(
@@ -267,6 +247,17 @@ def verify(
             "small shapes: verify it in evaluation mode. Otherwise please report it."
         )
     return Verification(error, scale)
+
+
+@on_any_mesh
+def _distance(
+    full: jax.Array, cut: jax.Array, masks: Sequence[np.ndarray]
+) -> tuple[jax.Array, jax.Array]:
+    """Return the largest difference of what is kept, and the largest magnitude."""
+    for i, mask in enumerate(masks):
+        full = full.take(np.flatnonzero(mask), axis=i)
+    full, cut = _wide(full), _wide(cut)
+    return jnp.max(jnp.abs(full - cut)), jnp.max(jnp.abs(full))
 
 
 def _wide(x: Any) -> jax.Array:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from .._arguments import check_function
 from ._groups import Groups
 from ._plan import Plan
 
@@ -85,6 +86,7 @@ def latency(measure: Callable[[Plan], float], limit: float) -> Budget:
       ...         return jc.report.latency(run, small, *args).median_seconds
       ...     return measure
     """
+    check_function(measure, "latency(measure, limit)")
     if limit <= 0:
         raise ValueError(f"latency takes a positive limit in seconds, got {limit}")
     return lambda groups, masks: (measure(groups.plan(masks)), limit)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from .._select import Where, select
 from .._signatures import name_defaults
-from ._groups import Groups
+from ._groups import Groups, check_groups
 from .scores import channel_sums, is_matrix
 
 __all__ = ["group_lasso", "growing", "norm_scale"]
@@ -36,6 +36,7 @@ def group_lasso(groups: Groups, params: Any, *, where: Where = is_matrix) -> jax
       Wen et al., 2016, https://arxiv.org/abs/1608.03665; Fang et al., 2023,
       https://arxiv.org/abs/2301.12900
     """
+    check_groups(groups, "group_lasso(groups, params)")
     squares = channel_sums(groups, params, jnp.square, where)
     return sum((_norms(s).sum() for s in squares.values()), jnp.zeros(()))
 
@@ -66,6 +67,7 @@ def growing(
       Wang et al., 2021, "Neural pruning via growing regularization",
       https://arxiv.org/abs/2012.09243
     """
+    check_groups(groups, "growing(groups, params, masks)")
     squares = channel_sums(groups, params, jnp.square, where)
     doomed = (
         jnp.where(jnp.asarray(masks[name]), 0.0, s).sum() / 2

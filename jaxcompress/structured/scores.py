@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -13,7 +14,7 @@ import numpy as np
 
 from .._mesh import on_any_mesh
 from .._select import Where, paths_and_leaves, select
-from ._groups import Group, Groups, Member
+from ._groups import Group, Groups, Member, check_groups
 from ._plan import PlanError
 
 __all__ = [
@@ -45,13 +46,25 @@ class ChannelScore(Protocol):
     ) -> Scores: ...
 
 
+def _score(fn: Callable[..., Scores]) -> Callable[..., Scores]:
+    """Check the order of the arguments, and run a score on any mesh."""
+    on_mesh = on_any_mesh(fn)
+
+    @functools.wraps(fn)
+    def score(groups: Groups, params: PyTree, **extras: Any) -> Scores:
+        check_groups(groups, f"{fn.__name__}(groups, params)")
+        return on_mesh(groups, params, **extras)
+
+    return score
+
+
 def is_matrix(path: str, leaf: Any) -> bool:
     """True for floats of rank 2 or more, whatever their name: kernels and tables."""
     del path
     return leaf.ndim > 1 and jnp.issubdtype(leaf.dtype, jnp.floating)
 
 
-@on_any_mesh
+@_score
 def l1(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     """Score channels by the mean magnitude of their weights, in every leaf of the group.
 
@@ -62,7 +75,7 @@ def l1(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     return _means(groups, params, jnp.abs)
 
 
-@on_any_mesh
+@_score
 def l2(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     """Score channels by the root mean square of their weights. A good default.
 
@@ -86,7 +99,7 @@ def norm_scale(where: Where = "*/scale") -> ChannelScore:
       Liu et al., 2017, https://arxiv.org/abs/1708.06519
     """
 
-    @on_any_mesh
+    @_score
     def score(groups: Groups, params: PyTree, **extras: Any) -> Scores:
         del extras
         return _means(groups, params, jnp.abs, where)
@@ -94,7 +107,7 @@ def norm_scale(where: Where = "*/scale") -> ChannelScore:
     return score
 
 
-@on_any_mesh
+@_score
 def taylor(groups: Groups, params: PyTree, *, grads: PyTree, **extras: Any) -> Scores:
     """Score channels by the squared first-order change of the loss without them.
 
@@ -108,7 +121,7 @@ def taylor(groups: Groups, params: PyTree, *, grads: PyTree, **extras: Any) -> S
     return {name: jnp.square(value) for name, value in sums.items()}
 
 
-@on_any_mesh
+@_score
 def fisher(
     groups: Groups, params: PyTree, *, example_grads: PyTree, **extras: Any
 ) -> Scores:
@@ -130,7 +143,7 @@ def fisher(
     return {name: jnp.square(value).mean(0) for name, value in sums.items()}
 
 
-@on_any_mesh
+@_score
 def geometric_median(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     """Score channels by their distance to all others: what others can replace goes first.
 
@@ -148,7 +161,7 @@ def geometric_median(groups: Groups, params: PyTree, **extras: Any) -> Scores:
     return {name: _distances(jnp.concatenate(v, 1)) for name, v in vectors.items()}
 
 
-@on_any_mesh
+@_score
 def activation(
     groups: Groups, params: PyTree, *, stats: PyTree, **extras: Any
 ) -> Scores:
@@ -190,6 +203,7 @@ def activation(
 def random(key: jax.Array) -> ChannelScore:
     """Score channels with random numbers: the baseline for every other score."""
 
+    @_score
     def score(groups: Groups, params: PyTree, **extras: Any) -> Scores:
         del params, extras
         keys = jax.random.split(key, max(len(groups), 1))

@@ -35,7 +35,7 @@ class Config:
     data: str
     seeds: int = 3
     factor: float = 2.1
-    curve: tuple[float, ...] = (2.1, 4.0)
+    curve: tuple[float, ...] = (1.5, 2.1, 3.0, 4.0, 6.0)
     epochs: float
     more: float
     batch_size: int
@@ -57,7 +57,6 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "widths": (8, 16, 32),
         "stem_stride": 1,
-        "curve": (2.1,),
     },
     "fashion_mnist": {
         "epochs": 0.5,
@@ -75,7 +74,7 @@ def config_of(data: str, *, seeds: int | None, quick: bool) -> Config:
         Config(data=data, **DEFAULTS[data]),
         seeds=seeds,
         quick=quick,
-        curve=(2.1,),
+        curve=(2.1, 3.0),
         epochs=3,
         more=1,
         widths=(4, 8),

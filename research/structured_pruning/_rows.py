@@ -16,6 +16,7 @@ DENSE = "dense"
 ON = "dense, trained on"
 MASKED = "weights, masked"
 DEPTH = "blocks"
+WIDTH = "channels: Taylor, as fast as blocks"
 SCRATCH = "small dense, from scratch"
 
 
@@ -60,7 +61,7 @@ METHODS: dict[str, Method] = {
 # The network from scratch has the widths of this plan.
 WIDTHS_OF = TAYLOR
 CURVE = (FILTERS, TAYLOR, SCRATCH)
-ROWS = (MASKED, *METHODS, DEPTH, SCRATCH)
+ROWS = (MASKED, *METHODS, DEPTH, WIDTH, SCRATCH)
 
 
 def without_channels(
@@ -96,6 +97,31 @@ def without_blocks(
         plan = blocks.plan(removed)
         small = jc.structured.slice_params(variables, plan)
     return plan
+
+
+def as_fast(
+    plan_at: Callable[[float], jc.structured.Plan],
+    ratio: Callable[[jc.structured.Plan], float],
+    tries: int = 8,
+) -> jc.structured.Plan:
+    """The plan whose measured time comes closest to another's.
+
+    Args:
+      plan_at: the plan for so many times fewer MACs, between 1 and 6.
+      ratio: measured time of a plan, divided by the one to meet.
+      tries: of bisection, at most; it ends when both times agree within 2 %.
+    """
+    low, high = 1.0, 6.0
+    tried: list[tuple[float, jc.structured.Plan]] = []
+    for _ in range(tries):
+        factor = (low * high) ** 0.5
+        plan = plan_at(factor)
+        found = ratio(plan)
+        tried.append((abs(found - 1), plan))
+        if tried[-1][0] < 0.02:
+            break
+        low, high = (factor, high) if found > 1 else (low, factor)
+    return min(tried, key=lambda each: each[0])[1]
 
 
 def macs(fn: Callable[..., Any], variables: Any, x: jax.Array) -> int:

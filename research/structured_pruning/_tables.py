@@ -112,7 +112,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
                 cells = common.grouped(group, "factor").values()
                 points = {place(cell): common.values(cell) for cell in cells}
                 control = method in (RANDOM, SCRATCH)
-                style = f"{'x+'[method == RANDOM]}:" if control else "osv^D*P"[i] + "-"
+                style = f"{'x+'[method == RANDOM]}:" if control else "osv^D*Ph"[i] + "-"
                 color = "black" if control else f"C{i}"
                 common.error_bars(axis, points, method, fmt=style, color=color)
             axis.set(xlabel=label)

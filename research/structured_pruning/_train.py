@@ -18,6 +18,7 @@ import jaxcompress as jc
 from .. import common
 from ..data import Split
 from ._config import Config
+from ._latency import interleaved
 from ._network import ResNet, as_wide
 from ._rows import (
     DENSE,
@@ -25,7 +26,9 @@ from ._rows import (
     MASKED,
     ON,
     SCRATCH,
+    WIDTH,
     WIDTHS_OF,
+    as_fast,
     macs,
     without_blocks,
     without_channels,
@@ -115,6 +118,10 @@ class Runs(common.Trainer):
             fn, variables = dense.evaluate, dense.variables
             if name == DEPTH:
                 return without_blocks(fn, variables, x, factor)
+            if name == WIDTH:
+                blocks = self.network(DEPTH, factor, seed)
+                at = partial(self.plan, WIDTHS_OF, seed=seed)
+                return as_fast(at, lambda plan: self._time_ratio(dense, plan, blocks))
             groups = jc.trace_axes(fn, variables, x[:1])
             grads = self.once(("grads", seed), lambda: self._example_grads(dense))
             return without_channels(groups, name, variables, grads, factor, seed)
@@ -142,6 +149,21 @@ class Runs(common.Trainer):
             pruner = jc.magnitude_pruning(1 - 1 / factor, budget=budget)
             return dataclasses.replace(dense, compressor=pruner)
         return dense.shrunk(self.plan(name, factor, seed), self.x[:16])
+
+    def _time_ratio(
+        self, dense: Network, plan: jc.structured.Plan, other: Network
+    ) -> float:
+        """Measured time without what a plan removes, divided by another network's."""
+        x = self.x[: self.config.batches[1]]
+        cut = dense.shrunk(plan, self.x[:16])
+        networks = {"other": other, "cut": cut}
+        return interleaved(
+            {
+                name: partial(jax.jit(net.evaluate), net.variables, x)
+                for name, net in networks.items()
+            },
+            self.config.rounds,
+        )["cut"].ratio
 
     def _built(self, model: ResNet, seed: int) -> Network:
         def evaluate(variables: Variables, x: jax.Array) -> Any:

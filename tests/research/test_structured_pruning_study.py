@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,13 +16,16 @@ from research.structured_pruning._config import config_of
 from research.structured_pruning._latency import interleaved
 from research.structured_pruning._network import as_wide, resnet
 from research.structured_pruning._rows import (
+    CURVE,
     DENSE,
     DEPTH,
     MASKED,
     METHODS,
     ON,
     SCRATCH,
+    WIDTH,
     WIDTHS_OF,
+    as_fast,
     taylor,
     without_blocks,
 )
@@ -50,7 +54,7 @@ def test_every_row_is_measured_timed_and_drawn(finished):
 
 @pytest.mark.slow
 def test_rows_have_the_size_that_was_asked_for(finished):
-    rows = {r["method"]: r for r in finished[1]}
+    rows = {r["method"]: r for r in finished[1] if r["factor"] in (1.0, QUICK.factor)}
     dense = rows[DENSE]
     for name in (*METHODS, DEPTH, SCRATCH):
         assert rows[name]["macs"] <= dense["macs"] / QUICK.factor
@@ -63,6 +67,14 @@ def test_rows_have_the_size_that_was_asked_for(finished):
     assert masked["macs"] == dense["macs"]
     assert dense["parameters"] / QUICK.factor < masked["parameters"]
     assert masked["parameters"] < 0.6 * dense["parameters"]
+
+
+@pytest.mark.slow
+def test_networks_of_the_curve_shrink_with_their_factor(finished):
+    for name in CURVE:
+        sizes = [r["macs"] for r in finished[1] if r["method"] == name]
+        factors = [r["factor"] for r in finished[1] if r["method"] == name]
+        assert factors == list(QUICK.curve) and sizes == sorted(sizes, reverse=True)
 
 
 def small(stages=(4, 6)):
@@ -96,6 +108,23 @@ def test_blocks_are_removed_until_the_rest_is_small_enough():
     assert without_blocks(fn, variables, x, 1.01).removed == set(
         jc.structured.trace_blocks(fn, variables, x)["params/Block_1"].leaves
     )
+
+
+def test_a_plan_as_fast_as_another_is_found_by_bisection():
+    # Time falls with the square root of the MACs; the one to meet is that of 2.5x.
+    asked = []
+
+    def plan_at(factor: float) -> Any:
+        asked.append(factor)
+        return factor
+
+    found: Any = as_fast(plan_at, lambda plan: (2.5 / plan) ** 0.5)  # pyright: ignore
+    assert abs((2.5 / found) ** 0.5 - 1) < 0.02 and len(asked) <= 8
+    # What cannot be met comes as close as it can.
+    slow: Any = as_fast(plan_at, lambda plan: 3.0 - plan / 6)  # pyright: ignore
+    assert slow == max(asked[-8:])
+    config = config_of("fashion_mnist", seeds=None, quick=False)
+    assert len(config.curve) >= 5 and WIDTH in [name for name, _ in cells(config)]
 
 
 def test_taylor_scores_are_averaged_over_batches():

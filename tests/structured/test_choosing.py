@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which channels are chosen: scores, rankings, budgets."""
 
+import itertools
+import operator
 from typing import Any
 
 import jax
@@ -12,11 +14,14 @@ from two_paths import GROUPS, PARAMS, X, fn
 import jaxcompress as jc
 from jaxcompress.structured import (
     KeptWarning,
+    Plan,
     PlanError,
     budgets,
     rankings,
     scores,
     select,
+    structured_pruning,
+    trace_blocks,
 )
 
 STREAM, HIDDEN = "down/kernel[1]", "up/kernel[1]"
@@ -112,7 +117,12 @@ def test_widths_are_rounded_and_kept():
 def test_protected_leaves_keep_their_channels():
     plan = select(GROUPS, RISING, budgets.channels(0.7), protect=["out/*"])
     assert set(plan.widths) == {"up/kernel", "down/kernel"}
-    with pytest.raises(PlanError, match=r"'ouf/\*' matches no leaf; closest: 'out"):
+    for named in (STREAM, "down/kernel[[]*"):
+        named = select(GROUPS, RISING, budgets.channels(0.7), protect=named)
+        assert named == plan
+    with pytest.raises(
+        PlanError, match=r"'ouf/\*' matches no leaf and no group; closest: 'out"
+    ):
         select(GROUPS, RISING, budgets.channels(0.7), protect="ouf/*")
 
 
@@ -140,7 +150,7 @@ def test_what_cannot_be_met_or_ranked_is_refused():
 def test_swapped_and_uncalled_arguments_are_named():
     budget: Any = budgets.macs(0.5)
     for args, text in [
-        ((RISING, GROUPS, budget), "takes the result of trace_axes first, got dict"),
+        ((RISING, GROUPS, budget), "takes the result of trace_axes, got a dict"),
         ((GROUPS, scores.l2, budget), r"such as scores.l2\(groups, params\), got l2"),
         ((GROUPS, RISING, budgets.macs), r"such as budgets.macs\(0.5\), got macs"),
         ((GROUPS, RISING, 0.5), r"such as budgets.macs\(0.5\), got 0.5"),
@@ -149,8 +159,53 @@ def test_swapped_and_uncalled_arguments_are_named():
             select(*args)
     with pytest.raises(PlanError, match="not those that trace_axes got"):
         scores.l2(GROUPS, {"in": PARAMS["in"]})
-    with pytest.raises(TypeError, match="must be a Plan, got dict"):
-        jc.structured.slice_params(PARAMS, {})  # pyright: ignore[reportArgumentType]
+
+
+ORDERS = [
+    ("mask_params", "params, plan"),
+    ("slice_params", "params, plan"),
+    ("shrink", "fn, plan"),
+    ("verify", "fn, params, plan"),
+    ("plan_of", "groups, state"),
+    ("draw", "groups, path"),
+    ("structured_pruning", "groups, sparsity"),
+    ("block_scores", "fn, params, blocks"),
+    ("scores.l2", "groups, params"),
+    ("scores.activation", "groups, params"),
+    ("penalties.group_lasso", "groups, params"),
+    ("penalties.growing", "groups, params, masks"),
+    ("budgets.latency", "measure, limit"),
+]
+
+
+@pytest.mark.parametrize(("name", "order"), ORDERS)
+def test_arguments_in_another_order_are_told_the_order(name, order):
+    values = {
+        "fn": fn,
+        "groups": GROUPS,
+        "params": PARAMS,
+        "plan": Plan({}, GROUPS.shapes),
+        "state": structured_pruning(GROUPS, 0.5).init(PARAMS),
+        "blocks": trace_blocks(fn, PARAMS, X),
+        "path": "groups.svg",
+        "sparsity": 0.5,
+        "masks": {},
+        "measure": len,
+        "limit": 1.0,
+    }
+    call = operator.attrgetter(name)(jc.structured)
+    given = [values[argument] for argument in order.split(", ")]
+    for wrong in itertools.permutations(given):
+        if wrong != tuple(given) and not (
+            name == "penalties.growing" and wrong[0] is GROUPS
+        ):
+            text = rf"{name.split('.')[-1]}\({order}.*\) takes .*, got "
+            with pytest.raises(TypeError, match=text):
+                call(*wrong)
+    with pytest.raises(
+        TypeError, match=r"plan\(masks\) takes .*, got a StructuredState"
+    ):
+        GROUPS.plan(values["state"])
 
 
 def test_costs_of_a_plan_are_those_of_its_masks():

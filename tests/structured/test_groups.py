@@ -91,3 +91,52 @@ def test_packed_parameters_and_swapped_arguments_are_refused():
         jc.trace_axes(lambda p, x: x, packed, jnp.ones(3))
     with pytest.raises(TypeError, match="takes a function first"):
         jc.trace_axes(params, lambda p, x: x, jnp.ones(3))  # pyright: ignore[reportArgumentType]
+
+
+def test_the_table_says_what_the_channels_of_attention_are():
+    case = CASES["grouped-query attention"]()
+    groups = jc.trace_axes(case.fn, case.params, *case.args)
+    roles = {name: group.role for name, group in groups.prunable.items()}
+    assert roles == {
+        "k[1]": "heads",
+        "o[0]": "queries of a head",
+        "k[2]": "query-key",
+        "v[2]": "values",
+        "o[1]": "",
+    }
+    assert all(role in repr(groups) for role in roles.values())
+    # Data that is multiplied by data without attention has no heads.
+    mixed = {"a": jnp.ones((4, 6)), "b": jnp.ones((6, 2))}
+
+    def gated(params, x):
+        h = x @ params["a"]
+        return (h @ (h.T @ h)) @ params["b"]
+
+    plain = jc.trace_axes(gated, mixed, jnp.ones((3, 4)))
+    assert {group.role for group in plain.values()} == {""}
+
+
+def test_a_group_norm_is_counted_in_norm_groups_and_in_their_channels():
+    def fn(params, x):
+        h = (x @ params["in"]).reshape(len(x), 4, 8)
+        scale = jax.lax.rsqrt(jnp.square(h).sum(-1, keepdims=True) + 1e-5)
+        return (h * scale).reshape(len(x), 32) @ params["out"]
+
+    params = {"in": jnp.ones((3, 32)), "out": jnp.ones((32, 2))}
+    groups = jc.trace_axes(fn, params, jnp.ones((5, 3)))
+    text = {row.split()[0]: row for row in repr(groups).splitlines()}
+    whole, within = groups.prunable.values()
+    assert (whole.size, within.size) == (4, 8)
+    assert " 8 in a row " in text[whole.name] and " 1 of every 8 " in text[within.name]
+    np.testing.assert_array_equal(whole.indices, np.arange(8))
+    np.testing.assert_array_equal(within.indices, np.arange(0, 32, 8))
+    rising = {
+        group.name: np.arange(group.size) + 1.0 for group in groups.prunable.values()
+    }
+    plan = jc.structured.select(
+        groups, rising, jc.structured.budgets.parameters(0.5), round_to=2, keep=3
+    )
+    kept = plan["out", 0].reshape(4, 8)
+    sizes = kept.any(1).sum(), kept.any(0).sum()
+    assert kept.sum() == np.prod(sizes)
+    assert all(n % 2 == 0 and n >= 3 for n in sizes)

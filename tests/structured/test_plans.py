@@ -68,6 +68,10 @@ def test_bad_masks_are_refused():
     ]:
         with pytest.raises(PlanError, match=text):
             Plan(masks, shapes)
+    with pytest.raises(PlanError, match="for parameters of other paths or shapes"):
+        GROUPS.macs(Plan({}, shapes))
+    with pytest.raises(TypeError, match="takes masks by group, got a Plan"):
+        GROUPS.plan(PLAN)  # pyright: ignore[reportArgumentType]
     with pytest.raises(PlanError, match="there is no group 'x'"):
         GROUPS.plan({"x": np.ones(2, bool)})
     with pytest.raises(PlanError, match="is frozen: an output of the network"):
@@ -106,8 +110,6 @@ def test_trees_that_do_not_fit_are_refused():
         jc.shrink(fn, PLAN)(PARAMS, X)
     with pytest.raises(PlanError, match="do not have the same leaves"):
         jc.shrink(fn, PLAN)({"in": PARAMS["in"]}, X)
-    with pytest.raises(TypeError, match="takes a Plan, got dict"):
-        jc.shrink(fn, {})  # pyright: ignore[reportArgumentType]
 
 
 def test_a_plan_that_leaves_out_a_coupled_axis_is_refused():
@@ -162,6 +164,17 @@ def test_verify_says_how_far_masked_and_sliced_are_apart():
     assert result.error <= 1e-5 * result.scale
     with pytest.raises(PlanError, match="outputs are not finite"):
         verify(fn, PARAMS, PLAN, X * jnp.nan)
+
+
+def test_verify_traces_once():
+    traced = []
+
+    def counted(params, x):
+        traced.append(x.shape)
+        return fn(params, x)
+
+    verify(counted, PARAMS, PLAN, X)
+    assert traced == [X.shape]
 
 
 def test_the_small_program_is_that_of_a_network_built_small():

@@ -37,6 +37,9 @@ def test_networks_without_blocks_compute_what_masked_ones_do(name):
     verify(case.fn, case.params, both, *case.args)
     small = slice_params(case.params, both)
     assert both.parameters == sum(x.size for x in jax.tree.leaves(small))
+    assert groups.parameters(both) == both.parameters
+    shrunk = jc.shrink(case.fn, both)
+    assert groups.macs(both) == jc.count(shrunk, small, *case.args).macs
     assert Plan.from_json(both.to_json()) == both
 
 
@@ -53,7 +56,8 @@ def test_without_its_block_the_network_is_the_other_path():
     def other_path(params, x):
         return x @ params["in"]["kernel"] @ params["out"]["kernel"]
 
-    assert jc.count(shrunk, small, X).macs == jc.count(other_path, PARAMS, X).macs
+    macs = jc.count(other_path, PARAMS, X).macs
+    assert jc.count(shrunk, small, X).macs == GROUPS.macs(plan) == macs
 
 
 class Normed(nn.Module):

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which axes of a program must be pruned together, and the program without them."""
 
-from ._axis import Axis, atoms, indices
+from ._attention import attention_roles
+from ._axis import Axis, atoms, freeze, indices
 from ._branches import Branch, branches, needed
 from ._cost import Products
 from ._kept import Conflict, Kept, Mask
@@ -19,8 +20,10 @@ __all__ = [
     "Products",
     "Replay",
     "atoms",
+    "attention_roles",
     "branches",
     "check_sums",
+    "freeze",
     "indices",
     "needed",
 ]

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._mesh import struct_like
 from ..trace import _compat
-from ..trace._graph import Node, Value, shape_of
+from ..trace._graph import Node, Value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Derivative:
 def derivative(node: Node) -> Derivative:
     """Return the derivative rule of a node."""
     op = _compat.operation(node.region.jaxpr, node.eqn)
-    outs = [shape_of(v) for v in node.outs]
+    outs = [struct_like(v.aval) for v in node.outs]
     own, results = floats(node.ins, node.ins), floats(node.outs, node.outs)
 
     def listed(*xs: Any) -> list[Any]:

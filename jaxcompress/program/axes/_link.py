@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import jax
+
+from ..._mesh import struct_like
+from ..._select import paths_and_leaves
 from ..trace import _compat
 from ..trace._analyze import analyze
 from ..trace._compat import Var
-from ..trace._graph import Node, Program, Region, Value, shape_of
+from ..trace._graph import Node, Program, Region, Value
 from ._axis import Axis, freeze, frozen, unify
 from ._derivative import Derivative, derivative
 from ._rule import at
@@ -41,7 +45,10 @@ class AxisGraph:
         for value in values[:count]:
             self._axes[value] = [Axis(n) for n in value.aval.shape]
         for value, path in zip(values[count:], program.arguments, strict=True):
-            reason = f"an input of the network (argument {path})"
+            # A vector among other arrays is a statistic more likely than a batch.
+            is_state = len(value.aval.shape) == 1 and "/" in path
+            hint = "; pass running statistics in params" if is_state else ""
+            reason = f"an input of the network{hint} (argument {path})"
             self._axes[value] = [frozen(n, reason) for n in value.aval.shape]
         self._link_region(program.root)
         if outputs:
@@ -49,10 +56,27 @@ class AxisGraph:
                 if not value.consumers:
                     for axis in self.of(value):
                         freeze(axis, "the function does not read this leaf")
-            for value in program.root.outs:
-                for axis in self.of(value):
-                    freeze(axis, "an output of the network")
+            self._freeze_outputs()
         self.params = [self.of(value) for value in values[:count]]
+
+    def _freeze_outputs(self) -> None:
+        program = self.program
+
+        def identity(path: str, value: Value) -> tuple[str, tuple[int, ...]]:
+            return path.rpartition("/")[2], value.aval.shape
+
+        known = set(map(identity, program.paths, program.root.ins))
+        tree = jax.tree.unflatten(program.out_tree, program.root.outs)
+        for path, value in zip(*paths_and_leaves(tree)[:2], strict=True):
+            own = identity(path, value)
+            # Named and shaped like a leaf: its next value.
+            reason = (
+                f"state that the function returns; trace it in evaluation mode ({path})"
+                if own in known and not own[0].isdecimal()
+                else "an output of the network"
+            )
+            for axis in self.of(value):
+                freeze(axis, reason)
 
     def by_leaf(self) -> dict[tuple[str, int], Axis]:
         """Return every axis of every parameter leaf, by the path and the number."""
@@ -83,7 +107,7 @@ class AxisGraph:
 
     def _derivative(self, node: Node) -> None:
         rule = derivative(node)
-        structs = [[shape_of(v) for v in vs] for vs in (node.ins, rule.moved)]
+        structs = [[struct_like(v.aval) for v in vs] for vs in (node.ins, rule.moved)]
         try:
             program = analyze(lambda trees: rule.fn(*trees), structs, ())
         except Exception:  # whatever a rule raises that refuses to be differentiated

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ..._mesh import struct_like
 from ..trace import _compat, _compat_shapes
 from ..trace._analyze import analyze
 from ..trace._compat import Var
-from ..trace._graph import Node, Region, Value, shape_of
+from ..trace._graph import Node, Region, Value
 from ._axis import Axis
 from ._derivative import derivative, floats, with_zeros
 from ._kept import Kept, Mask
@@ -173,7 +174,10 @@ class Replay:
         run = self.run
         rule = derivative(node)
         masks = [[self._masks(v) for v in vs] for vs in (node.ins, rule.moved)]
-        structs = ([shape_of(v) for v in node.ins], [shape_of(v) for v in rule.moved])
+        structs = (
+            [struct_like(v.aval) for v in node.ins],
+            [struct_like(v.aval) for v in rule.moved],
+        )
         small = replayed(rule.fn, structs, masks)
         if rule.forward:
             fn = jax.custom_jvp(lambda *xs: run(body, xs))

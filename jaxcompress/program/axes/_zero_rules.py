@@ -81,7 +81,10 @@ class Claims:
         outs: Sequence[Zeros] | None = None
         if name == "random_bits":
             for axis in self.graph.of(node.outs[0]):
-                text = "other random numbers are drawn at another size"
+                text = (
+                    "other random numbers are drawn at another size; evaluation mode "
+                    "draws none"
+                )
                 freeze(axis, at(node, text))
         if name == "dot_general":
             outs = [self.dot(node, *ins)]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jax.core import Tracer
 
 from ..._arguments import check_whole
 from ..._axes import Axis, normalize_axes
+from ..._mesh import on_any_mesh
 from ..._select import closest, map_with_path, paths_and_leaves
 from ._protocol import NOfM
 
@@ -81,6 +82,7 @@ def search_permutation(
     )
 
 
+@on_any_mesh
 def permute(params: PyTree, permutation: jax.Array, axes: Mapping[str, Axis]) -> PyTree:
     """Apply one permutation of channels to all leaves that share them.
 
@@ -124,15 +126,16 @@ def permute(params: PyTree, permutation: jax.Array, axes: Mapping[str, Axis]) ->
     return map_with_path(reorder, params)
 
 
+@on_any_mesh
 def permuted_for(
     pattern: NOfM,
     params: PyTree,
-    axes: Mapping[str, Axis],
+    axes: Mapping[str, Axis] | Sequence[Mapping[str, Axis]],
     *,
     key: jax.Array,
     rounds: int | None = None,
     scores: PyTree | None = None,
-) -> tuple[PyTree, jax.Array]:
+) -> tuple[PyTree, Any]:
     """Reorder channels before N:M pruning so that it loses less.
 
     It searches with ``search_permutation`` and applies the result with ``permute``. The
@@ -143,13 +146,17 @@ def permuted_for(
       pattern: ``NOfM``. Its ``axes`` must give the contraction axis of every leaf of
         rank 2 or more in ``axes``.
       params: a parameter tree.
-      axes: coupled axes, see ``permute``.
+      axes: coupled axes, see ``permute``; or several of them, such as all that
+        ``jc.program.find_couplings`` finds in a function. They are reordered one after
+        another, where the pattern prunes along them.
       key: PRNG key of the search.
       rounds: number of search rounds, see ``search_permutation``.
       scores: tree like ``params``. None: magnitudes.
 
     Returns:
-      The parameters in the new order, and the permutation.
+      The parameters in the new order, and the permutation: int32 ``[C]``. For several
+      couplings, a list of permutations; None where no leaf is pruned along the channels,
+      or their number is not a multiple of ``m``.
 
     Raises:
       ValueError: as in ``permute`` and ``search_permutation``, and if no leaf in
@@ -167,6 +174,18 @@ def permuted_for(
       >>> sorted(order.tolist()) == list(range(16))
       True
     """
+    if not isinstance(axes, Mapping):
+        orders = []
+        for i, own in enumerate(axes):
+            order = None
+            if _is_pruned_along(pattern, params, own):
+                own_key = jax.random.fold_in(key, i)
+                params, order = permuted_for(
+                    pattern, params, own, key=own_key, rounds=rounds, scores=scores
+                )
+                scores = None if scores is None else permute(scores, order, own)
+            orders.append(order)
+        return params, orders
     scored = params if scores is None else scores
     _check_coupled(scored, axes)
     consumers = []
@@ -186,6 +205,26 @@ def permuted_for(
     all_scores = jnp.concatenate(consumers, axis=1)
     order = search_permutation(all_scores, pattern.n, pattern.m, key=key, rounds=rounds)
     return permute(params, order, axes), order
+
+
+def _is_pruned_along(pattern: NOfM, params: PyTree, axes: Mapping[str, Axis]) -> bool:
+    """True if the pattern prunes a leaf in groups of the channels of a coupling."""
+
+    def fits(path: str, leaf: Any) -> bool:
+        try:
+            if leaf.ndim < 2 or pattern.misfit(path, leaf.shape):
+                return False
+            along = pattern.along(path, leaf.shape)
+        except ValueError:  # the pattern does not prune this leaf
+            return False
+        return normalize_axes(path, leaf.shape, axes[path]) == (along,)
+
+    paths, leaves, _ = paths_and_leaves(params)
+    return any(
+        fits(path, leaf)
+        for path, leaf in zip(paths, leaves, strict=True)
+        if path in axes
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
