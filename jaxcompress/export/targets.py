@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from ..formats import Int
 from ..program import ActivationQuantizer, Point, Policy
 
+__all__ = ["FixedGrid", "Target", "litert", "onnxruntime", "openvino"]
+
 _EIGHT = Int(8, symmetric=False)
 
 # Scale and zero point of the results of functions, of which LiteRT has tables.
@@ -46,7 +48,7 @@ def _as_stored(point: Point) -> ActivationQuantizer:
     return ActivationQuantizer(_EIGHT)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Target:
     """A runtime's demands on quantization.
 
@@ -62,6 +64,9 @@ class Target:
     policy: Policy
     weights: Mapping[int, str]
     zero_points: bool
+
+    def __repr__(self) -> str:
+        return f"Target({self.name!r})"
 
     def differences(
         self, points: Mapping[str, tuple[Any, ActivationQuantizer]]

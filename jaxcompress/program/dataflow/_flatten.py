@@ -70,8 +70,9 @@ class Flattener:
     def step(self, jaxpr: Any, eqn: Any, ins: list[Atom], scope: str) -> Sequence[Atom]:
         """Record one equation."""
         name = eqn.primitive.name
-        mark = self.marks.get(_compat.call_name(eqn))
-        if mark is not None:
+        params = _compat.parameters(eqn)
+        if name in _compat.INLINED and params.get("name") in self.marks:
+            mark = self.marks[params["name"]]
             return self.quantize(jaxpr, eqn, ins, scope, mark)
         if name in _UNCHANGED:
             return ins
@@ -86,7 +87,6 @@ class Flattener:
             (body,) = _compat.bodies(eqn)
             return self.run(*_compat.opened(body), ins, scope)
         op, many = _compat.operation(jaxpr, eqn), eqn.primitive.multiple_results
-        params = _compat.parameters(eqn)
         constants = [x for x in ins if isinstance(x, Constant)]
         if len(constants) == len(ins):
             return evaluate(name, op, params, constants, many=many)

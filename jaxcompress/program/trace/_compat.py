@@ -347,9 +347,3 @@ def is_floating(aval: Any) -> bool:
 def parameters(eqn: JaxprEqn) -> dict[str, Any]:
     """Return the parameters of an equation, for exporters that translate primitives."""
     return dict(eqn.params)
-
-
-def call_name(eqn: JaxprEqn) -> str:
-    """Return the name of the function that an equation calls; "" for other equations."""
-    name = eqn.params.get("name", "") if eqn.primitive.name in INLINED else ""
-    return name if isinstance(name, str) else ""
