@@ -150,7 +150,7 @@ def main() -> None:
     made = argparse.ArgumentParser(prog="python -m benchmarks._resnet20")
     made.add_argument("folder", type=Path)
     made.add_argument("--quick", action="store_true")
-    made.add_argument("--steps", type=int, default=1200)
+    made.add_argument("--steps", type=int, default=800)
     settings = made.parse_args()
     settings.folder.mkdir(parents=True, exist_ok=True)
     trained(settings.folder, quick=settings.quick, steps=settings.steps)

@@ -116,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("runtimes", __doc__, rounds=30)
     made.add_argument("--batch", type=int, default=1, help="images of a call")
-    made.add_argument("--steps", type=int, default=1200, help="of training")
+    made.add_argument("--steps", type=int, default=800, help="of training")
     made.add_argument("--folder", type=Path, help="where the trained weights are kept")
     made.add_argument("--network", choices=("resnet20", "encoder"), default="resnet20")
     settings = _harness.parse(made, argv)
