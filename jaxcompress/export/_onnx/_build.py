@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Any, NamedTuple
 
@@ -110,7 +111,8 @@ class Build:
     def constant(self, array: np.ndarray, name: str = "constant") -> str:
         """Add a constant, unless it is there, and return its name."""
         array = np.asarray(array)
-        key = (array.dtype.name, array.shape, array.tobytes())
+        data = hashlib.sha256(np.ascontiguousarray(array).view(np.uint8).data)
+        key = (array.dtype.name, array.shape, data.digest())
         if key not in self._constants:
             self._constants[key] = name = self.fresh(name)
             self.initializers[name] = array

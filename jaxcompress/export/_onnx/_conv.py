@@ -31,7 +31,7 @@ def _conv(b: Build, op: Operation) -> None:
     b.define(out, name, numbers.out_spec)
 
 
-def _bias(b: Build, op: Operation, order: Any) -> list[str]:
+def _bias(b: Build, op: Operation, order: Any, *, integers: bool = True) -> list[str]:
     """Return the name of the bias, if there is one."""
     if len(op.ins) < 3:
         return []
@@ -39,7 +39,7 @@ def _bias(b: Build, op: Operation, order: Any) -> list[str]:
     assert isinstance(bias, Constant)
     outputs = weight.shape[order[0]]
     vector = np.broadcast_to(np.asarray(bias.value), outputs)
-    if not isinstance(weight, Constant):
+    if not isinstance(weight, Constant) or not integers:
         return [b.constant(vector.astype(np.float32), "bias")]
     shape = [weight.shape[a] for a in order]
     return [product_bias(b, vector, x, weight, order, shape, axis=0)]
@@ -93,7 +93,7 @@ def _transposed(b: Build, op: Operation, name: str, weight: Tensor | Constant) -
         reach = step * (n - 1)
         pads.append([max(0, reach - int(p)) for p in pair])
         crops.append([max(0, int(p) - reach) for p in pair])
-    bias = _bias(b, op, order)
+    bias = _bias(b, op, order, integers=False)
     padded = any(n for pair in crops for n in pair)
     name = b.node(
         "ConvTranspose",

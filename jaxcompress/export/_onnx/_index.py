@@ -5,11 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...program.dataflow import Atom, Constant, Operation
+from ...program.dataflow import Atom, Constant, Operation, Tensor
 from ._build import Build, Unsupported, carrier
 from ._codes import looked_up
 from ._parts import one_row, write_slice
+from ._shape import expand_dims
 from ._value import full, natural, whole_order
+
+_END = 2**62  # of an axis, however long
 
 
 def _whole(b: Build, atom: object) -> tuple[str, list[int]]:
@@ -164,6 +167,8 @@ def _update_slice(b: Build, op: Operation) -> None:
     x, update, *starts = op.ins
     (out,) = op.outs
     axes = [a for a in range(len(x.shape)) if update.shape[a] != x.shape[a]]
+    if isinstance(update, Tensor):
+        axes += [a for a in out.batch - b.read(update).batch if a not in axes]
     if not all(isinstance(starts[a], Constant) for a in axes):
         raise Unsupported("a start that is data")
     order = natural(x.shape)
@@ -181,13 +186,43 @@ def _update_slice(b: Build, op: Operation) -> None:
     start = int(np.asarray(starts[axis].value))  # type: ignore[union-attr]
     start = min(max(start + n * (start < 0), 0), n - size)
     parts = [part]
-    for low, high, place in ((0, start, 0), (start + size, n, 2)):
+    end = _END if axis in out.batch else n
+    for low, high, place in ((0, start, 0), (start + size, end, 2)):
         if low < high:
             rows = [b.integers([i]) for i in (low, high, axis)]
             piece = b.node("Slice", [whole, *rows])
             parts.insert(0 if place == 0 else len(parts), piece)
     name = parts[0] if len(parts) == 1 else b.node("Concat", parts, axis=axis)
     b.define(out, name, order)
+
+
+def _scatter(b: Build, op: Operation) -> None:
+    """Write ``x.at[..., i].set(values)`` for a constant ``i``."""
+    x, index, update = op.ins
+    numbers = op.params["dimension_numbers"]
+    axes = tuple(numbers.scatter_dims_to_operand_dims)
+    if not isinstance(index, Constant) or index.shape != (1,) or len(axes) != 1:
+        raise Unsupported("indices that are data, or several of them")
+    (axis,), gone = axes, tuple(numbers.inserted_window_dims)
+    window = tuple(range(len(update.shape)))
+    if gone not in ((), axes) or tuple(numbers.update_window_dims) != window:
+        raise Unsupported("updates of several places")
+    start = int(index.value[0])
+    size = 1 if gone else update.shape[axis]
+    if not 0 <= start <= x.shape[axis] - size:
+        raise Unsupported("an index out of bounds")
+    if gone:
+        shape = (*update.shape[:axis], 1, *update.shape[axis:])
+        batch = op.outs[0].batch - {axis}
+        whole = Tensor(shape, update.dtype, batch)
+        expand_dims(
+            b, Operation("expand_dims", {"dimensions": (axis,)}, [update], [whole], "")
+        )
+        update = whole
+    starts = [
+        Constant(np.asarray(start if a == axis else 0)) for a in range(len(x.shape))
+    ]
+    _update_slice(b, Operation("", {}, [x, update, *starts], op.outs, op.scope))
 
 
 def _top_k(b: Build, op: Operation) -> None:
@@ -223,6 +258,7 @@ RULES = {
     "dynamic_slice": _dynamic_slice,
     "dynamic_update_slice": _update_slice,
     "gather": _gather,
+    "scatter": _scatter,
     "sort": _sort,
     "top_k": _top_k,
 }

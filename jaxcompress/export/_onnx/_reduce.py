@@ -50,7 +50,8 @@ def _reduce(b: Build, op: Operation) -> None:
     boolean = op.ins[0].dtype == np.bool_
     if at:
         name = b.cast(name, np.int32) if boolean else name
-        if op.primitive == "reduce_mean" and at == list(range(2, len(order))):
+        pooled = op.primitive == "reduce_mean" and at == list(range(2, len(order)))
+        if pooled and carrier(out.dtype) == np.float32:
             name = b.node("GlobalAveragePool", [name])
         else:
             name = b.node(_KINDS[op.primitive], [name, b.integers(at)], keepdims=1)

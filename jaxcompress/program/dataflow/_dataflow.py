@@ -19,6 +19,7 @@ from ..trace import _compat
 from ..trace._analyze import analyze
 from ..trace._interpret import Interpreter
 from ._affine import fold_affine
+from ._batch import made_for_one, same_constant
 from ._constants import constant
 from ._dense import as_matrices
 from ._flatten import Flattener, Unsupported
@@ -199,6 +200,12 @@ def _find_batch(
         a.primitive != b.primitive or len(a.ins) != len(b.ins) for a, b in pairs
     ):
         return "another batch gives other operations"
+    for a, b in pairs:
+        if what := made_for_one(a, b):
+            where = f" in {a.scope}" if a.scope else ""
+            return f"{what} of {a.primitive}{where} depends on the length of the batch"
+    if not all(map(same_constant, graph.outputs, other.outputs)):
+        return "a result that is a constant depends on the length of the batch"
     tensors = list(zip(graph.inputs, other.inputs, strict=True))
     tensors += [t for a, b in pairs for t in zip(a.outs, b.outs, strict=True)]
     for a, b in tensors:

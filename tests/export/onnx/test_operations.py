@@ -154,6 +154,12 @@ INDICES = {
         lambda p, x: lax.dynamic_update_slice_in_dim(x, 2 * x[:, 1:3], 1, 1),
         X,
     ),
+    "set_row": (lambda p, x: x.at[:, 1].set(7.0).at[..., -1].set(x[..., 0]), X),
+    "set_rows": (lambda p, x: x.at[:, 1:3].set(x[:, :2]), X),
+    "update_by_constant": (
+        lambda p, x: lax.dynamic_update_slice(x, jnp.ones((len(x), 1, 5)), (0, 2, 0)),
+        X,
+    ),
     "row_at_data": (lambda p, x: jnp.asarray(TABLE)[x[0, 0, 0].astype(int)], X),
     "top_k": (lambda p, x: lax.top_k(x, 3), X),
     "sort": (lambda p, x: (jnp.sort(x, 1), jnp.sort(x)), X),
@@ -192,6 +198,8 @@ def test_one_row_of_data_for_all():
         lambda p, x: x + x[:1, :1] + x[:1].max((0, 1), keepdims=True), {}, X, example=2
     )
     check(lambda p, x: (x[0, 0, 0] * jnp.ones(2), x.sum(0)), {}, X, example=1)
+    for rows in (1, 3):
+        check(lambda p, x: x.at[0].set(2.0), {}, X, example=rows)
 
 
 @pytest.mark.parametrize(("fn", "x"), CASES)

@@ -47,6 +47,10 @@ UNSUPPORTED = {
         lambda p, x: lax.dynamic_update_slice_in_dim(x, x[:, :1], x.argmax(), 1),
         "a start that is data",
     ),
+    "set_at_data": (
+        lambda p, x: x.at[:, x[0, 0, 0].astype(int)].set(0.0),
+        "indices that are data",
+    ),
     "two_keys": (lambda p, x: lax.sort((x, x + 1), num_keys=2), "several keys"),
     "two_indices": (
         lambda p, x: jnp.ones((4, 6))[x[:, 0, 0].astype(int), x[:, 0, 1].astype(int)],
@@ -167,6 +171,15 @@ def test_emitting_leaves_the_graph_as_it_was():
     before = [dataclasses.replace(op) for op in graph.operations]
     emit(graph)
     assert [op.primitive for op in before] == [op.primitive for op in graph.operations]
+
+
+def test_inputs_without_readers_stay_inputs():
+    def fn(p, x, unused):
+        return x + 1
+
+    i = np.arange(2, dtype=np.int32)
+    model, _, _ = exported(fn, {}, X, i)
+    compare(fn, {}, model, X, i)
 
 
 def test_names_are_never_empty_or_double():

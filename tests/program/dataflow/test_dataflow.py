@@ -209,6 +209,30 @@ def test_the_axes_of_the_batch_are_found():
     assert not any(x.batch for x in fixed.graph.outputs if isinstance(x, Tensor))
 
 
+MADE_FOR_ONE = {
+    "average": (lambda p, x: x - x.mean(0, keepdims=True), "a constant of div"),
+    "places": (lambda p, x: x + jnp.arange(len(x))[:, None], "a constant of add"),
+    "last": (lambda p, x: x - x[-1:], "a position of slice"),
+    "but_last": (lambda p, x: x[:-1] * 2, "a position of slice"),
+    "repeated": (lambda p, x: jnp.tile(x, (1, len(x))), "a position of tile"),
+    "result": (lambda p, x: (x, jnp.arange(len(x))), "a result that is a constant"),
+}
+
+
+@pytest.mark.parametrize("name", MADE_FOR_ONE)
+def test_what_is_made_for_one_batch_is_no_function_of_any(name):
+    fn, reason = MADE_FOR_ONE[name]
+    assert reason in dataflow(fn, {}, (normal(1, 3, 4),), any_batch=True).fixed
+
+
+def test_constants_that_repeat_and_whole_slices_fit_any_batch():
+    def fn(params, x):
+        token = jnp.broadcast_to(jnp.arange(4.0), (len(x), 4))
+        return jnp.concatenate([x[:, 1:], token], 1) + x[:1, :1] + jnp.ones((len(x), 1))
+
+    assert dataflow(fn, {}, (normal(1, 3, 4),), any_batch=True).fixed == ""
+
+
 def test_arrays_that_the_function_closes_over_are_marked():
     table = normal(0, 4, 3)
     graph = dataflow(
