@@ -4,16 +4,30 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
+class Peer(NamedTuple):
+    """A file of another quantizer.
+
+    Attributes:
+      name: what made it.
+      path: the file.
+      prepare: makes its input from floats.
+    """
+
+    name: str
+    path: Path
+    prepare: Callable[[np.ndarray], np.ndarray]
+
+
 def quantized(
     files: Mapping[str, Path], calibration: np.ndarray, batch: int
-) -> Iterator[tuple[str, Path]]:
+) -> Iterator[Peer]:
     """Quantize float files with the tools of their runtimes, as far as they are installed.
 
     Args:
@@ -22,7 +36,7 @@ def quantized(
       batch: rows that a file takes.
 
     Yields:
-      What made a file, and the file.
+      Their files.
     """
     makers = {
         ".tflite": ("ai_edge_quantizer", _ai_edge),
@@ -39,7 +53,7 @@ def quantized(
         yield from make(files[ending], batches)
 
 
-def _ai_edge(path: Path, batches: np.ndarray) -> Iterator[tuple[str, Path]]:
+def _ai_edge(path: Path, batches: np.ndarray) -> Iterator[Peer]:
     """Quantize with LiteRT's own quantizer."""
     from ai_edge_quantizer import quantizer, recipe  # pyright: ignore[reportMissingImports]
 
@@ -55,10 +69,25 @@ def _ai_edge(path: Path, batches: np.ndarray) -> Iterator[tuple[str, Path]]:
             statistics = made.calibrate(data)
         out = path.with_name(f"ai-edge-quantizer {name}.tflite")
         made.quantize(statistics).export_model(str(out), overwrite=True)
-        yield f"ai-edge-quantizer {name}", out
+        yield Peer(f"ai-edge-quantizer {name}", out, _input_codes(out))
 
 
-def _onnxruntime(path: Path, batches: np.ndarray) -> Iterator[tuple[str, Path]]:
+def _input_codes(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what makes inputs of a file that takes integers."""
+    from ai_edge_litert.interpreter import (  # pyright: ignore[reportMissingImports]
+        Interpreter,
+    )
+
+    (given,) = Interpreter(model_path=str(path)).get_input_details()
+    scale, zero_point = given["quantization"]
+    if not scale:
+        return lambda x: x
+    return lambda x: np.clip(np.round(x / scale) + zero_point, -128, 127).astype(
+        np.int8
+    )
+
+
+def _onnxruntime(path: Path, batches: np.ndarray) -> Iterator[Peer]:
     """Quantize with ONNX Runtime's own quantizer."""
     import onnx  # pyright: ignore[reportMissingImports]
     from onnxruntime import quantization  # pyright: ignore[reportMissingImports]
@@ -77,4 +106,4 @@ def _onnxruntime(path: Path, batches: np.ndarray) -> Iterator[tuple[str, Path]]:
     quantization.quantize_static(
         path, out, Reader(), per_channel=True, quant_format=quantization.QuantFormat.QDQ
     )
-    yield "ONNX Runtime's quantizer", out
+    yield Peer("ONNX Runtime's quantizer", out, lambda x: x)

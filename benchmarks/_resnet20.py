@@ -67,7 +67,7 @@ def padded(x: np.ndarray) -> np.ndarray:
     return np.pad(x, ((0, 0), margin, margin, (0, 0)))
 
 
-def function(width: int) -> Callable[..., jax.Array]:
+def function(width: int) -> Callable[..., Any]:
     """The network in evaluation mode, as a function of ``(variables, x)``."""
     return lambda variables, x: ResNet20(width).apply(variables, x)
 

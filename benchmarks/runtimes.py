@@ -191,11 +191,12 @@ def _rows(folder: Path, scratch: Path, settings: Any) -> list[Any]:
                 f"{len(exported.integers) + len(exported.floats)}",
             }
     floats = {s: scratch / f"{r} float32{s}" for r, s in RUNTIMES.items()}
-    for label, path in _peers.quantized(floats, calibration, settings.batch):
-        calls[label] = functools.partial(export.load(path, threads=1), np.asarray(x))
-        extra[label] = {
-            "accuracy": _accuracy(export.load(path), test),
-            "KB": path.stat().st_size / 1e3,
+    for peer in _peers.quantized(floats, calibration, settings.batch):
+        session = export.load(peer.path, threads=1)
+        calls[peer.name] = functools.partial(session, peer.prepare(np.asarray(x)))
+        extra[peer.name] = {
+            "accuracy": _accuracy(lambda x, p=peer, s=session: s(p.prepare(x)), test),
+            "KB": peer.path.stat().st_size / 1e3,
         }
     rows = _harness.measure(calls, rounds=settings.rounds, aims=_aims(calls, is_resnet))
     return [

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..program.dataflow import Graph, Operation
+from ._products import PRODUCTS
 
 Session = Callable[..., list[np.ndarray]]
 """``(*arrays) -> list of arrays``: runs a loaded model."""
@@ -29,7 +30,7 @@ class Backend:
         they compute in.
       products: names in ``operators`` of products on integers.
       reason: why the runtime has no integer operator for a product; "" if it has.
-      integer_outputs: whether a product runs on integers only if its result is quantized.
+      integer_outputs: products that run on integers only if their result is quantized.
       rounds_inputs: whether products by integers round inputs that have no range.
     """
 
@@ -41,7 +42,7 @@ class Backend:
     operators: Callable[[bytes], dict[str, int]]
     products: frozenset[str]
     reason: Callable[[Operation], str] = lambda _: ""
-    integer_outputs: bool = True
+    integer_outputs: frozenset[str] = frozenset(PRODUCTS)
     rounds_inputs: bool = False
 
     def run(self, content: bytes, args: Sequence[Any]) -> list[np.ndarray]:

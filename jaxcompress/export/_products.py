@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from ..program.dataflow import Atom, Constant, Graph, Operation, Tensor
 
@@ -11,13 +11,14 @@ PRODUCTS = ("dot_general", "conv_general_dilated")
 MOVES = {
     "broadcast_in_dim", "expand_dims", "reshape", "rev", "slice", "squeeze", "transpose",
 }  # fmt: skip
+_KEEPS_GRID = MOVES | {"reduce_max", "reduce_window_max"}
 _FUSED = {"add", "add_any", "clamp", "max", "min"} | MOVES
 
 
 def split(
     graph: Graph,
     *,
-    outputs: bool,
+    outputs: Collection[str],
     rounds: bool = False,
     reason: Callable[[Operation], str],
 ) -> tuple[list[str], dict[str, str], int]:
@@ -25,7 +26,7 @@ def split(
 
     Args:
       graph: the graph.
-      outputs: whether the result must be quantized, too.
+      outputs: primitives whose result must be quantized, too.
       rounds: whether products by integers round inputs that have no range.
       reason: why a runtime cannot run a product on integers; "" if it can.
     """
@@ -39,7 +40,8 @@ def split(
             continue
         name = _name(op)
         why = _why_float(op, makers, rounds) or reason(op)
-        if not why and outputs and not rounds and not _is_stored(op, readers):
+        needs_output = op.primitive in outputs and not rounds
+        if not why and needs_output and not _is_stored(op, readers):
             why = "its result is not quantized"
         if why:
             floats[name] = why
@@ -72,11 +74,11 @@ def _why_float(op: Operation, makers: Mapping[int, Operation], rounds: bool) -> 
 
 
 def is_rounded(x: Atom, makers: Mapping[int, Operation]) -> bool:
-    """True if a value was rounded, and only moved since."""
+    """True if a value was rounded, and has stayed on its grid since."""
     while (op := makers.get(id(x))) is not None:
         if op.primitive == "quantize":
             return True
-        if op.primitive not in MOVES or not isinstance(op.ins[0], Tensor):
+        if op.primitive not in _KEEPS_GRID or not isinstance(op.ins[0], Tensor):
             return False
         x = op.ins[0]
     return False

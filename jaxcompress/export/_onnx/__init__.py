@@ -41,6 +41,7 @@ ONNX = Backend(
         {"MatMulIntegerToFloat", "QGemm", "QLinearConv", "QLinearMatMul"}
     ),
     reason=_reason,
+    integer_outputs=frozenset({"conv_general_dilated"}),
 )
 
 OPENVINO = Backend(
@@ -56,6 +57,7 @@ OPENVINO = Backend(
         for kind in ("i8", "u8")
     ),
     reason=_reason,
+    integer_outputs=frozenset({"conv_general_dilated"}),
 )
 
 __all__ = ["ONNX", "OPENVINO", "Emitted", "convert", "emit"]
