@@ -54,7 +54,8 @@ class Recurrent(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        return nn.Dense(3)(nn.RNN(self.cell(6))(x[:, :, 0])[:, -1])
+        states = jnp.asarray(nn.RNN(self.cell(6))(x[:, :, 0]))
+        return nn.Dense(3)(states[:, -1])
 
 
 class UNet(nn.Module):

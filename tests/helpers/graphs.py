@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Run the graphs that exporters read."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
 from jaxcompress.program.dataflow import Constant
@@ -26,8 +28,8 @@ def primitives(graph):
     return [op.primitive for op in graph.operations]
 
 
-def weights(graph):
-    """Constants with codes that products read."""
+def weights(graph) -> Any:
+    """Constants that products read."""
     return [
         x
         for op in graph.operations
