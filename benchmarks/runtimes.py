@@ -11,13 +11,14 @@ said.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +127,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = settings.folder or Path(scratch) / "weights"
         if settings.network == "resnet20" and not (folder / _resnet20.HALF).exists():
             _train(folder, settings)
-        _on_one_core()
         settings.folder = str(folder)
-        _harness.show(_rows(folder, Path(scratch), settings), settings)
+        with _one_core():
+            _harness.show(_rows(folder, Path(scratch), settings), settings)
 
 
 def _train(folder: Path, settings: Any) -> None:
@@ -138,10 +139,18 @@ def _train(folder: Path, settings: Any) -> None:
     subprocess.run(command + ["--quick"] * settings.quick, check=True)
 
 
-def _on_one_core() -> None:
+@contextlib.contextmanager
+def _one_core() -> Iterator[None]:
     """Keep this process, and the threads of every runtime, on one core."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def _rows(folder: Path, scratch: Path, settings: Any) -> list[Any]:
