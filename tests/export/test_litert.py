@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """LiteRT computes what was trained."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +9,6 @@ from exported import NETWORKS, built, quantized
 
 import jaxcompress as jc
 from jaxcompress import export
-from jaxcompress.export._export import export as export_with
-from jaxcompress.program.dataflow import Constant
 
 pytest.importorskip("litert_converter")
 pytest.importorskip("ai_edge_litert")
@@ -190,91 +186,6 @@ def test_ranges_of_another_policy_are_refused(networks, tmp_path):
         export.ExportError, match="made with another policy than that of"
     ):
         export.litert(fn, packed, ranges, (x,), tmp_path / "a.tflite")
-
-
-def unchanged(path):
-    return not path.exists() and not list(path.parent.iterdir())
-
-
-HOSTILE = [
-    (lambda p, x: x @ W["w"], {}, None, export.ExportError, "closes over"),
-    (
-        lambda p, x: jnp.sort(x @ p["w"]), W, None, export.UnsupportedOperation,
-        r"does not have these operations: sort of float32\[3, 8\]",
-    ),
-    (
-        lambda p, x: jax.lax.cond(x.sum() > 0, jnp.sin, jnp.cos, x @ p["w"]), W, None,
-        export.UnsupportedOperation, "a branch .* depends on the data",
-    ),
-    (dense, {"w": W["w"] * jnp.nan}, None, ValueError, "'w' holds NaN"),
-    (
-        lambda p, x: jnp.log(-x @ p["w"] ** 2), W, None, export.ExportError,
-        "the function gives NaN or infinity on the example",
-    ),
-    (W, dense, None, TypeError, "fn"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("fn", "params", "ranges", "error", "text"), HOSTILE)
-def test_hostile_functions_get_one_clear_error_and_no_file(
-    tmp_path, fn, params, ranges, error, text
-):
-    path = tmp_path / "a.tflite"
-    with pytest.raises(error, match=text):
-        export.litert(fn, params, ranges, X, path)
-    assert unchanged(path)
-
-
-def test_ranges_that_were_never_calibrated_or_mean_other_points_are_refused(tmp_path):
-    path = tmp_path / "a.tflite"
-    modes = jc.quantize_activations(dense, POLICY)
-    with pytest.raises(export.UnsupportedOperation, match="calibrate it on real data"):
-        export.litert(dense, W, modes.init(W, X), X, path)
-    _, ranges = modes.calibrate(W, modes.init(W, X), X)
-    with pytest.raises(ValueError, match="there is state for 'v/output'"):
-        export.litert(dense, W, ranges | {"v/output": ranges["w/output"]}, X, path)
-    four = jc.program.everywhere(jc.program.ActivationQuantizer(jc.formats.Int(4)))
-    with pytest.raises(export.ExportError, match="LiteRT stores activations of 8 bits"):
-        export.litert(dense, W, ranges, X, path, policy=four)
-    assert unchanged(path)
-
-
-def test_paths_that_cannot_be_written_are_refused_first(tmp_path):
-    def fn(params, x):
-        raise AssertionError("traced before the path was checked")
-
-    with pytest.raises(ValueError, match=r"must end in '\.tflite', got"):
-        export.litert(fn, W, None, X, tmp_path / "a.onnx")
-    with pytest.raises(FileNotFoundError, match="there is no folder"):
-        export.litert(fn, W, None, X, tmp_path / "b" / "a.tflite")
-
-
-def test_a_runtime_that_computes_something_else_is_found_at_its_first_point(
-    networks, tmp_path
-):
-    from jaxcompress.export._litert import LITERT
-
-    fn, params, x, packed, ranges = networks("residual")
-
-    def wrong(graph):
-        products = [op for op in graph.operations if op.primitive.startswith("conv")]
-        weight = products[1].ins[1]
-        assert isinstance(weight, Constant) and weight.codes is not None
-        codes = dataclasses.replace(weight.codes, scale=weight.codes.scale * 1.3)
-        products[1].ins[1] = Constant(codes.dense(), codes, weight.leaf)
-        content = LITERT.convert(graph)
-        products[1].ins[1] = weight
-        return content
-
-    path = tmp_path / "a.tflite"
-    with pytest.raises(
-        export.Mismatch, match="first point that differs is 'params/Conv_1"
-    ):
-        export_with(
-            dataclasses.replace(LITERT, convert=wrong), export.targets.litert,
-            fn, packed, ranges, (x,), path, None, None,
-        )  # fmt: skip
-    assert unchanged(path)
 
 
 def test_damaged_files_and_wrong_arrays_are_refused(tmp_path):
