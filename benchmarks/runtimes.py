@@ -3,10 +3,10 @@
 
 A ResNet-20 is trained on Fashion-MNIST, whole and with half of its channels (the weights
 are kept in --folder). Each variant is exported, its accuracy is that of the exported file
-on the whole test set, and its speed is the processor time of a call beside JAX's in one process on one core. The
-transformer has random weights: its rows are about speed alone. The peers quantize the same
-float network by their own calibration. A runtime that is not installed is left out, and
-said.
+on the whole test set, and its speed is the processor time of a call, in bursts, beside JAX
+in one process on one core. The transformer has random weights: its rows are about speed
+alone. The peers quantize the same float network by their own calibration. A runtime that
+is not installed is left out, and said.
 """
 
 from __future__ import annotations
