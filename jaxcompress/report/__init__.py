@@ -15,6 +15,7 @@ from ._latency import Latency, latency
 from ._markdown import markdown
 from ._memory import Memory, memory
 from ._metric import Metric, accuracy, bits_per_character, loss, perplexity
+from ._page import html, plot
 from ._provenance import Provenance, provenance
 from ._record import Record, load_records, save_records
 from ._size import LeafSize, Size, size
@@ -40,12 +41,14 @@ __all__ = [
     "energy",
     "energy_model",
     "exported_latency",
+    "html",
     "latency",
     "load_records",
     "loss",
     "markdown",
     "memory",
     "perplexity",
+    "plot",
     "provenance",
     "save_records",
     "size",

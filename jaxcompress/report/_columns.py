@@ -8,10 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ._latency import Latency
-from ._metric import Metric
+from ._metric import Metric, seeds_text
 from ._record import Record
 from ._size import Size
 from ._text import MISSING, count_text, joules_text, milliseconds_text
+
+_MAIN = (
+    *("file bytes", "float32 / file", "median", "energy"),
+    "energy, full gain",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +26,12 @@ class Cell:
     Attributes:
       text: what is shown.
       value: what rows are sorted by; None sorts last.
+      remark: what the page says beside the text.
     """
 
     text: str = MISSING
     value: float | str | None = None
+    remark: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,21 +43,45 @@ class Column:
       detail: the conditions of the measurement: split, runtime, device, method.
       cells: one per record.
       higher_is_better: direction; None if there is none.
+      group: what it is about.
     """
 
     title: str
     detail: str
     cells: tuple[Cell, ...]
     higher_is_better: bool | None = False
+    group: str = ""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it belongs into a summary."""
+        if self.title == "energy" and all(cell.value is None for cell in self.cells):
+            return False
+        return self.group in ("", "quality") or self.title in _MAIN
 
 
 def columns(records: Sequence[Record]) -> list[Column]:
     """Return the columns that at least one record has a value in."""
-    parts = (_metrics, _sizes, _counts, _latencies, _memories, _energies, _rest)
-    names = tuple(Cell(record.name, record.name) for record in records)
+    parts = {
+        "quality": _metrics,
+        "size": _sizes,
+        "work": _counts,
+        "latency": _latencies,
+        "memory": _memories,
+        "energy": _energies,
+        "training": _rest,
+    }
+    names = tuple(
+        Cell(record.name, record.name, "simulated" if record.simulated else "")
+        for record in records
+    )
     return [
         Column("model", "", names, None),
-        *(column for part in parts for column in part(records)),
+        *(
+            dataclasses.replace(column, group=group)
+            for group, part in parts.items()
+            for column in part(records)
+        ),
     ]
 
 
@@ -100,10 +131,12 @@ def _column(
 def _metrics(records: Sequence[Record]) -> Iterator[Column]:
     for key in metric_keys(records):
         found = [metric_of(record, key) for record in records]
-        name, split, _, better = key
-        yield from _column(
-            name, found, lambda m: m.mean, Metric.summary, split, better=better
-        )
+        numbers = {len(metric.seeds) for metric in found if metric is not None}
+        name, detail, _, better = key
+        text = _with_seeds
+        if len(numbers) == 1:  # then it need not stand in every cell
+            detail, text = f"{detail}, {seeds_text(*numbers)}", Metric.summary
+        yield from _column(name, found, lambda m: m.mean, text, detail, better=better)
 
 
 def _sizes(records: Sequence[Record]) -> Iterator[Column]:
@@ -196,12 +229,11 @@ def _energies(records: Sequence[Record]) -> Iterator[Column]:
         yield Column("energy", source and f"counter: {source}", cells)
     models = [record.energy_model for record in records]
     for title, value in (
-        ("model, no gain", lambda m: m.no_gain.joules),
-        ("model, full gain", lambda m: m.full_gain.joules),
+        ("energy, no gain", lambda m: m.no_gain.joules),
+        ("energy, full gain", lambda m: m.full_gain.joules),
     ):
-        yield from _column(
-            f"energy by {title}", models, value, lambda m, v=value: joules_text(v(m))
-        )
+        text, detail = (lambda m, v=value: joules_text(v(m))), "operation model"
+        yield from _column(title, models, value, text, detail)
 
 
 def _rest(records: Sequence[Record]) -> Iterator[Column]:
@@ -211,6 +243,10 @@ def _rest(records: Sequence[Record]) -> Iterator[Column]:
         note = Cell("simulated, no speed-up expected", "simulated")
         cells = tuple(note if r.simulated else Cell("", None) for r in records)
         yield Column("note", "", cells, None)
+
+
+def _with_seeds(metric: Metric) -> str:
+    return f"{metric.summary()} ({seeds_text(len(metric.seeds))})"
 
 
 def _times(value: float) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from ._metric import Metric
+from ._metric import Metric, seeds_text
 from ._record import Record
 
 _LEVEL = 0.05
@@ -17,11 +17,12 @@ TEST = "Welch's t-test, two-sided, 5 % level"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The result of ``compare``; prints as one paragraph.
+    """The result of ``compare``; prints as a few lines.
 
     Attributes:
       better: name of the better model; None if the verdict is withheld.
       reason: why the verdict is what it is.
+      measured: what was compared, in words.
       difference: mean of the second model minus mean of the first.
       p_value: of the test; None if there was nothing to test.
       seeds_needed: seeds for each model with which the test would find a difference as
@@ -33,6 +34,7 @@ class Verdict:
 
     better: str | None
     reason: str
+    measured: str
     difference: float
     p_value: float | None
     seeds_needed: int | None
@@ -41,9 +43,8 @@ class Verdict:
 
     def __str__(self) -> str:
         verdict = f"{self.better} is better" if self.better else "no verdict"
-        return "\n".join(
-            [f"{verdict}: {self.reason}", *(f"note: {note}" for note in self.notes)]
-        )
+        notes = (f"note: {note}" for note in self.notes)
+        return "\n".join([f"{verdict}: {self.reason}", self.measured, *notes])
 
 
 def compare(
@@ -88,15 +89,14 @@ def compare(
 
 def _decide(a: Record, b: Record, first: Metric, second: Metric) -> Verdict:
     difference = second.mean - first.mean
-    shown = (
-        f"{first.name} ({first.split}) {first.summary()} for {a.name}, "
-        f"{second.summary()} for {b.name}"
-    )
+    x, y = (f"{m.summary()}, {seeds_text(len(m.seeds))}" for m in (first, second))
+    measured = f"{first.name} ({first.split}): {a.name} {x}; {b.name} {y}"
 
     def withheld(why: str, p: float | None = None, seeds: int | None = None) -> Verdict:
         return Verdict(
             better=None,
-            reason=f"{shown}; {why}.",
+            reason=why,
+            measured=measured,
             difference=difference,
             p_value=p,
             seeds_needed=seeds,
@@ -108,8 +108,8 @@ def _decide(a: Record, b: Record, first: Metric, second: Metric) -> Verdict:
         )
     if first.spread == second.spread == 0:
         return withheld(
-            "the values of all seeds are equal, so there is no spread to test against: "
-            "did the seeds reach what is random?"
+            "the values of all seeds are equal, so there is no spread to test against; "
+            "did the seeds change anything?"
         )
     p = _p_value(difference, first, second)
     if p >= _LEVEL:
@@ -121,10 +121,11 @@ def _decide(a: Record, b: Record, first: Metric, second: Metric) -> Verdict:
         )
         return withheld(f"the spreads overlap (p = {p:.2g}, {TEST}); {more}", p, seeds)
     is_second = (difference > 0) == first.higher_is_better
-    signed = first.show(difference, signed=True)
+    signed = first.show_difference(difference)
     return Verdict(
         better=b.name if is_second else a.name,
-        reason=f"{shown}; the difference is {signed} (p = {p:.2g}, {TEST}).",
+        reason=f"the difference is {signed} (p = {p:.2g}, {TEST})",
+        measured=measured,
         difference=difference,
         p_value=p,
         seeds_needed=None,

@@ -34,7 +34,7 @@ class Metric:
     Example:
       >>> print(Metric(name="F1", values=[0.5, 0.7], seeds=[0, 1], split="test",
       ...              higher_is_better=True))
-      F1 (test): 0.6 ± 0.1414 (2 seeds)
+      F1 (test): 0.60 ± 0.14 (2 seeds)
     """
 
     name: str
@@ -84,23 +84,48 @@ class Metric:
         """Sample standard deviation over the seeds; None for one seed."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
-    def show(self, value: float, *, signed: bool = False) -> str:
+    def show(self, value: float) -> str:
         """Format a value of this metric with its unit."""
-        sign = "+" if signed else ""
         if self.unit == FRACTION:
-            return f"{100 * value:{sign}.2f} %"
-        return f"{value:{sign}.4g}" + (f" {self.unit}" if self.unit else "")
+            return f"{100 * value:.2f} %"
+        return f"{value:.4g}" + self._ending
+
+    def show_difference(self, difference: float) -> str:
+        """Format a difference of values with its sign and unit."""
+        if self.unit == FRACTION:
+            return f"{100 * difference:+.2f} points"
+        return f"{difference:+.3g}" + self._ending
 
     def summary(self) -> str:
-        """Format mean, spread and number of seeds."""
+        """Format mean and spread."""
         if self.spread is None:
-            return f"{self.show(self.mean)} (1 seed)"
-        is_fraction = self.unit == FRACTION
-        spread = f"{100 * self.spread:.2f}" if is_fraction else f"{self.spread:.4g}"
-        return f"{self.show(self.mean)} ± {spread} ({len(self.seeds)} seeds)"
+            return self.show(self.mean)
+        if self.unit == FRACTION:
+            return f"{100 * self.mean:.2f} ± {100 * self.spread:.2f} %"
+        digits = _decimals(self.spread)
+        if digits is None:
+            return f"{self.mean:.4g} ± {self.spread:.2g}{self._ending}"
+        return f"{self.mean:.{digits}f} ± {self.spread:.{digits}f}{self._ending}"
+
+    @property
+    def _ending(self) -> str:
+        return f" {self.unit}" if self.unit else ""
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.split}): {self.summary()}"
+        seeds = seeds_text(len(self.seeds))
+        return f"{self.name} ({self.split}): {self.summary()} ({seeds})"
+
+
+def seeds_text(count: int) -> str:
+    """Format a number of seeds."""
+    return "1 seed" if count == 1 else f"{count} seeds"
+
+
+def _decimals(spread: float) -> int | None:
+    """Return the decimals that show two digits of a spread; None if there are too many."""
+    if not 1e-6 < spread < 1e6:
+        return None
+    return max(0, 1 - math.floor(math.log10(spread)))
 
 
 def accuracy(values: Sequence[float], seeds: Sequence[int], *, split: str) -> Metric:
@@ -113,7 +138,7 @@ def accuracy(values: Sequence[float], seeds: Sequence[int], *, split: str) -> Me
 
     Example:
       >>> print(accuracy([0.90, 0.92], [0, 1], split="test"))
-      accuracy (test): 91.00 % ± 1.41 (2 seeds)
+      accuracy (test): 91.00 ± 1.41 % (2 seeds)
     """
     return _metric("accuracy", values, seeds, split, True, FRACTION)
 

@@ -45,7 +45,7 @@ def test_a_table_shows_what_is_known():
     first, second, third = rows(
         markdown([dense, masked, dataclasses.replace(dense, latency=before)])
     )
-    assert first["accuracy (test)"] == "91.00 % ± 1.41 (2 seeds)"
+    assert first["accuracy (test, 2 seeds)"] == "91.00 ± 1.41 %"
     assert first["params"] == "2,080"
     assert first["file bytes"] == f"{size.file_bytes:,}"
     assert first["MACs (batch 2)"] == f"{2 * 64 * 32:,}"
@@ -57,7 +57,7 @@ def test_a_table_shows_what_is_known():
     assert first["computes in"] == "float32"
     assert first["training"] == "12.3 s"
     assert first["energy"] == "unavailable"
-    assert first["energy by model, full gain"].endswith("J")
+    assert first["energy, full gain (operation model)"].endswith("J")
     assert second["model"] == "a\\|b"
     assert second["file bytes"] == second[f"median {here}"] == "–"
     assert second["note"] == "simulated, no speed-up expected"
@@ -68,11 +68,9 @@ def test_what_cannot_be_compared_has_columns_of_its_own():
     metric = report.accuracy([0.6], [0], split="validation")
     there = accurate("b", [], metrics=[metric], latency=timed(0.2, device="gpu: x"))
     first, second = rows(markdown([here, there]))
-    assert (first["accuracy (test)"], second["accuracy (test)"]) == (
-        "50.00 % (1 seed)",
-        "–",
-    )
-    assert second["accuracy (validation)"] == "60.00 % (1 seed)"
+    assert first["accuracy (test, 1 seed)"] == "50.00 %"
+    assert second["accuracy (validation, 1 seed)"] == "60.00 %"
+    assert second["accuracy (test, 1 seed)"] == "–"
     assert first["median (JAX, gpu: x)"] == second["median (JAX, cpu: cpu)"] == "–"
     eight = dataclasses.replace(here, batch=8)
     assert rows(markdown([here, eight]))[1]["median (JAX, cpu: cpu)"] == "–"
@@ -94,6 +92,12 @@ def test_a_number_of_joules_stands_under_its_method():
     assert first["energy (counter: NVML, GPU 0)"] == "500 mJ ± 10 mJ"
     assert second["energy (counter: NVML, GPU 0)"] == "–"
     assert third["energy (counter: RAPL)"] == "unavailable"
+
+
+def test_numbers_of_seeds_stand_beside_the_values_they_differ_in():
+    records = [accurate("a", [0.5]), accurate("b", [0.5, 0.7])]
+    first, second = (row["accuracy (test)"] for row in rows(markdown(records)))
+    assert (first, second) == ("50.00 % (1 seed)", "60.00 ± 14.14 % (2 seeds)")
 
 
 def test_an_empty_table_is_refused():

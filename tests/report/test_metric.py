@@ -41,7 +41,13 @@ def test_kinds_know_their_direction_and_unit():
 
 def test_values_are_shown_with_their_unit():
     accuracy = report.accuracy([0.90, 0.92], [0, 1], split="test")
-    assert accuracy.summary() == "91.00 % ± 1.41 (2 seeds)"
+    assert accuracy.summary() == "91.00 ± 1.41 %"
+    loss = report.loss([0.301234, 0.302345], [0, 1], split="test")
+    assert loss.summary() == "0.30179 ± 0.00079 nats"
+    assert (
+        report.loss([1e9, 3e9], [0, 1], split="a").summary() == "2e+09 ± 1.4e+09 nats"
+    )
+    assert accuracy.show_difference(-0.012) == "-1.20 points"
     own = Metric(
         name="BLEU",
         values=[30],
