@@ -2,7 +2,33 @@
 """Report the quality, size, speed, energy and provenance of a model.
 
 What is not measured is labelled: operations are counted, and the energy of an operation
-model has a type and columns of its own.
+model has a type and columns of its own. A whole record, from a model to a page:
+
+    >>> import os, tempfile, jax, jax.numpy as jnp, jaxcompress as jc
+    >>> from jaxcompress import report
+    >>> def fn(params, x):
+    ...     return x @ params["w"]
+    >>> params = {"w": jax.random.normal(jax.random.key(0), (64, 10))}
+    >>> x = jnp.ones((8, 64))
+    >>> packed = jc.compress(jc.weight_quantization(bits=4, where="w"), params)
+    >>> counted = jc.count(fn, packed, x)
+    >>> record = report.Record(
+    ...     name="int4",
+    ...     provenance=report.provenance(["4-bit weights"]),
+    ...     metrics=[report.accuracy([0.91, 0.92, 0.91], [0, 1, 2], split="test")],
+    ...     size=report.size(packed),
+    ...     batch=len(x),
+    ...     count=counted,
+    ...     latency=report.latency(lambda p, x: fn(jc.dense(p), x), packed, x),
+    ...     energy_model=report.energy_model(counted),
+    ...     simulated=True,  # the products are of floats
+    ... )
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     file = os.path.join(folder, "int4.json")
+    ...     report.save_records(file, record)
+    ...     (same,) = report.load_records(file)
+    >>> same == record, len(report.html([record])) > 1000
+    (True, True)
 """
 
 from ._compare import Verdict, compare
