@@ -69,7 +69,8 @@ def columns(records: Sequence[Record]) -> list[Column]:
         "latency": _latencies,
         "memory": _memories,
         "energy": _energies,
-        "training": _rest,
+        "training": _training,
+        "note": _notes,
     }
     names = tuple(
         Cell(record.name, record.name, "simulated" if record.simulated else "")
@@ -236,9 +237,13 @@ def _energies(records: Sequence[Record]) -> Iterator[Column]:
         yield from _column(title, models, value, text, detail)
 
 
-def _rest(records: Sequence[Record]) -> Iterator[Column]:
+def _training(records: Sequence[Record]) -> Iterator[Column]:
     seconds = [record.training_seconds for record in records]
     yield from _column("training", seconds, lambda s: s, lambda s: f"{s:.1f} s")
+
+
+def _notes(records: Sequence[Record]) -> Iterator[Column]:
+    """Say in words what the page says beside the name."""
     if any(record.simulated for record in records):
         note = Cell("simulated, no speed-up expected", "simulated")
         cells = tuple(note if r.simulated else Cell("", None) for r in records)

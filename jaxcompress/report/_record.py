@@ -28,7 +28,7 @@ _FORMAT = "jaxcompress record"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Record:
-    """All measurements of one model. Anything that was not measured is None.
+    """All measurements of one model; prints as a list. What was not measured is None.
 
     Law: ``Record.from_json(record.to_json()) == record``.
 
@@ -97,6 +97,26 @@ class Record:
             f"{'' if split is None else f' of the split {split!r}'}, has {len(found)}; "
             f"its metrics: {known}."
         )
+
+    def __str__(self) -> str:
+        parts: list[tuple[str, Any]] = [
+            (metric.name, f"{metric.split}: {metric.summary()}")
+            for metric in self.metrics
+        ]
+        if self.size is not None:
+            parts.append(("file", f"{self.size.file_bytes:,} bytes"))
+        if self.count is not None:
+            parts.append(("operations", f"{self.count.macs:,} multiply-accumulates"))
+        parts += [("latency", self.latency), ("memory", self.memory)]
+        parts.append(("energy", self.energy))
+        if self.energy_model is not None:
+            parts.append(("model, no gain", self.energy_model.no_gain))
+            parts.append(("model, full gain", self.energy_model.full_gain))
+        if self.simulated:
+            parts.append(("note", "simulated, no speed-up expected"))
+        rows = [(name, str(part)) for name, part in parts if part is not None]
+        width = max(len(name) for name, _ in rows)
+        return "\n".join([self.name, *(f"  {n:<{width}}  {text}" for n, text in rows)])
 
     def to_json(self) -> str:
         """Serialize to JSON. Equal records give equal text.

@@ -122,6 +122,17 @@ def test_files_that_hold_none_are_named(tmp_path):
         report.save_records(path)
 
 
+def test_a_record_prints_as_a_list():
+    size, counted = measured()
+    record = accurate("net", [0.5], size=size, count=counted, latency=timed(0.002))
+    lines = str(record).splitlines()
+    assert lines[0] == "net" and max(map(len, lines)) <= 120
+    text = str(record)
+    for part in ("test: 50.00 %", f"{size.file_bytes:,} bytes", "median 2.000 ms"):
+        assert part in text
+    assert "unavailable (not measured)" in text and "memory" not in text
+
+
 def test_records_do_not_change():
     with pytest.raises(dataclasses.FrozenInstanceError):
         accurate("a", [0.5]).name = "b"  # pyright: ignore[reportAttributeAccessIssue]

@@ -90,7 +90,11 @@ def _draw(title: str, rows: Sequence[_Row], *, bound: bool) -> Markup | None:
         role="img",
         xmlns="http://www.w3.org/2000/svg",
     )
-    key = "line: order-0 bound" if bound else "dark: by nonzero weights"
+    key = (
+        "line: order-0 bound (of floats, their raw size)"
+        if bound
+        else "dark: by nonzero weights"
+    )
     left = len(rows) - len(shown)
     more = f"; {left} smaller ones are not shown" if left else ""
     return element(

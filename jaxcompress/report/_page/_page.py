@@ -93,7 +93,7 @@ def _origin(records: Sequence[Record]) -> str:
 
 
 def _body(records: Sequence[Record]) -> Iterator[Markup]:
-    shown = columns(records)
+    shown = [column for column in columns(records) if column.group != "note"]
     main = [column for column in shown if column.is_main]
     yield sortable(main, "Click a heading to sort. ± is the spread over seeds.")
     if found := charts(records):

@@ -92,7 +92,10 @@ def verdicts(records: Sequence[Record]) -> Markup | None:
     heads = ("model", "metric", first.name, "model", "difference", "p")
     titles = [element("th", head, scope="col") for head in heads]
     titles.append(element("th", "verdict", scope="col", class_="text"))
-    caption = f"Every model against {first.name}. Test: {TEST}."
+    caption = (
+        f"Every model against {first.name}: {TEST}, for each row by itself. Of twenty "
+        "models that are equal, one seems to differ."
+    )
     return _scrolling(
         element(
             "table",
@@ -115,7 +118,7 @@ def _verdict(first: Record, record: Record, key: tuple[str, str, str, bool]) -> 
         *(element("td", metric.summary()) for metric in metrics),
         element("td", metrics[0].show_difference(verdict.difference)),
         element("td", p),
-        element("td", _in_short(verdict), class_="text"),
+        element("td", _in_short(verdict), class_="text verdict"),
     )
 
 
@@ -124,7 +127,7 @@ def _in_short(verdict: Verdict) -> str:
     if verdict.better is not None:
         return f"{verdict.better} is better{notes}"
     if verdict.seeds_needed is not None:
-        return f"none: about {verdict.seeds_needed} seeds for each would decide{notes}"
+        return f"none: takes about {verdict.seeds_needed} seeds{notes}"
     return f"none: {verdict.reason}{notes}"
 
 
