@@ -24,12 +24,17 @@ def add(commands: Any) -> None:
         "-o", "--output", type=Path,
         help="ends in .html, .md or .svg; without it, Markdown is printed",
     )  # fmt: skip
+    made.add_argument(
+        "--merge", action="store_true", help="make one row of runs with different seeds"
+    )
     made.add_argument("--title", default="Compressed models", help="of the page")
     made.set_defaults(run=_run)
 
 
 def _run(settings: Any) -> None:
     records = [r for path in settings.files for r in report.load_records(path)]
+    if settings.merge:
+        records = report.merge(records)
     output = settings.output
     if output is None:
         print(report.markdown(records), end="")

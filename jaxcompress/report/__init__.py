@@ -40,6 +40,7 @@ from ._exported_latency import exported_latency
 from ._latency import Latency, latency
 from ._markdown import markdown
 from ._memory import Memory, memory
+from ._merge import merge
 from ._metric import Metric, accuracy, bits_per_character, loss, perplexity
 from ._page import html, plot
 from ._provenance import Provenance, provenance
@@ -73,6 +74,7 @@ __all__ = [
     "loss",
     "markdown",
     "memory",
+    "merge",
     "perplexity",
     "plot",
     "provenance",

@@ -69,9 +69,13 @@ def _convert(value: Any, kind: Any, where: str, open_up: Any) -> Any:
 
 def _scalar(value: Any, kind: Any, where: str) -> Any:
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise ValueError(f"{where} must be finite, got {value!r}.")
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise ValueError(f"{where} must be finite, got {number}.")
+        return number
     if kind is int and hasattr(value, "__index__") and not isinstance(value, bool):
         return int(value)
     if kind in (str, bool) and isinstance(value, kind):

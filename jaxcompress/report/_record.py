@@ -140,13 +140,7 @@ class Record:
         Raises:
           ValueError: if the text is not a record, is damaged, or is from another version.
         """
-        try:
-            document = json.loads(text)
-        except ValueError as error:
-            raise ValueError(
-                f"not a jaxcompress record, or cut off: it is not JSON ({error})."
-            ) from error
-        return _parse(document)
+        return _parse(_loads(text))
 
 
 def save_records(path: str | os.PathLike[str], *records: Record) -> None:
@@ -179,7 +173,7 @@ def load_records(path: str | os.PathLike[str]) -> tuple[Record, ...]:
     """
     path = Path(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = _loads(path.read_text(encoding="utf-8"))
         documents = document if isinstance(document, list) else [document]
         if not documents:
             raise ValueError("it is an empty list.")
@@ -196,6 +190,15 @@ def check_records(records: Sequence[Record]) -> None:
     """
     if not records:
         raise ValueError("records must not be empty: there are no records to show.")
+
+
+def _loads(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"not a jaxcompress record, or cut off: it is not JSON ({error})."
+        ) from error
 
 
 def _parse(document: Any) -> Record:

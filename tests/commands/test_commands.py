@@ -95,6 +95,10 @@ def test_records_are_shown_side_by_side(tmp_path, capsys):
         report.save_records(file, record)
     assert main(["report", *files]) == 0
     assert capsys.readouterr().out == report.markdown([one, two])
+    assert main(["report", "--merge", files[0], files[0]]) == 1
+    assert "every seed must occur once" in capsys.readouterr().err
+    assert main(["report", "--merge", *files]) == 0
+    assert capsys.readouterr().out == report.markdown([one, two])
     for name in ("r.html", "r.md", "r.svg"):
         assert main(["report", *files, "-o", str(tmp_path / name)]) == 0
         assert "2 models" in capsys.readouterr().out

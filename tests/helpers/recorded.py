@@ -28,7 +28,7 @@ def accurate(name, values, **changes: Any):
     if len(values):
         metric = report.accuracy(values, range(len(values)), split="test")
         changes.setdefault("metrics", [metric])
-    return Record(name=name, provenance=WHERE, **changes)
+    return Record(name=name, **({"provenance": WHERE} | changes))
 
 
 @functools.cache

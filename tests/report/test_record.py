@@ -29,7 +29,9 @@ def test_equal_records_give_equal_text():
     assert one == same and one.to_json() == same.to_json()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", '{"name": "x"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", "3", '{"name": "x"}', "[" * 100_000]
+)
 def test_other_json_is_refused(text):
     with pytest.raises(ValueError, match="not a jaxcompress record"):
         Record.from_json(text)
@@ -52,6 +54,7 @@ def signed(fields, **changes):
         ({"metrics": [{}]}, r"record.metrics\[0\] misses 'higher_is_better', 'name'"),
         ({"metrics": {}}, "record.metrics must be a list"),
         ({"size": []}, "record.size must be an object"),
+        ({"training_seconds": 10**400}, "record.training_seconds must be finite"),
     ],
 )
 def test_fields_of_another_kind_are_named(change, message):
