@@ -164,7 +164,8 @@ def _product_dtypes(jitted: Callable[..., Any], args: tuple[Any, ...]) -> str:
     """Name the dtypes of the operands of products, from the traced program."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what is not entered is not the question here
-        found = program.sites(lambda _, *args: jitted(*args), (), *args)
+        # The arguments are closed over, because some of them may be static.
+        found = program.sites(lambda _: jitted(*args), ())
     products = [site for site in found if site.primitive != "gather"]
     names = sorted({x.dtype.name for site in products for x in site.operands})
     if found.opaque:

@@ -224,7 +224,7 @@ def _format(leaf: Any) -> str:
             return f"rank {leaf.left.shape[-1]}, {_format(leaf.left)}"
         case SparseArray():
             return f"{leaf.values.dtype.name} and mask"
-    return leaf.dtype.name
+    return np.dtype(leaf.dtype).name
 
 
 def _check_same(loaded: Any, expected: Any, path: str | os.PathLike[str]) -> None:

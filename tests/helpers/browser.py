@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import select
 import shlex
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+SECONDS = 60
 
 
 def find_browser():
@@ -28,7 +30,7 @@ class Page:
 
     def __init__(self, reader, writer):
         self._reader, self._writer, self._session = reader, writer, None
-        self._number, self._events = 0, []
+        self._number, self._events, self._left = 0, [], b""
         self.problems = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
@@ -71,10 +73,13 @@ class Page:
         self.call("Input.dispatchKeyEvent", type="keyUp", **key)
 
     def _receive(self) -> Any:
-        text = bytearray()
-        while (byte := self._reader.read(1)) != b"\0":
-            assert byte, "the browser has ended"
-            text += byte
+        while b"\0" not in self._left:
+            ready, _, _ = select.select([self._reader], [], [], SECONDS)
+            assert ready, f"the browser said nothing for {SECONDS} seconds"
+            part = os.read(self._reader.fileno(), 1 << 16)
+            assert part, "the browser has ended"
+            self._left += part
+        text, _, self._left = self._left.partition(b"\0")
         message = json.loads(text)
         method, params = message.get("method"), message.get("params", {})
         self._events.append(method)

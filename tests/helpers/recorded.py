@@ -28,7 +28,8 @@ def accurate(name, values, **changes: Any):
     if len(values):
         metric = report.accuracy(values, range(len(values)), split="test")
         changes.setdefault("metrics", [metric])
-    return Record(name=name, **({"provenance": WHERE} | changes))
+    changes.setdefault("provenance", WHERE)
+    return Record(name=name, **changes)
 
 
 @functools.cache

@@ -77,6 +77,14 @@ def test_dtypes_are_those_of_the_products():
     assert decoded.dtype == "float32"
 
 
+def test_static_arguments_stay_static():
+    fn = jax.jit(
+        lambda x, n, name: x @ x if name == "a" else x * n, static_argnums=(1, 2)
+    )
+    assert report.latency(fn, jnp.ones((2, 2)), 3, "a", runs=1).dtype == "float32"
+    assert report.latency(fn, jnp.ones((2, 2)), 3, "b", runs=1).dtype == "no products"
+
+
 def test_compile_seconds_go_with_their_word():
     known: Any = {"median_seconds": 1.0, "p90_seconds": 1.0, "runs": 1, "device": ""}
     for word, seconds in [("measured", None), ("compiled before", 1.0)]:
