@@ -53,10 +53,10 @@ def check_origin(origin: Origin, maker: str, fmt: Format | None = None) -> None:
 def _key(maker: str, fmt: Format | None) -> str:
     if fmt is not None and isinstance(fmt.high, jax.Array):
         return maker + _TRACED
-    return maker if fmt is None else f"{maker}-{_format_name(fmt)}"
+    return maker if fmt is None else f"{maker}-{format_name(fmt)}"
 
 
-def _format_name(fmt: Format) -> str:
+def format_name(fmt: Format) -> str:
     """Name a format by its levels: the same text in every process."""
     if isinstance(fmt, Int):
         kind = "int" if fmt.symmetric else "uint"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of ``python -m jaxcompress``: export, run and bench."""
+"""Commands of ``python -m jaxcompress``: export, run, bench, inspect and report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import _bench, _export, _run
+from . import _bench, _export, _inspect, _report, _run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,10 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m jaxcompress",
-        description="Export compressed networks, and run the files in their runtimes.",
+        description="Export compressed networks, run the files in their runtimes, and show "
+        "what they hold and what was measured.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (_export, _run, _bench):
+    for module in (_export, _run, _bench, _inspect, _report):
         module.add(commands)
     settings = parser.parse_args(argv)
     try:

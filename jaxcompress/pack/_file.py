@@ -14,6 +14,7 @@ import jax
 
 from .._atomic import write_chunks
 from .._select import path_text
+from .._table import table
 from ..leaves import Leaf, is_leaf
 from . import _manifest
 from ._container import Spool
@@ -111,7 +112,7 @@ def load(
 
 
 class Contents(NamedTuple):
-    """Hold the decoded contents of a file: the result of ``inspect``.
+    """Hold the decoded contents of a file: the result of ``inspect``; prints as a table.
 
     Attributes:
       tree: the tree as saved; a dict from path to leaf if it was saved by path.
@@ -124,6 +125,17 @@ class Contents(NamedTuple):
     entries: tuple[Entry, ...]
     file_bytes: int
     by_path: str | None
+
+    def __str__(self) -> str:
+        rows = [("leaf", "kind", "shape", "codecs", "bytes")]
+        for entry in self.entries:
+            shape = "x".join(map(str, entry.leaf.shape)) or "scalar"
+            codecs = ", ".join(dict.fromkeys(entry.codecs))
+            rows.append((entry.path, entry.kind, shape, codecs, f"{entry.nbytes:,}"))
+        other = self.file_bytes - sum(entry.nbytes for entry in self.entries)
+        rows.append(("names, manifest", "", "", "", f"{other:,}"))
+        rows.append(("file", "", "", "", f"{self.file_bytes:,}"))
+        return table(rows)
 
 
 def inspect(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Contents:

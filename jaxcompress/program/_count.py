@@ -12,13 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from .._select import path_text
+from .._table import table
 from ..leaves import Codebook, LowRank, QArray, dense, is_leaf
 from .activations._boundaries import Marked
 from .activations._plan import Plan, make_plan
 from .activations._quantizer import Policy
 from .products._find import find
 from .products._site import Opaque, Site, opaque_lines
-from .products._table import table
 from .trace._analyze import analyze
 from .trace._graph import Node, Value
 
@@ -38,6 +38,8 @@ class SiteCount:
       activation_bytes: bytes read and written apart from weights, including all trips, at
         the bits of the policy or of the dtype.
       bit_ops: multiply-accumulates by nonzero weights, times the bits of both operands.
+      weights: number of weights, zeros included; 0 where ``weight_bytes`` counts none.
+      activations: numbers read and written apart from weights, including all trips.
     """
 
     name: str
@@ -46,6 +48,8 @@ class SiteCount:
     bits: tuple[float, float]
     weight_bytes: float
     activation_bytes: float
+    weights: int
+    activations: int
 
     @property
     def effective_macs(self) -> float:
@@ -68,12 +72,14 @@ class Count:
     Attributes:
       sites: one entry per product.
       other_bytes: bytes of parameters that no product multiplies by.
+      other_weights: number of those parameters.
       unknown: names of sites in ``while`` loops, counted as one trip.
       opaque: parts that were not entered. Nothing in them is counted.
     """
 
     sites: tuple[SiteCount, ...]
     other_bytes: float
+    other_weights: int
     unknown: tuple[str, ...]
     opaque: tuple[Opaque, ...]
 
@@ -175,11 +181,11 @@ def count(
     for node, site in index.sites.items():
         rows.append(_count(node, site, leaves, plan, used))
         used.update(path for path, _ in site.parts)
+    others = [leaf for path, leaf in leaves.items() if path not in used]
     return Count(
         sites=tuple(rows),
-        other_bytes=sum(
-            _bytes(leaf) for path, leaf in leaves.items() if path not in used
-        ),
+        other_bytes=sum(map(_bytes, others)),
+        other_weights=sum(math.prod(leaf.shape) for leaf in others),
         unknown=tuple(s.name for s in index.sites.values() if s.trips is None),
         opaque=tuple(index.opaque),
     )
@@ -194,7 +200,7 @@ def _count(
 ) -> SiteCount:
     trips = 1 if site.trips is None else site.trips
     bits = [_grid_bits(node, i, plan) for i in range(2)]
-    density, weight_bytes = 1.0, 0.0
+    density, weight_bytes, weights = 1.0, 0.0, 0
     moved = [(i, site.operands[i]) for i in range(2)]
     if site.weight is not None:
         own = [(path, share, leaves[path]) for path, share in site.parts]
@@ -204,11 +210,13 @@ def _count(
         weight_bytes = sum(
             _bytes(leaf) * _density(leaf) for path, _, leaf in own if path not in used
         )
+        weights = sum(math.prod(x.shape) for path, _, x in own if path not in used)
         moved = [(i, x) for i, x in moved if i != site.weight]
     if site.primitive == "gather":
         moved = []  # Indices are integers already.
     moved_bits = sum(math.prod(x.shape) * bits[i] for i, x in moved)
     moved_bits += math.prod(site.result.shape) * _result_bits(node, plan)
+    numbers = sum(math.prod(x.shape) for x in [*(x for _, x in moved), site.result])
     # Report weights first, whichever operand they are.
     order = bits[::-1] if site.weight == 1 else bits
     return SiteCount(
@@ -218,6 +226,8 @@ def _count(
         bits=(order[0], order[1]),
         weight_bytes=weight_bytes,
         activation_bytes=moved_bits * trips / 8,
+        weights=weights,
+        activations=numbers * trips,
     )
 
 

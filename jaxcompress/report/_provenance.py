@@ -6,7 +6,9 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import platform
+import shlex
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -26,12 +28,14 @@ class Provenance:
       commit: git commit of the project, with ``-dirty`` if files have changed since; None
         outside a git repository.
       transforms: descriptions of what was done to the model, in order.
+      command: the command line of the process; None if it is not known.
     """
 
     versions: Mapping[str, str]
     device: str
     commit: str | None
     transforms: Sequence[str] = ()
+    command: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "transforms", tuple(self.transforms))
@@ -40,7 +44,7 @@ class Provenance:
 def provenance(
     transforms: Sequence[str] = (), *, repository: str | Path = "."
 ) -> Provenance:
-    """Record the current versions, device and git commit, to attach to a measurement.
+    """Record the versions, device, git commit and command, to attach to a measurement.
 
     Args:
       transforms: descriptions of what was done to the model, in order.
@@ -68,6 +72,7 @@ def provenance(
         device=describe(jax.devices()[0]),
         commit=_commit(repository),
         transforms=transforms,
+        command=shlex.join(sys.orig_argv) if sys.orig_argv else None,
     )
 
 

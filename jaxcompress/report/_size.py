@@ -13,8 +13,11 @@ import jax
 import numpy as np
 
 from .. import pack
-from ..leaves import dense
+from .._origin import format_name
+from .._table import table
+from ..leaves import Codebook, LowRank, QArray, SparseArray, dense
 from ._entropy import bound_bytes
+from ._text import shape_text
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +33,7 @@ class LeafSize:
       nonzeros: number of nonzero elements.
       nbytes: payload bytes in the file.
       bound_bytes: order-0 bound; see the function ``bound_bytes``.
+      fmt: format of the stored numbers, such as ``"int4"`` or ``"float32"``.
     """
 
     path: str
@@ -40,6 +44,17 @@ class LeafSize:
     nonzeros: int
     nbytes: int
     bound_bytes: float
+    fmt: str
+
+    @property
+    def density(self) -> float | None:
+        """Fraction of nonzero elements; None if there are no elements."""
+        return self.nonzeros / self.params if self.params else None
+
+    @property
+    def bits_per_weight(self) -> float | None:
+        """Payload bits per element; None if there are no elements."""
+        return 8 * self.nbytes / self.params if self.params else None
 
     def __post_init__(self) -> None:
         # JSON has no tuples.
@@ -49,7 +64,7 @@ class LeafSize:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Size:
-    """The size of a model file, verified by decoding it.
+    """The size of a model file, verified by decoding it; prints as a table.
 
     Law: ``file_bytes`` is the size that the file system reports, including headers.
 
@@ -113,6 +128,29 @@ class Size:
             8 * sum(leaf.nbytes for leaf in compressed) / weights if weights else None
         )
 
+    def __str__(self) -> str:
+        head = ["leaf", "kind", "format", "shape", "density", "bits/weight", "bytes"]
+        rows = [
+            [leaf.path, leaf.kind, leaf.fmt, shape_text(leaf.shape)]
+            + [_number(leaf.density), _number(leaf.bits_per_weight)]
+            + [f"{leaf.nbytes:,}", f"{leaf.bound_bytes:,.0f}"]
+            for leaf in self.leaves
+        ]
+        rows.append(
+            ["names, manifest", "", "", "", "", "", f"{self.overhead_bytes:,}", ""]
+        )
+        density = self.nonzeros / self.params if self.params else None
+        rows.append(
+            ["file", "", "", "", _number(density), _number(self.bits_per_param)]
+            + [f"{self.file_bytes:,}", f"{self.bound_bytes:,.0f}"]
+        )
+        lines = [
+            f"{self.params:,} parameters, {self.nonzeros:,} not zero",
+            f"{_ratio(self.float32_bytes, self.file_bytes)} smaller than float32, "
+            f"{_ratio(self.bfloat16_bytes, self.file_bytes)} than bfloat16",
+        ]
+        return "\n".join([table([[*head, "order-0 bound"], *rows]), *lines])
+
 
 def size(artifact: Any, *, expected: Any = None) -> Size:
     """Measure the real file size of a model, from a saved file or a parameter tree.
@@ -161,9 +199,32 @@ def _measure(path: str | os.PathLike[str], expected: Any) -> Size:
             nonzeros=int(np.count_nonzero(array != 0)),
             nbytes=entry.nbytes,
             bound_bytes=bound_bytes(entry.leaf),
+            fmt=_format(entry.leaf),
         )
         rows.append(row)
     return Size(file_bytes=contents.file_bytes, leaves=tuple(rows))
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _ratio(dense_bytes: int, file_bytes: int) -> str:
+    return f"{dense_bytes / file_bytes:.1f}x"
+
+
+def _format(leaf: Any) -> str:
+    """Name the format of the numbers that a leaf stores."""
+    match leaf:
+        case QArray():
+            return format_name(leaf.format)
+        case Codebook():
+            return f"{leaf.centroids.shape[-1]} values"
+        case LowRank():
+            return f"rank {leaf.left.shape[-1]}, {_format(leaf.left)}"
+        case SparseArray():
+            return f"{leaf.values.dtype.name} and mask"
+    return np.dtype(leaf.dtype).name
 
 
 def _check_same(loaded: Any, expected: Any, path: str | os.PathLike[str]) -> None:

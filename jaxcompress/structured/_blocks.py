@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from .._arguments import check_function, check_kind
 from .._names import is_weight_name
 from .._select import closest
+from .._table import table
 from ..program.axes import branches
-from ..program.products._table import table
 from ..program.trace._analyze import analyze
 from ._params import mask_params
 from ._plan import Plan, PlanError, shapes_of

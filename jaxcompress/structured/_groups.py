@@ -13,6 +13,7 @@ import numpy as np
 
 from .._arguments import check_function, check_kind
 from .._names import is_weight_name
+from .._table import table
 from ..leaves import is_leaf
 from ..program.axes import (
     Axis,
@@ -23,7 +24,6 @@ from ..program.axes import (
     check_sums,
     indices,
 )
-from ..program.products._table import table
 from ..program.trace._analyze import analyze
 from ._plan import Plan, PlanError, shapes_of
 from ._removal import removal

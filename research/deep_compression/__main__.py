@@ -101,7 +101,7 @@ def jobs(
             report.Record(
                 name=stage.name,
                 provenance=report.provenance(stage.transforms),
-                accuracy=report.Accuracy([right], [seed]),
+                metrics=[report.accuracy([right], [seed], split="test")],
                 size=report.size(artifact(seed, stage.name), expected=tree),
                 latency=evaluator.latency(tree, data.test),
                 training_seconds=seconds,

@@ -58,8 +58,7 @@ def rows(records: Sequence[report.Record]) -> dict[str, dict[str, Any]]:
 
 def _row(row: list[report.Record], dense: list[report.Record]) -> dict[str, Any]:
     accuracies, baseline = (
-        [measured.mean for measured in _all(group, "accuracy")]
-        for group in (row, dense)
+        [record.metric("accuracy").mean for record in group] for group in (row, dense)
     )
     sizes, latencies = _all(row, "size"), _all(row, "latency")
     file_bytes = statistics.fmean(s.file_bytes for s in sizes)

@@ -7,8 +7,10 @@ import sys
 import jax
 import numpy as np
 import pytest
+from recorded import accurate, measured
 
 import jaxcompress as jc
+from jaxcompress import report
 from jaxcompress.commands import main
 
 MODEL = "def dense(params, x):\n    return x @ params['w']\n"
@@ -61,6 +63,9 @@ def test_calibration_rounds_activations(folder, capsys):
         ),
         (["run", "a.onnx", "x.npy"], "No such file"),
         (["run", "x.npy", "w.jc"], "'w.jc' is not a .npy or .npz file"),
+        (["inspect", "x.npy"], "not a jaxcompress file"),
+        (["inspect", "missing.jc"], "there is no file 'missing.jc'"),
+        (["report", "x.npy"], "'x.npy' cannot be read"),
     ],
 )
 def test_mistakes_are_one_line(folder, capsys, command, text):
@@ -74,3 +79,32 @@ def test_the_module_is_a_command():
         [sys.executable, "-m", "jaxcompress", "--help"], capture_output=True, text=True
     )
     assert done.returncode == 0 and "export" in done.stdout
+
+
+def test_a_file_is_inspected(folder, capsys):
+    assert main(["inspect", "w.jc"]) == 0
+    head, leaf, *_ = capsys.readouterr().out.splitlines()
+    assert "density" in head and "order-0 bound" in head
+    assert leaf.split()[:4] == ["w", "QArray", "int8", "4x8"]
+
+
+def test_records_are_shown_side_by_side(tmp_path, capsys):
+    one, two = (accurate(name, [0.5], size=measured()[0]) for name in "ab")
+    files = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    for file, record in zip(files, (one, two), strict=True):
+        report.save_records(file, record)
+    assert main(["report", *files]) == 0
+    assert capsys.readouterr().out == report.markdown([one, two])
+    assert main(["report", "--merge", files[0], files[0]]) == 1
+    assert "every seed must occur once" in capsys.readouterr().err
+    assert main(["report", "--merge", *files]) == 0
+    assert capsys.readouterr().out == report.markdown([one, two])
+    for name in ("r.html", "r.md", "r.svg"):
+        assert main(["report", *files, "-o", str(tmp_path / name)]) == 0
+        assert "2 models" in capsys.readouterr().out
+    page = (tmp_path / "r.html").read_text()
+    assert page == report.html([one, two])
+    assert (tmp_path / "r.md").read_text() == report.markdown([one, two])
+    assert "<svg" in (tmp_path / "r.svg").read_text()
+    assert main(["report", *files, "-o", str(tmp_path / "r.pdf")]) == 1
+    assert "must end in .html, .md or .svg, got" in capsys.readouterr().err

@@ -306,3 +306,13 @@ def test_a_missing_library_names_the_fix(path, monkeypatch):
     pack.save(path, {})
     with pytest.raises(ImportError, match="pip install 'safetensors"):
         pack.load(path)
+
+
+def test_contents_print_as_a_table(tmp_path):
+    path = tmp_path / "net"
+    pack.save(path, {"a": jnp.ones((2, 3)), "b": jnp.ones(())})
+    head, a, b, other, whole = str(pack.inspect(path)).splitlines()
+    assert head.split() == ["leaf", "kind", "shape", "codecs", "bytes"]
+    assert a.split()[:3] == ["a", "array", "2x3"] and b.split()[2] == "scalar"
+    stored = [int(line.split()[-1].replace(",", "")) for line in (a, b, other, whole)]
+    assert sum(stored[:3]) == stored[3] == path.stat().st_size

@@ -1,41 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
-import statistics
+import zlib
 
-import jax.numpy as jnp
+import numpy as np
 import pytest
-from draws import normal
 from hypothesis import given, strategies as st
+from recorded import RECORDS, WHERE, accurate, measured, timed
 
 from jaxcompress import report
-from jaxcompress.report import Accuracy, Energy, Latency, Provenance, Record, markdown
-
-WHERE = Provenance(
-    versions={"jax": "1"}, device="cpu: cpu", commit=None, transforms=["prune 90 %"]
-)
-FRACTIONS = st.floats(0, 1)
-POSITIVE = st.floats(0, 1e9)
-RECORDS = st.builds(
-    Record,
-    name=st.text(st.characters(exclude_categories=["Cs"])),
-    provenance=st.just(WHERE),
-    accuracy=st.none()
-    | st.lists(FRACTIONS, min_size=1).map(lambda v: Accuracy(v, range(len(v)))),
-    size=st.none() | st.just(report.size({"kernel": jnp.zeros((3, 4))})),
-    latency=st.none()
-    | st.builds(
-        Latency,
-        median_seconds=POSITIVE,
-        p90_seconds=POSITIVE,
-        runs=st.integers(1, 99),
-        compile_seconds=st.none() | POSITIVE,
-        device=st.text(st.characters(exclude_categories=["Cs"])),
-    ),
-    energy=st.just(Energy()) | st.builds(Energy, st.just("measured_counter"), POSITIVE),
-    training_seconds=st.none() | POSITIVE,
-    simulated=st.booleans(),
-)
+from jaxcompress.report import Record
 
 
 @given(record=RECORDS)
@@ -45,105 +19,124 @@ def test_json_gives_the_record_back(record):
     assert Record.from_json(text).to_json() == text
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "3", '{"name": "x"}'])
+def test_equal_records_give_equal_text():
+    one = accurate("a", [0.5, 1.0], training_seconds=2.0)
+    values, seeds = [np.float32(0.5), 1], np.arange(2).tolist()
+    metric = report.accuracy(values, seeds, split="test")
+    same = Record(
+        name="a", provenance=WHERE, metrics=(metric,), training_seconds=np.float64(2)
+    )
+    assert one == same and one.to_json() == same.to_json()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", "3", '{"name": "x"}', "[" * 100_000]
+)
 def test_other_json_is_refused(text):
     with pytest.raises(ValueError, match="not a jaxcompress record"):
         Record.from_json(text)
 
 
-def test_unknown_fields_are_refused():
-    fields = json.loads(Record(name="a", provenance=WHERE).to_json())
-    with pytest.raises(ValueError, match="not a jaxcompress record.*carbon"):
-        Record.from_json(json.dumps(fields | {"carbon": 1}))
+def signed(fields, **changes):
+    """A document whose checksum is right."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    known = {"format": "jaxcompress record", "version": 1, "record": fields}
+    return json.dumps(known | {"crc32": zlib.crc32(text.encode())} | changes)
 
 
-def test_no_energy_without_a_method():
-    for method, joules in [("unavailable", 1.0), ("measured_counter", None)]:
-        with pytest.raises(ValueError, match="if and only if the energy was measured"):
-            Energy(method, joules)
-    with pytest.raises(ValueError, match="energy method must be .*, got 'guess'"):
-        Energy("guess", 1.0)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"carbon": 1}, "record has the unknown 'carbon'"),
+        ({"name": 3}, "record.name must be of type str, got 3"),
+        ({"batch": 1.5}, "record.batch must be of type int, got 1.5"),
+        ({"simulated": 1}, "record.simulated must be of type bool, got 1"),
+        ({"metrics": [{}]}, r"record.metrics\[0\] misses 'higher_is_better', 'name'"),
+        ({"metrics": {}}, "record.metrics must be a list"),
+        ({"size": []}, "record.size must be an object"),
+        ({"training_seconds": 10**400}, "record.training_seconds must be finite"),
+    ],
+)
+def test_fields_of_another_kind_are_named(change, message):
+    fields = json.loads(accurate("a", [0.5]).to_json())["record"]
+    assert Record.from_json(signed(fields)) == accurate("a", [0.5])
+    with pytest.raises(ValueError, match=message):
+        Record.from_json(signed(fields | change))
+    fields.pop("name")
+    with pytest.raises(ValueError, match="record misses 'name'"):
+        Record.from_json(signed(fields))
 
 
-def test_spread_is_the_sample_standard_deviation():
-    values = [0.90, 0.92, 0.97]
-    accuracy = Accuracy(values, [0, 1, 2])
-    assert accuracy.mean == pytest.approx(sum(values) / 3)
-    assert accuracy.spread == statistics.stdev(values)
-    assert Accuracy([0.9], [0]).spread is None
+def test_other_versions_are_refused():
+    fields = json.loads(accurate("a", [0.5]).to_json())["record"]
+    with pytest.raises(ValueError, match=r"version is 2 \(known: 1\)"):
+        Record.from_json(signed(fields, version=2))
 
 
-def test_accuracies_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="got 2 values and 1 seeds"):
-        Accuracy([0.9, 0.8], [0])
-    for value in (88.1, float("nan")):
-        with pytest.raises(ValueError, match="Divide percentages by 100"):
-            Accuracy([value], [0])
+def test_damage_is_noticed():
+    text = accurate("a", [0.5], size=measured()[0]).to_json()
+    digits = [i for i, x in enumerate(text) if x in "3456"]
+    for i in digits[:: len(digits) // 20]:
+        with pytest.raises(ValueError, match="checksum is wrong|version is"):
+            Record.from_json(text[:i] + "7" + text[i + 1 :])
+    with pytest.raises(ValueError, match="cut off"):
+        Record.from_json(text[:-9])
 
 
-def cells(text):
-    return [[c.strip() for c in line.split(" | ")] for line in text.splitlines()]
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_are_finite(value):
+    record = accurate("a", [0.5], training_seconds=value)
+    with pytest.raises(ValueError, match="record.training_seconds must be finite"):
+        record.to_json()
+    text = accurate("a", [0.5], training_seconds=2.0).to_json()
+    assert "2.0" in text
+    with pytest.raises(ValueError, match="not finite"):
+        Record.from_json(text.replace("2.0", json.dumps(value)))
 
 
-@given(records=st.lists(RECORDS, min_size=1, max_size=4))
-def test_tables_are_rectangular_and_repeatable(records):
-    text = markdown(records)
-    assert text == markdown([Record.from_json(r.to_json()) for r in records])
-    lines = text.splitlines()
-    assert len(lines) == 2 + len(records)
-    assert len({line.replace("\\|", "").count("|") for line in lines}) == 1
+def test_a_metric_of_a_record_is_found_by_name_and_split():
+    train = report.accuracy([0.9], [0], split="train")
+    test = report.accuracy([0.8], [0], split="test")
+    record = accurate("a", [], metrics=[train, test])
+    assert record.metric("accuracy", "test") == test
+    for name, split in [("accuracy", None), ("loss", None), ("accuracy", "other")]:
+        with pytest.raises(
+            KeyError, match=r"its metrics: accuracy \(train\), accuracy"
+        ):
+            record.metric(name, split)
+    with pytest.raises(ValueError, match="one metric of each name and split"):
+        accurate("a", [], metrics=[test, test])
 
 
-def test_a_table_shows_what_is_known():
-    w = normal(100, 100)
-    size = report.size({"kernel": w})
-    fast = Latency(
-        median_seconds=0.002,
-        p90_seconds=0.003,
-        runs=9,
-        compile_seconds=1.5,
-        device="cpu: a|b",
-    )
-    dense = Record(
-        name="dense",
-        provenance=WHERE,
-        accuracy=Accuracy([0.9, 0.92], [0, 1]),
-        size=size,
-        latency=fast,
-        training_seconds=12.34,
-    )
-    masked = dataclasses.replace(
-        dense, name="masked", size=None, latency=None, simulated=True
-    )
-    again = dataclasses.replace(fast, compile_seconds=None)
-    again = dataclasses.replace(dense, name="again", latency=again)
-    header, _, first, second, third = cells(markdown([dense, masked, again]))
-    assert third[header.index("compile")] == "before"
-    shown = dict(zip(header, first, strict=True))
-    assert shown["accuracy"] == "91.00% ± 1.41 (2 seeds)"
-    assert shown["params"] == "10,000"
-    assert shown["file bytes"] == f"{size.file_bytes:,}"
-    assert (shown["median"], shown["p90"]) == ("2.000 ms", "3.000 ms")
-    assert shown["compile"] == "1.50 s"
-    assert shown["device"] == "cpu: a\\|b"
-    assert shown["training"] == "12.3 s"
-    assert shown["energy"] == "unavailable"
-    other = dict(zip(header, second, strict=True))
-    assert other["file bytes"] == other["median"] == "–"
-    assert "simulated, no speed-up expected" in second[-1]
+@given(records=st.lists(RECORDS, min_size=1, max_size=3))
+def test_files_hold_one_record_or_more(records, tmp_path_factory):
+    path = tmp_path_factory.mktemp("records") / "a.json"
+    report.save_records(path, *records)
+    assert report.load_records(path) == tuple(records)
 
 
-def test_a_number_of_joules_stands_beside_its_method():
-    measured = Record(
-        name="a", provenance=WHERE, energy=Energy("measured_counter", 0.5)
-    )
-    text = markdown([measured, Record(name="b", provenance=WHERE)])
-    header, _, first, second = cells(text)
-    assert "energy (measured_counter) |" in header
-    assert first[-1] == "0.5 J (measured_counter) |"
-    assert second[-1] == "unavailable |"
+def test_files_that_hold_none_are_named(tmp_path):
+    path = tmp_path / "a.json"
+    for text in ("", "[]", "{}", "\xff"):
+        path.write_text(text, encoding="latin-1")
+        with pytest.raises(ValueError, match="a.json' cannot be read"):
+            report.load_records(path)
+    with pytest.raises(ValueError, match="records must not be empty"):
+        report.save_records(path)
 
 
-def test_an_empty_table_is_refused():
-    with pytest.raises(ValueError, match="no records"):
-        markdown([])
+def test_a_record_prints_as_a_list():
+    size, counted = measured()
+    record = accurate("net", [0.5], size=size, count=counted, latency=timed(0.002))
+    lines = str(record).splitlines()
+    assert lines[0] == "net" and max(map(len, lines)) <= 120
+    text = str(record)
+    for part in ("test: 50.00 %", f"{size.file_bytes:,} bytes", "median 2.000 ms"):
+        assert part in text
+    assert "unavailable (not measured)" in text and "memory" not in text
+
+
+def test_records_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        accurate("a", [0.5]).name = "b"  # pyright: ignore[reportAttributeAccessIssue]
+    assert timed(1.0).compile_text == "1.50 s"

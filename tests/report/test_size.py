@@ -70,3 +70,33 @@ def test_a_file_with_another_tree_is_told(tmp_path):
 def test_nothing_has_no_bits_a_parameter():
     size = report.size({})
     assert (size.params, size.bits_per_param, size.bits_per_weight) == (0, None, None)
+
+
+def test_a_size_prints_as_a_table():
+    size = report.size(model())
+    lines = str(size).splitlines()
+    assert max(map(len, lines)) <= 100
+    kernel = next(line.split() for line in lines if line.startswith("kernel"))
+    leaf = size.leaves[1]
+    assert kernel == [
+        *("kernel", "QArray", "int4", "300x200", f"{leaf.nonzeros / 60_000:.3f}"),
+        *(
+            f"{8 * leaf.nbytes / 60_000:.3f}",
+            f"{leaf.nbytes:,}",
+            f"{leaf.bound_bytes:,.0f}",
+        ),
+    ]
+    assert str(report.size({}))
+
+
+@pytest.mark.parametrize(
+    ("leaf", "fmt"),
+    [
+        (jnp.ones(3, jnp.bfloat16), "bfloat16"),
+        (jc.Codebook(codes=jnp.zeros(4, jnp.uint8), centroids=jnp.ones(3)), "3 values"),
+        (jc.LowRank(left=jnp.ones((8, 2)), right=jnp.ones((2, 8))), "rank 2, float32"),
+        (jc.SparseArray.from_dense(jnp.ones(9)), "float32 and mask"),
+    ],
+)
+def test_formats_are_named(leaf, fmt):
+    assert report.size({"w": leaf}).leaves[0].fmt == fmt

@@ -10,7 +10,9 @@ from typing import Any
 
 import jax
 
+from ..._origin import format_name
 from ..._select import closest, matches
+from ..._table import table
 from ..._warn import warn
 from ..products._find import SiteIndex, find
 from ..trace._analyze import with_constants
@@ -36,6 +38,26 @@ def _round_at(
     return quantizer(x, state)
 
 
+class Points(dict[str, tuple[Point, ActivationQuantizer]]):
+    """Points and their quantizers, by name; prints as a table."""
+
+    def __str__(self) -> str:
+        rows = [("point", "boundary", "value", "format", "scale")]
+        for name, (point, quantizer) in self.items():
+            shape = ",".join(map(str, point.value.shape))
+            value = f"{point.value.dtype.name}[{shape}]"
+            boundary, grid = point.boundary.name.lower(), format_name(quantizer.fmt)
+            rows.append((name, boundary, value, grid, _maker(quantizer.scale)))
+        return table(rows)
+
+
+def _maker(scale: Any) -> str:
+    """Return the name of the function that chooses a scale, or that made it."""
+    function = scale[0] if isinstance(scale, tuple) else scale
+    name = getattr(function, "__qualname__", type(function).__name__)
+    return name.split(".")[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """The points of a program that are quantized, with their quantizers.
@@ -51,7 +73,7 @@ class Plan:
     program: Program
     index: SiteIndex
     boundaries: Boundaries
-    points: dict[str, tuple[Point, ActivationQuantizer]]
+    points: Points
     doubtful: tuple[str, ...]
 
     def warn(self) -> None:
@@ -167,7 +189,7 @@ def make_plan(program: Program, policy: Policy) -> Plan:
     index = find(program)
     choose = _as_function(policy)
     names: list[str] = []
-    points: dict[str, tuple[Point, ActivationQuantizer]] = {}
+    points = Points()
 
     def accept(point: Point) -> bool:
         names.append(point.name)

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 
+from ..._table import table
 from ..._warn import warn
 from ..products._site import Site
-from ..products._table import table
 
 
 class FloatWarning(UserWarning):

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from ._table import table
+from ..._table import table
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ..._axes import Axes, channel_axis
+from ..._table import table
 from ..trace import _compat
 from ..trace._analyze import analyze
 from ._find import find
 from ._layout import Layout, layout
-from ._table import table
 
 
 class WeightAxes(Mapping[str, Axes]):

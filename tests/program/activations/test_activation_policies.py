@@ -38,6 +38,18 @@ def test_the_first_glob_that_matches_counts():
     }
 
 
+def test_points_print_as_a_table():
+    first, second, *_ = str(jc.quantize_activations(mlp).points(MATRICES, X)).split(
+        "\n"
+    )
+    assert first.split() == ["point", "boundary", "value", "format", "scale"]
+    cells = ["w/input", "operand", "float32[6,4]", "uint8", "moving_average"]
+    assert second.split() == cells
+    nf4 = ActivationQuantizer(jc.formats.NF4, jc.quantize.scales.absmax)
+    table = str(jc.quantize_activations(mlp, lambda _: nf4).points(MATRICES, X))
+    assert "absmax" in table and max(map(len, table.split("\n"))) < 100
+
+
 def test_what_no_glob_matches_is_left_alone():
     known = jc.quantize_activations(mlp, {"u/*": EIGHT}).points(MATRICES, X)
     assert sorted(known) == ["u/input", "u/output"]
