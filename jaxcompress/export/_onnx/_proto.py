@@ -77,8 +77,10 @@ def _node(node: Node) -> Any:
         name: _element(value) if isinstance(value, np.dtype) else value
         for name, value in node.attributes.items()
     }
-    name = node.outs[0].partition(".")[0]
-    made = helper.make_node(node.kind, node.ins, node.outs, name=name, **attributes)
+    # The names of values are unique, those of scopes are not: "...qhd" is one of einsum.
+    made = helper.make_node(
+        node.kind, node.ins, node.outs, name=node.outs[0], **attributes
+    )
     made.doc_string = node.scope
     return made
 

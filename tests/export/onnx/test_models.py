@@ -180,3 +180,16 @@ def test_networks_of_integers(name):
     count = sum(name in ("conv_general_dilated", "dot_general") for name in products)
     operators = ONNX.operators(content)
     assert sum(operators.get(kind, 0) for kind in ONNX.products) == count
+
+
+def test_scopes_with_dots_do_not_make_equal_names(tmp_path):
+    def fn(params, x):
+        y = jnp.einsum("...ab,...bc->...ac", x, x)
+        return jnp.einsum(
+            "...ab,bc->...ac", jnp.einsum("...ab,...bc->...ac", y, x), params
+        )
+
+    params, x = jnp.eye(3), jnp.arange(18.0).reshape(2, 3, 3) / 9
+    path = tmp_path / "a.onnx"
+    export.onnx(fn, params, None, (x,), path)
+    np.testing.assert_allclose(export.run(path, x)[0], fn(params, x), rtol=1e-5)
