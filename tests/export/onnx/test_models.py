@@ -11,6 +11,7 @@ from flax import nnx
 from onnx_checks import ONNX, emit, longer, onnx
 
 import jaxcompress as jc
+from jaxcompress import export
 from jaxcompress.export import targets
 from jaxcompress.program.dataflow import dataflow
 
