@@ -5,6 +5,7 @@ from ._errors import ArtifactError
 from ._file import Contents, inspect, load, save
 from ._manifest import Entry
 from ._register import register
+from ._stream import load_leaves, stream, verify
 
 register()
 
@@ -14,5 +15,8 @@ __all__ = [
     "Entry",
     "inspect",
     "load",
+    "load_leaves",
     "save",
+    "stream",
+    "verify",
 ]
