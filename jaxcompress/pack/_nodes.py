@@ -108,6 +108,27 @@ def arrays(leaf_node: Any) -> Iterator[ArrayNode]:
             yield from arrays(child)
 
 
+def sparse_values(leaf_node: Any) -> set[int]:
+    """Return which of the ``arrays`` are values of a sparse array; their masks follow."""
+    found: set[int] = set()
+    count = 0
+
+    def visit(node: Any) -> None:
+        nonlocal count
+        match node:
+            case ["SparseArray", [str(), str()]]:
+                found.add(count)
+                count += 2
+            case str():
+                count += 1
+            case [_, list(children), *_]:
+                for child in children:
+                    visit(child)
+
+    visit(leaf_node)
+    return found
+
+
 def check_claims(nodes: Sequence[Node], max_bytes: int) -> None:
     """Refuse leaves that are too large together, before any of them is allocated.
 
