@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of ``python -m jaxcompress``: export, run and bench."""
+"""Commands of ``python -m jaxcompress``: files for runtimes, and files on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import _bench, _export, _run
+from . import _bench, _diff, _export, _patch, _run, _verify
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,10 +18,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m jaxcompress",
-        description="Export compressed networks, and run the files in their runtimes.",
+        description="Export compressed networks and run the files in their runtimes; "
+        "compare, update and check packed files.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (_export, _run, _bench):
+    for module in (_export, _run, _bench, _diff, _patch, _verify):
         module.add(commands)
     settings = parser.parse_args(argv)
     try:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Save and load a tree of parameters as one small file, bit for bit."""
 
-from ._delta import diff, patch, read_delta
+from ._delta import diff, is_delta, patch, read_delta
 from ._delta_file import Delta
 from ._errors import ArtifactError
 from ._file import Contents, inspect, load, save
@@ -18,6 +18,7 @@ __all__ = [
     "Entry",
     "diff",
     "inspect",
+    "is_delta",
     "load",
     "load_leaves",
     "patch",

@@ -147,6 +147,19 @@ def read_delta(path: Path_) -> Delta:
         return _delta_file.read_head(data)[0]
 
 
+def is_delta(path: Path_) -> bool:
+    """Return whether a file starts like a delta of ``diff``.
+
+    Args:
+      path: path of the file.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return file.read(7) == _delta_file.MAGIC[:7]
+
+
 class _Diff:
     """The payloads of a new file, found in or coded against those of an old one."""
 
