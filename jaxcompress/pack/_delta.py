@@ -23,8 +23,9 @@ from .._atomic import write_chunks
 from . import _delta_file, _delta_leaf, _nodes
 from ._delta_file import Delta
 from ._errors import ArtifactError
+from ._opened import Opened
 from ._payload import CorruptPayload, Reader, Unsupported, varint
-from ._reader import Opened, default_max_bytes, opened
+from ._reader import default_max_bytes, opened
 
 Path_ = str | os.PathLike[str]
 Progress = Callable[[int, int], object]

@@ -13,11 +13,10 @@ import jax
 from .._atomic import write_chunks
 from .._select import path_text
 from ..leaves import Leaf, is_leaf
-from . import _manifest
+from . import _layout_2, _manifest
 from ._container import Spool
 from ._manifest import Entry
 from ._reader import default_max_bytes, opened
-from ._text import KEY, VERSION, manifest_checksum, manifest_text
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> int:
@@ -27,10 +26,10 @@ def save(path: str | os.PathLike[str], tree: Any) -> int:
     NaN and the sign of a zero), shapes, dtypes and static fields. Only JAX's weak types
     are lost.
 
-    The file is a safetensors file that any reader of that format opens: one tensor of
-    coded bytes per leaf, and a JSON manifest in its metadata. It is written under a
-    temporary name and moved into place when complete, so a reader sees either the old file
-    or the new one. Equal trees give equal files.
+    The file is a safetensors file with one tensor of bytes, which holds a manifest and the
+    coded leaves; ``inspect`` lists them. It is written under a temporary name and moved
+    into place when complete, so a reader sees either the old file or the new one. Equal
+    trees give equal files.
 
     Args:
       path: path of the file; an existing file is replaced.
@@ -144,14 +143,8 @@ def _chunks(tree: Any, folder: Path) -> Iterator[bytes]:
     foreign = _foreign(tree)
     with Spool(folder) as spool:
         node, sums = _manifest.write(_by_path(tree) if foreign else tree, spool.add)
-        checksums = [
-            manifest_checksum(node, foreign),
-            *(sums[name] for name in sorted(sums)),
-        ]
-        manifest = {"version": VERSION, "crc32": checksums, "tree": node}
-        if foreign:
-            manifest["by_path"] = foreign
-        yield from spool.chunks({KEY: manifest_text(manifest)})
+        head = _layout_2.manifest(node, foreign, spool.sizes.values(), sums.values())
+        yield from spool.chunks(_layout_2.METADATA, _layout_2.TENSOR, head)
 
 
 def _restore(tree: Any, like: Any, path: str | os.PathLike[str]) -> Any:

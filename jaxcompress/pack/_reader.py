@@ -10,30 +10,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from . import _layout_1, _layout_2
 from ._errors import ArtifactError
-from ._manifest import Tensor
-from ._payload import Bytes, CorruptPayload, Unsupported
-from ._text import KEY, VERSION, manifest_checksum
+from ._opened import Opened
+from ._payload import CorruptPayload, Unsupported
 
+_KEY = "jaxcompress"
 _MOST_BYTES = 8 << 30
-
-
-class Opened(NamedTuple):
-    """An open file.
-
-    Attributes:
-      tree: the JSON node of the tree.
-      by_path: name of the type that required saving by path, else None.
-      tensors: by name, in the order in which they lie in the file, one after another.
-      head: how many bytes come before the first of them; the last ends with the file.
-    """
-
-    tree: Any
-    by_path: str | None
-    tensors: dict[str, Tensor]
-    head: int
 
 
 @contextmanager
@@ -77,59 +62,27 @@ def _damaged(path: Path, why: str) -> str:
 
 
 def _open(file: Any, path: Path) -> Opened:
-    text = (file.metadata() or {}).get(KEY)
+    text, file_bytes = (file.metadata() or {}).get(_KEY), path.stat().st_size
     if text is None:
         raise CorruptPayload(
             "it is a safetensors file, but not one written by jaxcompress.save"
         )
-    sizes = {name: _size(file, name) for name in file.offset_keys()}
-    manifest = _manifest(text)
-    checksums = _check_manifest(manifest, len(sizes))
-    by_name = dict(zip(sorted(sizes), checksums, strict=True))
-
-    def reader(name: str) -> Any:
-        def read() -> Bytes:
-            return file.get_tensor(name).data
-
-        return read
-
-    tensors = {
-        name: Tensor(reader(name), size, by_name[name]) for name, size in sizes.items()
-    }
-    head = path.stat().st_size - sum(sizes.values())
-    return Opened(manifest.get("tree"), manifest.get("by_path"), tensors, head)
-
-
-def _size(file: Any, name: str) -> int:
-    part = file.get_slice(name)
-    if part.get_dtype() != "U8" or len(part.get_shape()) != 1:
-        raise CorruptPayload(f"tensor {name!r} is not a vector of bytes")
-    return part.get_shape()[0]
-
-
-def _manifest(text: str) -> dict[str, Any]:
     try:
         manifest = json.loads(text)
     except ValueError as error:
         raise CorruptPayload(f"the manifest is not valid JSON ({error})") from error
     if not isinstance(manifest, dict):
         raise CorruptPayload("the manifest is not a JSON object")
-    return manifest
-
-
-def _check_manifest(manifest: dict[str, Any], count: int) -> list[Any]:
-    """Verify the manifest against its own checksum; return those of the tensors."""
-    version, checksums = manifest.get("version"), manifest.get("crc32")
-    if version != VERSION:
-        raise Unsupported(
-            f"its format version is {version!r} (known: {VERSION}); a newer jaxcompress "
-            "may have written it"
-        )
-    if not isinstance(checksums, list) or len(checksums) != count + 1:
-        raise CorruptPayload("it does not have one checksum per tensor")
-    if checksums[0] != manifest_checksum(manifest.get("tree"), manifest.get("by_path")):
-        raise CorruptPayload("the checksum of its manifest is wrong")
-    return checksums[1:]
+    match manifest.get("version"):
+        case 1:
+            return _layout_1.open_file(file, file_bytes, manifest)
+        case 2:
+            return _layout_2.open_file(file, file_bytes)
+        case version:
+            raise Unsupported(
+                f"its format version is {version!r} (known: 1, 2); a newer jaxcompress "
+                "may have written it"
+            )
 
 
 def _safetensors() -> Any:

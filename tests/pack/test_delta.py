@@ -4,11 +4,13 @@
 import hashlib
 import os
 import zlib
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import version_1
 from draws import normal
 from examples import examples
 from hypothesis import given, strategies as st
@@ -106,6 +108,17 @@ def test_deltas_follow_what_changed(paths):
     assert sizes["one scale"][0] < sizes["one scale"][1] / 3
     assert sizes["re-pruned"][0] < sizes["re-pruned"][1] / 4
     assert sizes["moved"][0] < sizes["moved"][1] / 4
+
+
+def test_files_of_the_first_layout_are_updated(paths):
+    old, new, _, made = paths
+    old.write_bytes((Path(__file__).parent / "version_1.safetensors").read_bytes())
+    pack.save(new, version_1.tree())
+    size, whole = check(paths)
+    head = whole - sum(entry.nbytes for entry in pack.inspect(new).entries)
+    assert size < head + 100  # the payloads are those of the old file
+    paths = [new, old, paths[2], made]
+    check(paths)
 
 
 def test_a_renamed_leaf_is_found_by_its_content(paths):
