@@ -24,6 +24,7 @@ CODECS = {
     "symbols": Codec(_symbols.encode, _symbols.decode),
     "bytes": Codec(_bytes.encode, _bytes.decode),
     "sparse": Codec(_sparse.encode, _sparse.decode),
+    "gaps": Codec(_sparse.encode_gaps, _sparse.decode_gaps, allowance=0.0005),
 }
 
 ALL = tuple(CODECS.values())
