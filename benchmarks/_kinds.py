@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,24 @@ def _read_artifact(folder: Path) -> dict[int, bytes]:
     return {int(tree["number"]): _bits(tree)}
 
 
+def _add_update(folder: Path, number: int) -> None:
+    """Write the delta to the next state; the first state is its base."""
+    base, new = folder / "base.safetensors", folder / ".new"
+    if not base.exists():
+        pack.save(base, _artifact(0))
+    pack.save(new, _artifact(number))
+    pack.diff(base, new, folder / "update.delta")
+    new.unlink()
+
+
+def _read_update(folder: Path) -> dict[int, bytes]:
+    with tempfile.TemporaryDirectory() as elsewhere:
+        made = Path(elsewhere) / "net.safetensors"
+        pack.patch(folder / "base.safetensors", folder / "update.delta", made)
+        tree = jc.load(made)
+    return {int(tree["number"]): _bits(tree)}
+
+
 def _plan(number: int) -> jc.structured.Plan:
     """A plan that keeps the channels of the number's bits, and one more."""
     kept = np.array([True, *((number >> i) & 1 == 1 for i in range(40))])
@@ -137,6 +156,14 @@ KINDS = {
             folder / "net.safetensors", _artifact(number)
         ),
         read=_read_artifact,
+        content=lambda number: _bits(_artifact(number)),
+        refuses=pack.ArtifactError,
+        left_over=None,
+        keeps_all=False,
+    ),
+    "update": Kind(
+        add=_add_update,
+        read=_read_update,
         content=lambda number: _bits(_artifact(number)),
         refuses=pack.ArtifactError,
         left_over=None,

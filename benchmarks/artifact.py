@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How fast files are written and read, and how small they are, against NumPy's.
 
+Then how large an update is, and how fast it is made and applied, against writing the new
+file. The old one is pruned by 90 %, in 4 bits, with a float32 head of 10 outputs.
+
 Every format stores the same arrays: codes and scales, for a quantized tree. Rates are
 per megabyte of the dense float32 weights. Ours are also checksummed, and synced to disk
 before they take their name.
@@ -40,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, tree in _trees(settings.width).items():
             rows += _measure(name, tree, Path(folder), settings)
+        rows += _updates(Path(folder), settings)
     _harness.show(rows, settings)
 
 
@@ -99,6 +103,49 @@ def _measure(name: str, tree: Any, folder: Path, settings: Any) -> list[_harness
     # Raises unless the file, decoded again, holds this tree bit for bit.
     bound = report.size(tree).bound_bytes
     return rows("write", write) + rows("read", read)
+
+
+def _updates(folder: Path, settings: Any) -> list[_harness.Row]:
+    old, new, delta, made = (folder / name for name in ("old", "new", "delta", "made"))
+    draws, width = np.random.default_rng(0), settings.width
+
+    def normal(*shape: int) -> np.ndarray:
+        return draws.standard_normal(shape, np.float32)
+
+    body = {f"Dense_{i}": {"kernel": normal(width, width)} for i in range(_LEAVES)}
+    tuned = jax.tree.map(lambda w: w + 0.01 * normal(*w.shape), body)
+    head = normal(width, 10)
+    tuned_head = head + 0.001 * normal(*head.shape)
+
+    def tree(body: Any, head: np.ndarray, sparsity: float = 0.9) -> Any:
+        small = jc.chain(jc.magnitude_pruning(sparsity), jc.weight_quantization(bits=4))
+        return {"body": jc.compress(small, body), "head": head}
+
+    pack.save(old, tree(body, head))
+    rows = []
+    for name, updated in {
+        "head fine-tuned": tree(body, tuned_head),
+        "weights moved by 1 %, quantized again": tree(tuned, head),
+        "1 % more pruned": tree(body, head, 0.91),
+        "all of that": tree(tuned, tuned_head, 0.91),
+    }.items():
+        whole = pack.save(new, updated)
+        nbytes = pack.diff(old, new, delta)
+        variants = {
+            "save": lambda updated=updated: pack.save(made, updated),
+            "diff": lambda: pack.diff(old, new, delta),
+            "patch": lambda: pack.patch(old, delta, made),
+        }
+        measured = _harness.measure(variants, rounds=settings.rounds)
+        if made.read_bytes() != new.read_bytes():
+            raise RuntimeError(f"{name}: the updated file is not the new one.")
+        sizes = {"bytes": nbytes, "new file": whole, "share": nbytes / whole}
+        for row in measured:
+            extra = {} if row.name.startswith("save") else sizes
+            rows.append(
+                dataclasses.replace(row, name=f"{name}: {row.name}", extra=extra)
+            )
+    return rows
 
 
 def _read(path: Path) -> list[np.ndarray]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of ``python -m jaxcompress``: export, run, bench, inspect and report."""
+"""Commands of ``python -m jaxcompress``: runtimes, reports, and files on disk."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from . import _bench, _export, _inspect, _report, _run
+from . import (
+    _bench,
+    _diff,
+    _export,
+    _inspect,
+    _patch,
+    _report,
+    _run,
+    _verify,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,11 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="python -m jaxcompress",
-        description="Export compressed networks, run the files in their runtimes, and show "
-        "what they hold and what was measured.",
+        description="Export compressed networks and run the files in their runtimes; "
+        "show, compare, update and check files; report what was measured.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for module in (_export, _run, _bench, _inspect, _report):
+    modules = (_export, _run, _bench, _inspect, _report, _diff, _patch, _verify)
+    for module in modules:
         module.add(commands)
     settings = parser.parse_args(argv)
     try:

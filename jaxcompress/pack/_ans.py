@@ -71,14 +71,14 @@ class Decoder:
 
     def decode(self, counts: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the next run in parts; the counts sum to its length."""
-        total = int(counts.sum())
-        if np.count_nonzero(counts) > 1:
-            model = _model(counts)
-            for start, stop in parts(total):
-                yield self._coder.decode(model, stop - start)
-        else:
-            for start, stop in parts(total):
-                yield np.full(stop - start, np.argmax(counts), np.int32)
+        for start, stop in parts(int(counts.sum())):
+            yield self.draw(counts, stop - start)
+
+    def draw(self, weights: np.ndarray, size: int) -> np.ndarray:
+        """Return so many of the next symbols, which occur in proportion to weights."""
+        if np.count_nonzero(weights) > 1:
+            return self._coder.decode(_model(weights), size)
+        return np.full(size, np.argmax(weights), np.int32)
 
     def finish(self) -> None:
         """Check that nothing is left in the stream."""

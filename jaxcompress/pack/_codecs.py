@@ -16,14 +16,18 @@ from . import _bytes, _packed, _raw, _sparse, _symbols
 from ._nested import Codec, smallest
 from ._payload import Bytes, CorruptPayload, Unsupported
 
-# On ties the first wins: the simplest codecs come first (see `smallest`).
+# On ties the first wins: the simplest codecs come first (see `smallest`). Deltas name a
+# codec by its index, so only append.
 CODECS = {
     "raw": Codec(_raw.encode, _raw.decode),
     "packed": Codec(_packed.encode, _packed.decode),
     "symbols": Codec(_symbols.encode, _symbols.decode),
     "bytes": Codec(_bytes.encode, _bytes.decode),
     "sparse": Codec(_sparse.encode, _sparse.decode),
+    "gaps": Codec(_sparse.encode_gaps, _sparse.decode_gaps, allowance=0.0005),
 }
+
+ALL = tuple(CODECS.values())
 
 _PATTERNS = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
 
@@ -66,10 +70,13 @@ def encode(array: np.ndarray) -> tuple[str, bytes | bytearray]:
     """
     if array.size == 0:
         return "raw", b""
-    # This also turns a scalar into a vector: codecs expect at least one axis.
-    patterns = np.ascontiguousarray(array).view(_PATTERNS[array.dtype.itemsize])
-    index, data = smallest(patterns, tuple(CODECS.values()))
+    index, data = smallest(patterns(array), ALL)
     return tuple(CODECS)[index], data
+
+
+def patterns(array: np.ndarray) -> np.ndarray:
+    """Return bit patterns; a scalar becomes a vector, for codecs expect an axis."""
+    return np.ascontiguousarray(array).view(_PATTERNS[array.dtype.itemsize])
 
 
 def decode(
@@ -91,7 +98,7 @@ def decode(
             raise CorruptPayload("an empty array has a payload")
         return np.empty(shape, dtype)
     pattern = np.dtype(_PATTERNS[dtype.itemsize])
-    patterns = CODECS[name].decode(data, shape or (1,), pattern)
-    if dtype == np.bool_ and patterns.max() > 1:
+    bits = CODECS[name].decode(data, shape or (1,), pattern)
+    if dtype == np.bool_ and bits.max() > 1:
         raise CorruptPayload("a bool must be 0 or 1")
-    return patterns.view(dtype).reshape(shape)
+    return bits.view(dtype).reshape(shape)

@@ -3,9 +3,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,15 +14,10 @@ from .._atomic import write_chunks
 from .._select import path_text
 from .._table import table
 from ..leaves import Leaf, is_leaf
-from . import _manifest
+from . import _layout_2, _manifest
 from ._container import Spool
-from ._errors import ArtifactError
-from ._manifest import Entry, Tensor
-from ._payload import CorruptPayload, Unsupported
-
-_VERSION = 1
-_KEY = "jaxcompress"
-_MOST_BYTES = 8 << 30
+from ._manifest import Entry
+from ._reader import default_max_bytes, opened
 
 
 def save(path: str | os.PathLike[str], tree: Any) -> int:
@@ -34,10 +27,10 @@ def save(path: str | os.PathLike[str], tree: Any) -> int:
     NaN and the sign of a zero), shapes, dtypes and static fields. Only JAX's weak types
     are lost.
 
-    The file is a safetensors file that any reader of that format opens: one tensor of
-    coded bytes per leaf, and a JSON manifest in its metadata. It is written under a
-    temporary name and moved into place when complete, so a reader sees either the old file
-    or the new one. Equal trees give equal files.
+    The file is a safetensors file with one tensor of bytes, which holds a manifest and the
+    coded leaves; ``inspect`` lists them. It is written under a temporary name and moved
+    into place when complete, so a reader sees either the old file or the new one. Equal
+    trees give equal files.
 
     Args:
       path: path of the file; an existing file is replaced.
@@ -150,33 +143,11 @@ def inspect(path: str | os.PathLike[str], *, max_bytes: int | None = None) -> Co
       ArtifactError: as for ``load``.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {str(path)!r}. Check the path.")
-    if max_bytes is None:
-        max_bytes = min(max(256 << 20, 1000 * path.stat().st_size), _MOST_BYTES)
-    try:
-        manifest, payloads = _read_container(path)
-        tree_node, by_path = manifest.get("tree"), manifest.get("by_path")
-        checksums = _check_manifest(manifest, len(payloads))
-        tensors = {
-            name: Tensor(payloads[name], checksum)
-            for name, checksum in zip(sorted(payloads), checksums, strict=True)
-        }
-        tree, entries = _manifest.read(tree_node, tensors, max_bytes)
-    except Unsupported as error:
-        raise ArtifactError(f"{str(path)!r} cannot be read: {error}.") from error
-    except MemoryError as error:
-        raise ArtifactError(
-            f"{str(path)!r} cannot be read: its arrays do not fit into memory. If the "
-            "size of the file makes that unlikely, it is damaged or hostile; max_bytes= "
-            "bounds what is decoded."
-        ) from error
-    except (CorruptPayload, RecursionError) as error:
-        raise ArtifactError(
-            f"{str(path)!r} cannot be read: {error}. It is damaged, copied only in part, "
-            "or not a jaxcompress file."
-        ) from error
-    return Contents(tree, tuple(entries), path.stat().st_size, by_path)
+    with opened(path) as file:
+        if max_bytes is None:
+            max_bytes = default_max_bytes(path)
+        tree, entries = _manifest.read(file.tree, file.tensors, max_bytes)
+        return Contents(tree, tuple(entries), path.stat().st_size, file.by_path)
 
 
 def _chunks(tree: Any, folder: Path) -> Iterator[bytes]:
@@ -184,52 +155,8 @@ def _chunks(tree: Any, folder: Path) -> Iterator[bytes]:
     foreign = _foreign(tree)
     with Spool(folder) as spool:
         node, sums = _manifest.write(_by_path(tree) if foreign else tree, spool.add)
-        checksums = [_checksum(node, foreign), *(sums[name] for name in sorted(sums))]
-        manifest = {"version": _VERSION, "crc32": checksums, "tree": node}
-        if foreign:
-            manifest["by_path"] = foreign
-        yield from spool.chunks({_KEY: _text(manifest)})
-
-
-def _check_manifest(manifest: dict[str, Any], count: int) -> list[Any]:
-    """Verify the manifest against its own checksum; return those of the tensors."""
-    version, checksums = manifest.get("version"), manifest.get("crc32")
-    if version != _VERSION:
-        raise Unsupported(
-            f"its format version is {version!r} (known: {_VERSION}); a newer jaxcompress "
-            "may have written it"
-        )
-    if not isinstance(checksums, list) or len(checksums) != count + 1:
-        raise CorruptPayload("it does not have one checksum per tensor")
-    if checksums[0] != _checksum(manifest.get("tree"), manifest.get("by_path")):
-        raise CorruptPayload("the checksum of its manifest is wrong")
-    return checksums[1:]
-
-
-def _read_container(path: Path) -> tuple[dict[str, Any], dict[str, memoryview]]:
-    """Return the manifest, and the payloads by name."""
-    safetensors, payloads = _safetensors(), {}
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            text = (file.metadata() or {}).get(_KEY)
-            if text is None:
-                raise CorruptPayload(
-                    "it is a safetensors file, but not one written by jaxcompress.save"
-                )
-            for name in file.keys():
-                part = file.get_slice(name)
-                if part.get_dtype() != "U8" or len(part.get_shape()) != 1:
-                    raise CorruptPayload(f"tensor {name!r} is not a vector of bytes")
-                payloads[name] = file.get_tensor(name).data
-    except safetensors.SafetensorError as error:
-        raise CorruptPayload(f"safetensors reports: {error}") from error
-    try:
-        manifest = json.loads(text)
-    except ValueError as error:
-        raise CorruptPayload(f"the manifest is not valid JSON ({error})") from error
-    if not isinstance(manifest, dict):
-        raise CorruptPayload("the manifest is not a JSON object")
-    return manifest, payloads
+        head = _layout_2.manifest(node, foreign, spool.sizes.values(), sums.values())
+        yield from spool.chunks(_layout_2.METADATA, _layout_2.TENSOR, head)
 
 
 def _restore(tree: Any, like: Any, path: str | os.PathLike[str]) -> Any:
@@ -279,24 +206,3 @@ def _foreign(node: Any) -> str | None:
 
 def _text_keys(node: Mapping[Any, Any]) -> bool:
     return all(isinstance(key, str) for key in node)
-
-
-def _checksum(tree_node: Any, by_path: Any) -> int:
-    # "surrogatepass": a damaged manifest may hold text that cannot be encoded.
-    return zlib.crc32(_text([tree_node, by_path]).encode(errors="surrogatepass"))
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-
-
-def _safetensors() -> Any:
-    # Imported here to keep `import jaxcompress` fast.
-    try:
-        import safetensors.numpy
-    except ImportError as error:
-        raise ImportError(
-            "packing needs `safetensors`, a dependency of jaxcompress that is not "
-            "installed; run: pip install 'safetensors>=0.8,<0.9'"
-        ) from error
-    return safetensors

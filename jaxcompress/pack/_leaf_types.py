@@ -42,11 +42,11 @@ def _fields(
         return [getattr(leaf, name) for name in children], list(map(to_json, values))
 
     def close_leaf(arrays: list[Any], values: list[Any]) -> Leaf:
-        fields = dict(zip(children, map(_to_jax, arrays), strict=True))
-        parsed = zip(static.items(), values, strict=True)
-        leaf = cls(**fields, **{name: parse(value) for (name, parse), value in parsed})
-        check(leaf)
-        return leaf
+        fields = dict(zip(children, arrays, strict=True))
+        pairs = zip(static.items(), values, strict=True)
+        parsed = {name: parse(value) for (name, parse), value in pairs}
+        check(cls(**fields, **parsed))  # before JAX copies, which would be waited for
+        return cls(**{k: _to_jax(x) for k, x in fields.items()}, **parsed)
 
     return LeafType(cls, open_leaf, close_leaf)
 

@@ -1,26 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest: the structure of the tree as JSON.
+"""Trees written as a manifest and payloads, and read from them.
 
-A node of the manifest is one of
-
-    null                                      None
-    {"Dense_0": node, ...}                    a dict, its keys sorted
-    ["list", node, ...], ["tuple", node, ...]
-    "float32[784,300]bytes"                   an array: dtype, shape, codec
-    ["QArray", [array, ...], static, ...]     a compressed leaf and its fields, in the
-                                              order of `_leaf_types.py`
-
-Every array and every outermost compressed leaf is one tensor of the file. The tensor is
-named by its path and holds the payloads of its arrays, each prefixed with its size. The
+The tensor of a leaf holds the payloads of its arrays, each prefixed with its size. The
 checksum is computed from the decoded bytes, so it covers the decoder, too.
 """
 
 from __future__ import annotations
 
-import math
-import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -29,18 +17,18 @@ import numpy as np
 from jax.core import Tracer
 
 from ..leaves import Leaf
-from . import _codecs
+from . import _codecs, _nodes
 from ._check import check
 from ._leaf_types import LEAF_TYPES, name_of
+from ._nodes import Node
 from ._payload import Bytes, CorruptPayload, Reader, Unsupported, varint
-
-_ARRAY = re.compile(r"(\w+)\[((?:[0-9]{1,18}(?:,[0-9]{1,18}){0,31})?)\](\w+)", re.ASCII)
 
 
 class Tensor(NamedTuple):
-    """Payload and checksum of one tensor in the file."""
+    """A tensor of a file: how its payload is read, its size, and its checksum."""
 
-    payload: Bytes
+    read: Callable[[], Bytes]
+    size: int
     checksum: int
 
 
@@ -83,13 +71,16 @@ def write(tree: Any, put: Put) -> tuple[Any, dict[str, int]]:
             return None
         if isinstance(node, Mapping):
             return {
-                key: visit(node[key], _join(path, key)) for key in _keys(node, path)
+                key: visit(node[key], _nodes.join(path, key))
+                for key in _keys(node, path)
             }
         if type(node) in (list, tuple):
-            items = (visit(item, _join(path, str(i))) for i, item in enumerate(node))
+            items = (
+                visit(item, _nodes.join(path, str(i))) for i, item in enumerate(node)
+            )
             return [type(node).__name__, *items]
         leaf_node, payload, checksum = _write_leaf(node, path)
-        name = _unused(path, checksums)
+        name = _nodes.unused(path, checksums)
         checksums[name] = checksum
         put(name, payload)
         payload.clear()  # the closures of `_write_leaf` outlive it, until collected
@@ -99,7 +90,7 @@ def write(tree: Any, put: Put) -> tuple[Any, dict[str, int]]:
 
 
 def read(
-    node: Any, tensors: Mapping[str, Tensor], max_bytes: int
+    tree_node: Any, tensors: Mapping[str, Tensor], max_bytes: int
 ) -> tuple[Any, list[Entry]]:
     """Invert ``write``: return the tree and one entry per leaf.
 
@@ -107,81 +98,29 @@ def read(
       CorruptPayload: if the file is inconsistent; the error names the tensor.
       Unsupported: if decoding needs too much memory or a newer version.
     """
-    _check_claims(node, max_bytes)
-    unread = dict(tensors)
-    names: set[str] = set()
-    entries: list[Entry] = []
-
-    def visit(node: Any, path: str) -> Any:
-        if node is None:
-            return None
-        if isinstance(node, dict):
-            return {key: visit(item, _join(path, key)) for key, item in node.items()}
-        if isinstance(node, list) and node and node[0] in ("list", "tuple"):
-            items = [
-                visit(item, _join(path, str(i))) for i, item in enumerate(node[1:])
-            ]
-            return items if node[0] == "list" else tuple(items)
-        name = _unused(path, names)
-        names.add(name)
-        if name not in unread:
-            raise CorruptPayload(f"tensor {name!r} is missing")
-        try:
-            entries.append(_read_leaf(node, path, unread.pop(name)))
-        except ValueError as error:
-            kind = Unsupported if isinstance(error, Unsupported) else CorruptPayload
-            raise kind(f"tensor {name!r}: {error}") from error
-        return entries[-1].leaf
-
-    tree = visit(node, "")
-    if unread:
-        raise CorruptPayload(f"tensor {min(unread)!r} does not belong to a leaf")
-    return tree, entries
+    nodes = _nodes.leaves(tree_node)
+    _nodes.check_claims(nodes, max_bytes)
+    check_names(nodes, tensors)
+    entries = [read_leaf(node, tensors) for node in nodes]
+    return _nodes.rebuild(tree_node, (entry.leaf for entry in entries)), entries
 
 
-def _check_claims(node: Any, max_bytes: int) -> None:
-    """Refuse a file whose arrays are too large, before any of them is allocated."""
-    left, names = max_bytes, set()
-
-    def visit(node: Any, path: str) -> None:
-        nonlocal left
-        if isinstance(node, dict):
-            for key, item in node.items():
-                visit(item, _join(path, key))
-        elif isinstance(node, list) and node and node[0] in ("list", "tuple"):
-            for i, item in enumerate(node[1:]):
-                visit(item, _join(path, str(i)))
-        elif node is not None:
-            names.add(name := _unused(path, names))
-            for shape, dtype in _claims(node):
-                left -= math.prod(shape) * dtype.itemsize
-                # An empty array must not have impossibly large axes either.
-                extent = math.prod(max(1, n) for n in shape)
-                if left < 0 or extent > 1 << 48:
-                    raise Unsupported(
-                        f"tensor {name!r}: decoding it needs more than "
-                        f"max_bytes={max_bytes}; pass a larger max_bytes= if you trust "
-                        "the file"
-                    )
-
-    visit(node, "")
+def check_names(nodes: Sequence[Node], tensors: Mapping[str, Tensor]) -> None:
+    """Raise ``CorruptPayload`` unless leaves and tensors have the same names."""
+    names = {node.name for node in nodes}
+    if missing := names - tensors.keys():
+        raise CorruptPayload(f"tensor {min(missing)!r} is missing")
+    if extra := tensors.keys() - names:
+        raise CorruptPayload(f"tensor {min(extra)!r} does not belong to a leaf")
 
 
-def _claims(leaf_node: Any) -> Iterator[tuple[tuple[int, ...], np.dtype]]:
-    """Yield the shapes and dtypes in a leaf; what is malformed is refused later."""
-    match leaf_node:
-        case str() if match := _ARRAY.fullmatch(leaf_node):
-            try:
-                yield _parse_shape(match[2]), _codecs.parse_dtype(match[1])
-            except ValueError:
-                return
-        case [str(), list(children), *_]:
-            for child in children:
-                yield from _claims(child)
-
-
-def _parse_shape(text: str) -> tuple[int, ...]:
-    return tuple(int(n) for n in text.split(",") if n)
+def read_leaf(node: Node, tensors: Mapping[str, Tensor]) -> Entry:
+    """Decode a leaf; the errors of ``read`` name its tensor."""
+    try:
+        return _read_leaf(node.leaf, node.path, tensors[node.name])
+    except ValueError as error:
+        kind = Unsupported if isinstance(error, Unsupported) else CorruptPayload
+        raise kind(f"tensor {node.name!r}: {error}") from error
 
 
 def _write_leaf(leaf: Any, path: str) -> tuple[Any, list[bytes | bytearray], int]:
@@ -203,7 +142,7 @@ def _write_leaf(leaf: Any, path: str) -> tuple[Any, list[bytes | bytearray], int
         codec, data = _codecs.encode(array)
         payload.extend((varint(len(data)), data))
         checksum = _crc32(array, checksum)
-        return f"{array.dtype.name}[{','.join(map(str, array.shape))}]{codec}"
+        return _nodes.array_text(array, codec)
 
     try:
         leaf_node = visit(leaf)
@@ -214,34 +153,41 @@ def _write_leaf(leaf: Any, path: str) -> tuple[Any, list[bytes | bytearray], int
 
 
 def _read_leaf(leaf_node: Any, path: str, tensor: Tensor) -> Entry:
-    reader, codecs, checksum = Reader(tensor.payload), [], 0
-
-    def visit(node: Any) -> Any:
-        nonlocal checksum
-        match node:
-            case None:
-                return None
-            case str() if match := _ARRAY.fullmatch(node):
-                dtype = _codecs.parse_dtype(match[1])
-                shape = _parse_shape(match[2])
-                array = _codecs.decode(match[3], reader.sized(), shape, dtype)
-                if node is not leaf_node:
-                    _check_width(dtype)
-                codecs.append(match[3])
-                checksum = _crc32(array, checksum)
-                return array
-            case [str(name), list(children), *static] if name in LEAF_TYPES:
-                return LEAF_TYPES[name].close([visit(c) for c in children], static)
-        raise CorruptPayload(f"the manifest has an unknown node {str(node)[:80]!r}")
-
-    leaf = visit(leaf_node)
-    reader.finish()
-    if checksum != tensor.checksum:
+    decoding = _Decoding(Reader(tensor.read()))
+    leaf = decoding.visit(leaf_node, inside=False)
+    decoding.reader.finish()
+    if decoding.checksum != tensor.checksum:
         raise CorruptPayload("the checksum is wrong")
     if isinstance(leaf, np.ndarray) and not _is_wide(leaf.dtype):
         leaf = jnp.asarray(leaf)
     kind = leaf_node[0] if isinstance(leaf_node, list) else "array"
-    return Entry(path, kind, leaf, tuple(codecs), len(tensor.payload))
+    return Entry(path, kind, leaf, tuple(decoding.codecs), tensor.size)
+
+
+class _Decoding:
+    """The arrays of a leaf, read one after another."""
+
+    # A class, because a closure that calls itself would keep the payload until collected.
+    def __init__(self, reader: Reader) -> None:
+        self.reader, self.codecs, self.checksum = reader, [], 0
+
+    def visit(self, node: Any, *, inside: bool) -> Any:
+        if node is None:
+            return None
+        if (found := _nodes.parse_array(node)) is not None:
+            array = _codecs.decode(
+                found.codec, self.reader.sized(), found.shape, found.dtype
+            )
+            if inside:
+                _check_width(found.dtype)
+            self.codecs.append(found.codec)
+            self.checksum = _crc32(array, self.checksum)
+            return array
+        match node:
+            case [str(name), list(children), *static] if name in LEAF_TYPES:
+                parts = [self.visit(child, inside=True) for child in children]
+                return LEAF_TYPES[name].close(parts, static)
+        raise _nodes.unknown(node)
 
 
 def _crc32(array: np.ndarray, start: int) -> int:
@@ -309,15 +255,3 @@ def _keys(node: Mapping[Any, Any], path: str) -> list[str]:
                 f"the key {key!r} at {path!r} is not valid text; rename it."
             ) from error
     return sorted(node)
-
-
-def _join(path: str, key: str) -> str:
-    return f"{path}/{key}" if path else key
-
-
-def _unused(path: str, names: Any) -> str:
-    """Make a path unique by appending quotes, as for ``{"a/b": x, "a": {"b": y}}``."""
-    # safetensors reserves the name "__metadata__".
-    while path in names or path == "__metadata__":
-        path += "'"
-    return path

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ class Codec(NamedTuple):
     # None: unsuited to this array.
     encode: Callable[[np.ndarray], bytes | bytearray | None]
     decode: Callable[[Bytes, tuple[int, ...], np.dtype], np.ndarray]
+    # What share its result may be larger than another, because it is decoded faster.
+    allowance: float = 0.0
 
 
 # The index is the codec number in the file, so only append.
@@ -38,10 +41,14 @@ def smallest(
     """
     constant = patterns.size > 0 and patterns.min() == patterns.max()
     best: tuple[int, bytes | bytearray] | None = None
+    least = math.inf
     for i, codec in enumerate(codecs[1 : 2 if constant else None], 1):
         data = codec.encode(patterns)
-        if data is not None and (best is None or len(data) < len(best[1])):
-            best = i, data
+        if data is None:
+            continue
+        cost = len(data) - math.ceil(codec.allowance * len(data))
+        if cost < least:
+            best, least = (i, data), cost
     if best is None or len(best[1]) >= patterns.nbytes:
         return 0, codecs[0].encode(patterns) or b""
     return best

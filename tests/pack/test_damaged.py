@@ -17,6 +17,7 @@ from trees import assert_same, small_tree
 
 from jaxcompress import pack
 from jaxcompress.pack import ArtifactError
+from jaxcompress.pack._payload import varint
 
 
 @functools.cache
@@ -76,6 +77,21 @@ def forge(path, tree, tensors, checksums=None, **fields):
     save_file(arrays, path, {"jaxcompress": json.dumps(manifest)})
 
 
+def forge_2(path, tree, tensors, checksums=None, *, text=None, damage=None):
+    """The same in the second layout: one tensor, the manifest first."""
+    coder = zlib.compressobj(wbits=-15)
+    text = json.dumps([tree, None]).encode() if text is None else text
+    text = coder.compress(text) + coder.flush()
+    crcs = [x.to_bytes(4, "little") for x in checksums or [0] * len(tensors)]
+    body = varint(len(text)) + text
+    body += b"".join([*(varint(len(x)) for x in tensors.values()), *crcs])
+    head = zlib.crc32(body).to_bytes(4, "little") + varint(len(body))
+    content = damage(head + body) if damage else head + body
+    content += b"".join(tensors.values())
+    metadata = {"jaxcompress": '{"version":2}'}
+    save_file({"leaves": np.frombuffer(content, np.uint8)}, path, metadata)
+
+
 HUGE = 10**15
 HOSTILE = {
     "huge": (f"int8[{HUGE}]packed", b"\x02\0\0", "tensor 'x': .*max_bytes=268435456"),
@@ -118,10 +134,11 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("write", [forge, forge_2])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_hostile_manifests_are_refused(path, name):
+def test_hostile_manifests_are_refused(path, name, write):
     node, payload, text = HOSTILE[name]
-    forge(path, {"x": node}, {"x": payload})
+    write(path, {"x": node}, {"x": payload})
     with pytest.raises(ArtifactError, match=text):
         pack.load(path)
 
@@ -133,15 +150,46 @@ def test_tensors_and_manifest_must_agree(path):
     forge(path, {}, {"y": b"\0"})
     with pytest.raises(ArtifactError, match="tensor 'y' does not belong to a leaf"):
         pack.load(path)
-    forge(path, {}, {}, version=2)
-    with pytest.raises(ArtifactError, match="version is 2 .*newer jaxcompress"):
+    forge(path, {}, {}, version=3)
+    with pytest.raises(ArtifactError, match="version is 3 .*newer jaxcompress"):
         pack.load(path)
     forge(path, {}, {}, crc32=[1])
     with pytest.raises(ArtifactError, match="checksum of its manifest is wrong"):
         pack.load(path)
 
 
+MANIFESTS = {
+    "no JSON": ({"text": b"{"}, "manifest is not valid"),
+    "not two": ({"text": b"[1]"}, "manifest is not valid"),
+    "not a list": ({"text": b"5"}, "manifest is not valid"),
+    "not text": ({"text": b"\xff"}, "manifest is not valid"),
+    "too much text": ({"text": b" " * (65 << 20)}, "more than 67108864 characters"),
+    "checksum": ({"damage": lambda x: x[:-1] + b"\1"}, "checksum of its manifest"),
+    "too short": ({"damage": lambda x: x[:-1]}, "manifest ends too early"),
+    "nothing": ({"damage": lambda x: b""}, "ends too early"),
+    "payloads": ({"damage": lambda x: x + b"\0"}, "payloads do not fill the file"),
+}
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_hostile_second_manifests_are_refused(path, name):
+    settings, text = MANIFESTS[name]
+    forge_2(path, {"x": "int8[0]raw"}, {"x": b""}, **settings)
+    with pytest.raises(ArtifactError, match=text):
+        pack.load(path)
+    metadata = {"jaxcompress": '{"version":2}'}
+    save_file({"y": np.zeros(3, np.uint8)}, path, metadata)
+    with pytest.raises(ArtifactError, match="does not have one tensor 'leaves'"):
+        pack.load(path)
+    save_file({"leaves": np.zeros((3, 3))}, path, metadata)
+    with pytest.raises(ArtifactError, match="'leaves' is not a vector of bytes"):
+        pack.load(path)
+
+
 def test_deep_nesting_is_refused(path):
+    forge_2(path, {}, {}, text=b"[" * 100_000 + b"]" * 100_000)
+    with pytest.raises(ArtifactError, match="recursion"):
+        pack.load(path)
     text = '{"version":1,"crc32":[0],"tree":' + "[" * 100_000 + "]" * 100_000 + "}"
     save_file({}, path, {"jaxcompress": text})
     with pytest.raises(ArtifactError, match="recursion"):
@@ -154,7 +202,7 @@ def test_other_safetensors_files_are_told_apart(path):
         ArtifactError, match="safetensors file, but not one written by jaxcomp"
     ):
         pack.load(path)
-    save_file({"x": np.ones(3)}, path, {"jaxcompress": "{}"})
+    save_file({"x": np.ones(3)}, path, {"jaxcompress": '{"version":1}'})
     with pytest.raises(ArtifactError, match="tensor 'x' is not a vector of bytes"):
         pack.load(path)
 
