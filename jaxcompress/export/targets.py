@@ -38,11 +38,16 @@ class FixedGrid:
         return jnp.full(shape, self.scale), jnp.full(shape, float(self.zero_point))
 
 
-def _as_stored(point: Point) -> ActivationQuantizer:
+def _as_stored(point: Point) -> ActivationQuantizer | None:
     """Quantize everything that integer runtimes store, so that one training serves all.
 
-    LiteRT has tables of the results of some functions, on grids of their own.
+    Attention scores, their softmax and what it mixes stay floats: LiteRT's integer
+    products of two activations take longer than its float ones, and a mask of -inf has no
+    integer. Some functions have tables of their results, on grids of their own.
     """
+    between_data = point.site is not None and point.site.weight is None
+    if between_data or point.made_by == "softmax":
+        return None
     if point.made_by in LITERT_GRIDS:
         return ActivationQuantizer(_EIGHT, FixedGrid(*LITERT_GRIDS[point.made_by]))
     return ActivationQuantizer(_EIGHT)

@@ -13,7 +13,7 @@ from onnx_checks import ONNX, emit, longer, onnx
 import jaxcompress as jc
 from jaxcompress import export
 from jaxcompress.export import targets
-from jaxcompress.program.dataflow import dataflow
+from jaxcompress.program.dataflow import Constant, dataflow
 
 KEY = jax.random.key(0)
 
@@ -177,10 +177,14 @@ def test_networks_of_integers(name):
     (got,) = ONNX.load(content, 1)(np.asarray(x))
     step = [op.params["scale"] for op in flow.graph.points()][-1]
     np.testing.assert_allclose(got, expected, atol=2.01 * step)
-    products = [op.primitive for op in flow.graph.operations]
-    count = sum(name in ("conv_general_dilated", "dot_general") for name in products)
+    # Products of two activations stay floats, but one may run on integers all the same.
+    count = sum(
+        op.primitive in ("conv_general_dilated", "dot_general")
+        and any(isinstance(a, Constant) for a in op.ins)
+        for op in flow.graph.operations
+    )
     operators = ONNX.operators(content)
-    assert sum(operators.get(kind, 0) for kind in ONNX.products) == count
+    assert sum(operators.get(kind, 0) for kind in ONNX.products) >= count
 
 
 def test_scopes_with_dots_do_not_make_equal_names(tmp_path):
