@@ -94,7 +94,7 @@ def _ranges(
     )
     ranges = modes.init(weights, *example)
     calibrate = jax.jit(modes.calibrate)
-    for start in range(0, len(rows[0]) - size + 1, size):
+    for start in range(0, len(rows[0]), size):  # the last batch may be smaller
         batch = [x[start : start + size] for x in rows]
         _, ranges = calibrate(weights, ranges, *batch)
     return ranges

@@ -18,7 +18,7 @@ from ._backend import Backend
 from ._check import compare
 from ._errors import ExportError, UnsupportedOperation
 from ._exported import Exported
-from ._inputs import check_inputs, simulate
+from ._inputs import check_inputs, check_tolerance, simulate
 from ._products import PRODUCTS, split
 from .targets import Target
 
@@ -35,6 +35,7 @@ def export(
     tolerance: float | None,
 ) -> Exported:
     """Export a function with one backend; see ``litert`` and ``onnx``."""
+    check_tolerance(tolerance)
     path, example, state = check_inputs(
         fn, params, ranges, example, path, backend.suffix
     )
@@ -46,12 +47,23 @@ def export(
             example,
             policy=policy,
             ranges=state,
-            any_batch=backend.any_batch,
+            any_batch=True,
         )
     except Unsupported as error:
         raise UnsupportedOperation(f"{backend.name}: {error}") from error
     graph = flow.graph
+    if not graph.outputs:
+        raise ExportError("the function must return arrays, but it returns nothing.")
     _refuse_closed_over(graph)
+    simulated = simulate(fn, params, state, example, policy)
+    if not backend.any_batch and not flow.fixed:
+        # The rows of a file with a fixed batch are run batch by batch.
+        one_row = _with_first_row(example)
+        again = simulate(fn, params, state, one_row, policy)
+        if not _have_same_first_row(simulated, again, len(graph.inputs[0].shape[:1])):
+            for x in graph.inputs:
+                x.batch = frozenset()
+            notes.append("a row of the results depends on the other rows of the batch")
     if differences := target.differences(flow.points):
         raise ExportError(
             f"{target.name} does not compute what was trained. {'; '.join(differences[:5])}"
@@ -67,7 +79,7 @@ def export(
         content,
         graph,
         [np.asarray(x) for x in jax.tree.leaves(example)],
-        simulate(fn, params, state, example, policy),
+        simulated,
         tolerance,
     )
     integers, floats, count = split(
@@ -138,6 +150,27 @@ def _policy(
         f"{len(missing)} values that {target.name} could store as integers have no range "
         f"and stay floats: {', '.join(missing[:8])}{', ...' if len(missing) > 8 else ''}"
     ]
+
+
+def _with_first_row(example: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return the example with its first row in the place of all."""
+    rows = len(jax.tree.leaves(example)[0])
+
+    def repeat(x: Any) -> Any:
+        is_batch = x.ndim and len(x) == rows
+        return np.broadcast_to(np.asarray(x)[:1], x.shape) if is_batch else x
+
+    return jax.tree.map(repeat, example)
+
+
+def _have_same_first_row(a: list[Any], b: list[Any], axes: int) -> bool:
+    """True if results have rows, and the first of both are the same up to rounding."""
+    if not axes or any(not x.ndim for x in a):
+        return False
+    rows = [(np.asarray(x[0]), np.asarray(y[0])) for x, y in zip(a, b, strict=True)]
+    return all(
+        np.allclose(x, y, 1e-2, 1e-2 * np.abs(x).max(initial=0)) for x, y in rows
+    )
 
 
 def _refuse_closed_over(graph: Graph) -> None:

@@ -59,7 +59,11 @@ class Exported:
             f"{self.path}: {self.bytes:,} bytes for {self.runtime}, {batch}",
             f"  {len(self.integers)} of {total} products run on integers",
             *(f"  float, {why}: {_few(names)}" for why, names in reasons.items()),
-            f"  operators: {_few([f'{n} {name}' for name, n in counted], 12)}",
+            *(
+                [f"  operators: {_few([f'{n} {name}' for name, n in counted], 12)}"]
+                if counted
+                else []
+            ),
             f"  check: off by {self.check.error:.3g}, {self.check.rule}",
             *(f"  note: {note}" for note in self.notes),
         ]

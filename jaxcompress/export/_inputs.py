@@ -10,13 +10,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .._arguments import check_function
 from .._refuse import refuse_not_finite
+from .._select import path_text
 from ..formats import Int
-from ..leaves import dense
+from ..leaves import dense, is_leaf
 from ..program import ActivationQuantizer, Policy, quantize_activations
 from ..quantize.scales import dynamic
+from ._errors import ExportError
+
+_FUNCTIONS = {".tflite": "litert", ".onnx": "onnx", ".stablehlo": "stablehlo"}
 
 
 def check_inputs(
@@ -37,11 +42,67 @@ def check_inputs(
       path: the file to write.
       suffix: what the path must end in.
     """
-    check_function(fn, f"export.{suffix[1:]}(fn, params, ranges, example, path)")
+    call = f"export.{_FUNCTIONS[suffix]}(fn, params, ranges, example, path)"
+    check_function(fn, call)
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(
+            f"path must be a path, got a {type(path).__name__}. The order is {call}."
+        )
+    if not (ranges is None or isinstance(ranges, Mapping)):
+        raise TypeError(
+            "ranges must be the dict from quantize_activations(fn, policy).calibrate, or "
+            f"None, got a {type(ranges).__name__}. The order is {call}."
+        )
+    if ranges is not None and not ranges:
+        raise ValueError("ranges must not be empty; pass None to export floats.")
     path = _checked_path(path, suffix)
+    _check_leaves(params)
     refuse_not_finite(dense(params))
+    return path, _checked_example(example), None if ranges is None else dict(ranges)
+
+
+def check_tolerance(tolerance: float | None) -> None:
+    """Refuse a tolerance that nothing could keep."""
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance must be at least 0, got {tolerance}.")
+
+
+def _check_leaves(params: Any) -> None:
+    """Refuse leaves that no runtime stores, by name."""
+    pairs, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_leaf)
+    for path, leaf in pairs:
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None:
+            raise TypeError(
+                f"parameters must be arrays, but {path_text(path)!r} is a "
+                f"{type(leaf).__name__}."
+            )
+        if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                f"{path_text(path)!r} is a random key, which a file cannot hold. Export in "
+                "evaluation mode, without the state of random numbers: with nnx, split it "
+                "off by nnx.split(model, nnx.RngState, ...)."
+            )
+
+
+def _checked_example(example: Any) -> tuple[Any, ...]:
+    """Return the arguments with the dtypes that JAX gives them."""
+    if isinstance(example, list):
+        raise TypeError(
+            "example must be a tuple of arguments, or the only argument, got a list."
+        )
     example = example if isinstance(example, tuple) else (example,)
-    return path, example, None if ranges is None else dict(ranges)
+    example = jax.tree.map(jnp.asarray, example)
+    for x in jax.tree.leaves(example):
+        if not x.size:
+            raise ValueError(
+                f"the example must have rows to check the file on, got shape {x.shape}."
+            )
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            raise TypeError(
+                "a random key cannot be an argument of a file; export in evaluation mode."
+            )
+    return example
 
 
 def _checked_path(path: str | os.PathLike[str], suffix: str) -> Path:
@@ -64,7 +125,11 @@ def simulate(
     example: tuple[Any, ...],
     policy: Policy | None,
 ) -> list[Any]:
-    """Return what JAX computes on the example."""
+    """Return what JAX computes on the example.
+
+    Raises:
+      ExportError: if it is not finite.
+    """
 
     def run(params: Any, ranges: Any, example: tuple[Any, ...]) -> Any:
         if ranges is None:
@@ -73,7 +138,13 @@ def simulate(
             0
         ]
 
-    return jax.tree.leaves(jax.jit(run)(params, ranges, example))
+    outs = jax.tree.leaves(jax.jit(run)(params, ranges, example))
+    if not all(np.isfinite(np.asarray(x)).all() for x in outs):
+        raise ExportError(
+            "the function gives NaN or infinity on the example, so the file cannot be "
+            "checked; pass an example on which it is finite."
+        )
+    return outs
 
 
 def change_by_rounding_inputs(

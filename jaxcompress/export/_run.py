@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
+from .._arguments import check_counts
 from . import _stablehlo, targets
 from ._backend import Session
 from ._litert import LITERT
@@ -44,6 +46,12 @@ def load(
         damaged.
       ImportError: if the runtime is not installed.
     """
+    check_counts(threads=threads)
+    if not (target is None or isinstance(target, targets.Target)):
+        raise TypeError(
+            "target must be one of export.targets, such as targets.openvino, got "
+            f"{target!r}."
+        )
     path = Path(path)
     if path.suffix not in LOADERS:
         endings = ", ".join(map(repr, LOADERS))
@@ -53,7 +61,18 @@ def load(
         if path.suffix != OPENVINO.suffix:
             raise ValueError(f"OpenVINO runs .onnx files here, got {str(path)!r}.")
         loader = OPENVINO.load
-    return loader(path.read_bytes(), threads)
+    session = loader(path.read_bytes(), threads)
+
+    def run(*arrays: Any) -> list[np.ndarray]:
+        return session(*map(_as_jax_reads, arrays))
+
+    return run
+
+
+def _as_jax_reads(x: Any) -> np.ndarray:
+    """Return an array with the dtype that JAX gives it: 32 bits for numbers of 64."""
+    array = np.asarray(x)
+    return array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
 
 
 def run(

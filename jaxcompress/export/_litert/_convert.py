@@ -13,7 +13,7 @@ from ...program.dataflow import Atom, Constant, Graph, Operation, Tensor
 from .._errors import UnsupportedOperation
 from .._versions import require
 from ._lower import lower
-from ._runtime import load
+from ._runtime import ONE_BATCH, load
 
 CONVERTER = ("litert-converter", "0.5.0", "litert")
 
@@ -55,9 +55,9 @@ def _flatbuffer(graph: Graph) -> bytes:
     converter_api_ext.prepare_mlir_context(context)
     with context:
         module = ir.Module.parse(lower(graph))
-        converter_api_ext.set_signature(
-            module.operation, "serving_default", names, outputs
-        )
+        rows = graph.inputs and graph.inputs[0].batch
+        signature = "serving_default" if rows else ONE_BATCH
+        converter_api_ext.set_signature(module.operation, signature, names, outputs)
         passes = passmanager.PassManager()
         converter_api_ext.run_convert_to_tfl_passes(module, passes, config)
         return converter_api_ext.export_flatbuffer_to_bytes(module.operation)

@@ -12,6 +12,7 @@ import numpy as np
 from .._backend import Session
 from .._versions import require
 
+ONE_BATCH = "one_batch"  # signature of a file whose rows depend on each other
 RUNTIME = ("ai-edge-litert", "2.3", "litert")
 
 
@@ -36,7 +37,8 @@ def _interpreter(content: bytes, threads: int | None, **options: Any) -> Any:
 def load(content: bytes, threads: int | None = None) -> Session:
     """Return a function that runs the model, batch by batch of the file's size."""
     interpreter = _interpreter(content, threads)
-    runner = interpreter.get_signature_runner("serving_default")
+    (signature,) = interpreter.get_signature_list()
+    runner = interpreter.get_signature_runner(signature)
     inputs, outputs = runner.get_input_details(), runner.get_output_details()
     names, results = _ordered(inputs), _ordered(outputs)
     shapes = [tuple(int(n) for n in inputs[name]["shape"]) for name in names]
@@ -52,7 +54,8 @@ def load(content: bytes, threads: int | None = None) -> Session:
             raise ValueError(
                 f"the file has {len(names)} inputs, got {len(values)} arrays."
             )
-        return _in_batches(once, values, shapes, dtypes)
+        alone = signature != ONE_BATCH
+        return _in_batches(once, values, shapes, dtypes, alone)
 
     return run
 
@@ -63,36 +66,50 @@ def _ordered(names: Iterable[str]) -> list[str]:
 
 
 def _in_batches(
-    once: Any, values: list[np.ndarray], shapes: list[Any], dtypes: list[Any]
+    once: Any,
+    values: list[np.ndarray],
+    shapes: list[Any],
+    dtypes: list[Any],
+    alone: bool,
 ) -> list[np.ndarray]:
     """Run all rows with a model of a fixed batch; the last batch is filled up."""
     for value, shape, dtype in zip(values, shapes, dtypes, strict=True):
-        if (
-            value.shape[1:] != shape[1:]
-            or value.ndim != len(shape)
-            or value.dtype != dtype
-        ):
+        if (value.ndim, value.dtype, value.shape[1:]) != (len(shape), dtype, shape[1:]):
             raise ValueError(
                 f"the file takes arrays of {np.dtype(dtype)} {list(shape)} (any number of "
                 f"rows), got {value.dtype} {list(value.shape)}."
             )
     if all(v.shape == s for v, s in zip(values, shapes, strict=True)):
         return [np.array(x) for x in once(values)]
-    size, rows = shapes[0][0], len(values[0])
-    if any(len(v) != rows or s[0] != size for v, s in zip(values, shapes, strict=True)):
+    sizes = {(s[0], len(v)) for v, s in zip(values, shapes, strict=True) if s}
+    if len(sizes) != 1:
         raise ValueError(
-            f"all inputs must have the same number of rows, got "
-            f"{[len(v) for v in values]}, where the file takes {[s[0] for s in shapes]} "
-            "at a time."
+            "all inputs must have the same number of rows, got "
+            f"{[v.shape for v in values]}, where the file takes {shapes} at a time."
+        )
+    ((size, rows),) = sizes
+    if not alone:
+        raise ValueError(
+            f"the file takes {size} rows, got {rows}: a row of its results depends on the "
+            "other rows, so more cannot be run batch by batch."
         )
     batches = []
-    for start in range(0, rows, size):
-        part = [v[start : start + size] for v in values]
-        missing = size - len(part[0])
-        if missing:
-            part = [np.concatenate([v, np.repeat(v[-1:], missing, 0)]) for v in part]
-        batches.append([x[: size - missing].copy() for x in once(part)])
+    for start in range(0, max(rows, 1), size):
+        count = min(size, rows - start)
+        part = [
+            _filled(v[start : start + count], size) if v.ndim else v for v in values
+        ]
+        batches.append([x[:count].copy() for x in once(part)])
     return [np.concatenate(column) for column in zip(*batches, strict=True)]
+
+
+def _filled(rows: np.ndarray, size: int) -> np.ndarray:
+    """Return as many rows as a file takes."""
+    missing = size - len(rows)
+    if not missing:
+        return rows
+    last = rows[-1:] if len(rows) else np.zeros((1, *rows.shape[1:]), rows.dtype)
+    return np.concatenate([rows, np.repeat(last, missing, 0)])
 
 
 def operators(content: bytes) -> dict[str, int]:
