@@ -27,14 +27,14 @@ from ._opened import Opened
 from ._payload import CorruptPayload, Reader, Unsupported, varint
 from ._reader import default_max_bytes, opened
 
-Path_ = str | os.PathLike[str]
+PathText = str | os.PathLike[str]
 Progress = Callable[[int, int], object]
 
 
 def diff(
-    old_path: Path_,
-    new_path: Path_,
-    delta_path: Path_,
+    old_path: PathText,
+    new_path: PathText,
+    delta_path: PathText,
     *,
     progress: Progress | None = None,
 ) -> int:
@@ -93,9 +93,9 @@ def diff(
 
 
 def patch(
-    old_path: Path_,
-    delta_path: Path_,
-    new_path: Path_,
+    old_path: PathText,
+    delta_path: PathText,
+    new_path: PathText,
     *,
     progress: Progress | None = None,
 ) -> int:
@@ -134,7 +134,7 @@ def patch(
             return write_chunks(new_path, _checked(chunks, delta))
 
 
-def read_delta(path: Path_) -> Delta:
+def read_delta(path: PathText) -> Delta:
     """Check a delta of ``diff``, and return which file it updates, and to which.
 
     Args:
@@ -148,7 +148,7 @@ def read_delta(path: Path_) -> Delta:
         return _delta_file.read_head(data)[0]
 
 
-def is_delta(path: Path_) -> bool:
+def is_delta(path: PathText) -> bool:
     """Return whether a file starts like a delta of ``diff``.
 
     Args:
