@@ -236,7 +236,7 @@ def _patched(
     step(len(head))
     names = list(old.tensors)
     nodes = {node.name: node for node in _nodes.leaves(old.tree)}
-    left = reader.varint()
+    left, max_bytes = reader.varint(), default_max_bytes(path)
 
     def name_at(index: int) -> str:
         if index >= len(names):
@@ -250,7 +250,7 @@ def _patched(
             payloads = (old.tensors[name_at(first + i)].read() for i in range(count))
         else:
             left -= 1
-            payloads = [_new_payload(reader, old, nodes, name_at)]
+            payloads = [_new_payload(reader, old, nodes, name_at, max_bytes)]
         for payload in payloads:
             yield bytes(payload)
             step(len(payload))
@@ -258,7 +258,11 @@ def _patched(
 
 
 def _new_payload(
-    reader: Reader, old: Opened, nodes: dict[str, Any], name_at: Callable[[int], str]
+    reader: Reader,
+    old: Opened,
+    nodes: dict[str, Any],
+    name_at: Callable[[int], str],
+    max_bytes: int,
 ) -> Any:
     match reader.byte():
         case 0:
@@ -267,6 +271,7 @@ def _new_payload(
             name = name_at(reader.varint())
             if name not in nodes:
                 raise CorruptPayload(f"tensor {name!r} does not belong to a leaf")
+            _nodes.check_claims([nodes[name]], max_bytes)
             node, payload = nodes[name].leaf, old.tensors[name].read()
             try:
                 return _delta_leaf.decode(reader.sized(), node, payload)
