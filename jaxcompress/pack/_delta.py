@@ -1,13 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Updates of a file: what changed between two files, and the new file made of it.
-
-After its head (see `_delta_file`), a delta lists the payloads of the new file in order:
-
-    number of payloads              varint
-    n > 0, i                        n payloads of the old file, from number i on
-    0, 0, size, bytes               a new payload
-    0, 1, i, size, bytes            a payload coded against that of number i
-"""
+"""Updates of a file: what changed between two files, and the new file made of it."""
 
 from __future__ import annotations
 
@@ -17,24 +9,22 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from .._atomic import write_chunks
-from . import _delta_file, _delta_leaf, _nodes
+from . import _delta_file, _delta_payloads
 from ._delta_file import Delta
 from ._errors import ArtifactError
-from ._opened import Opened
-from ._payload import CorruptPayload, Reader, Unsupported, varint
-from ._reader import default_max_bytes, opened
+from ._payload import CorruptPayload, Unsupported
+from ._reader import opened
 
-Path_ = str | os.PathLike[str]
+PathText = str | os.PathLike[str]
 Progress = Callable[[int, int], object]
 
 
 def diff(
-    old_path: Path_,
-    new_path: Path_,
-    delta_path: Path_,
+    old_path: PathText,
+    new_path: PathText,
+    delta_path: PathText,
     *,
     progress: Progress | None = None,
 ) -> int:
@@ -88,14 +78,14 @@ def diff(
         old_hash = _delta_file.sha256(old_path, step)
         new_hash = _delta_file.sha256(new_path, step)
         head = _delta_file.head(Delta(old_hash, new_hash, sizes[1]))
-        chunks = _Diff(old_path, old, new_path, new).chunks(head, step)
+        chunks = _delta_payloads.Diff(old_path, old, new_path, new).chunks(head, step)
         return write_chunks(delta_path, _delta_file.with_checksum(chunks))
 
 
 def patch(
-    old_path: Path_,
-    delta_path: Path_,
-    new_path: Path_,
+    old_path: PathText,
+    delta_path: PathText,
+    new_path: PathText,
     *,
     progress: Progress | None = None,
 ) -> int:
@@ -130,11 +120,11 @@ def patch(
         step = _counter(progress, old_path.stat().st_size + delta.new_bytes)
         _check_base(old_path, delta_path, delta, _delta_file.sha256(old_path, step))
         with opened(old_path) as old, _refusing(delta_path):
-            chunks = _patched(old_path, old, reader, step)
+            chunks = _delta_payloads.patched(old_path, old, reader, step)
             return write_chunks(new_path, _checked(chunks, delta))
 
 
-def read_delta(path: Path_) -> Delta:
+def read_delta(path: PathText) -> Delta:
     """Check a delta of ``diff``, and return which file it updates, and to which.
 
     Args:
@@ -148,7 +138,7 @@ def read_delta(path: Path_) -> Delta:
         return _delta_file.read_head(data)[0]
 
 
-def is_delta(path: Path_) -> bool:
+def is_delta(path: PathText) -> bool:
     """Return whether a file starts like a delta of ``diff``.
 
     Args:
@@ -159,120 +149,6 @@ def is_delta(path: Path_) -> bool:
     """
     with open(path, "rb") as file:
         return file.read(7) == _delta_file.MAGIC[:7]
-
-
-class _Diff:
-    """The payloads of a new file, found in or coded against those of an old one."""
-
-    def __init__(
-        self, old_path: Path, old: Opened, new_path: Path, new: Opened
-    ) -> None:
-        self._heads = _head_of(old_path, old), _head_of(new_path, new)
-        self._old, self._new = old.tensors, new.tensors
-        self._old_nodes, self._new_nodes = (
-            {node.name: node for node in _nodes.leaves(file.tree)}
-            for file in (old, new)
-        )
-        self._index = {name: i for i, name in enumerate(old.tensors)}
-        self._names = list(old.tensors)
-        self._alike: dict[tuple[int, Any], list[str]] = {}
-        for name, tensor in old.tensors.items():
-            self._alike.setdefault((tensor.size, tensor.checksum), []).append(name)
-        self._max_bytes = default_max_bytes(old_path)
-
-    def chunks(self, head: bytes, step: Callable[[int], None]) -> Iterator[bytes]:
-        """Yield the bytes of the delta."""
-        old_head, new_head = self._heads
-        yield head + _delta_file.deflate(new_head, old_head) + varint(len(self._new))
-        step(len(new_head))
-        first, count = 0, 0
-        for name, tensor in self._new.items():
-            payload = tensor.read()
-            index = self._find(name, payload)
-            if count and index != first + count:
-                yield varint(count) + varint(first)
-                count = 0
-            if index is None:
-                yield self._coded(name, payload)
-            else:
-                first, count = (first, count + 1) if count else (index, 1)
-            step(tensor.size)
-        if count:
-            yield varint(count) + varint(first)
-
-    def _find(self, name: str, payload: Any) -> int | None:
-        """Return the number of an old payload that equals this one."""
-        tensor = self._new[name]
-        same = self._alike.get((tensor.size, tensor.checksum), [])
-        for other in sorted(same, key=lambda x: x != name):
-            if self._old[other].read() == payload:
-                return self._index[other]
-        return None
-
-    def _coded(self, name: str, payload: Any) -> bytes:
-        old, new = self._old_nodes.get(name), self._new_nodes.get(name)
-        if old is not None and new is not None and name in self._old:
-            try:
-                _nodes.check_claims([old, new], self._max_bytes)
-                coded = _delta_leaf.encode(
-                    new.leaf, payload, old.leaf, self._old[name].read()
-                )
-            except Unsupported:
-                coded = None  # too large to be decoded, but not to be copied
-            except ValueError as error:
-                raise CorruptPayload(f"tensor {name!r}: {error}") from error
-            if coded is not None:
-                place = varint(self._index[name]) + varint(len(coded))
-                return b"\0\1" + place + coded
-        return b"\0\0" + varint(len(payload)) + bytes(payload)
-
-
-def _patched(
-    path: Path, old: Opened, reader: Reader, step: Callable[[int], None]
-) -> Iterator[bytes]:
-    """Yield the bytes of the new file."""
-    head = _delta_file.inflate(reader, _head_of(path, old))
-    yield head
-    step(len(head))
-    names = list(old.tensors)
-    nodes = {node.name: node for node in _nodes.leaves(old.tree)}
-    left = reader.varint()
-
-    def name_at(index: int) -> str:
-        if index >= len(names):
-            raise CorruptPayload(f"there is no payload {index} in the old file")
-        return names[index]
-
-    while left > 0:
-        if count := reader.varint():
-            first = reader.varint()
-            left -= count
-            payloads = (old.tensors[name_at(first + i)].read() for i in range(count))
-        else:
-            left -= 1
-            payloads = [_new_payload(reader, old, nodes, name_at)]
-        for payload in payloads:
-            yield bytes(payload)
-            step(len(payload))
-    reader.finish()
-
-
-def _new_payload(
-    reader: Reader, old: Opened, nodes: dict[str, Any], name_at: Callable[[int], str]
-) -> Any:
-    match reader.byte():
-        case 0:
-            return reader.sized()
-        case 1:
-            name = name_at(reader.varint())
-            if name not in nodes:
-                raise CorruptPayload(f"tensor {name!r} does not belong to a leaf")
-            node, payload = nodes[name].leaf, old.tensors[name].read()
-            try:
-                return _delta_leaf.decode(reader.sized(), node, payload)
-            except ValueError as error:
-                raise CorruptPayload(f"tensor {name!r}: {error}") from error
-    raise CorruptPayload("a payload is coded in an unknown way")
 
 
 def _checked(chunks: Iterator[bytes], delta: Delta) -> Iterator[bytes]:
@@ -304,11 +180,6 @@ def _check_base(path: Path, delta_path: Path, delta: Delta, found: str) -> None:
         f"SHA-256 {delta.old_sha256}, this one {found}. Give the delta made for this "
         "file, or copy the new file."
     )
-
-
-def _head_of(path: Path, file: Opened) -> bytes:
-    with open(path, "rb") as opened_file:
-        return opened_file.read(file.head)
 
 
 def _counter(progress: Progress | None, total: int) -> Callable[[int], None]:

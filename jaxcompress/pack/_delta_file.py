@@ -6,7 +6,7 @@ SHA-256 of the old file         32 bytes
 SHA-256 of the new file         32 bytes
 size of the new file            varint
 head of the new file            deflated, with the old one as dictionary
-payloads of the new file        see `_delta`
+payloads of the new file        see `_delta_payloads`
 CRC-32 of all of that           4 bytes
 """
 

@@ -28,8 +28,9 @@ _GAPS_FROM = 0.8
 
 # (block, its ones) -> symbols and how often each occurs.
 _Run = Callable[["_Block", int], tuple[_ans.Symbols, np.ndarray]]
-# Sets the elements of a block that are ones; (decoder, block, its ones).
-_Place = Callable[[_ans.Decoder, np.ndarray, int], None]
+# Sets the elements of a block that are ones; (decoder, block, its ones) -> their places,
+# if they are known.
+_Place = Callable[[_ans.Decoder, np.ndarray, int], np.ndarray | None]
 
 
 def encode(patterns: np.ndarray) -> bytearray | None:
@@ -77,16 +78,20 @@ def _decode(
     fill = reader.varint()
     if fill > np.iinfo(dtype).max:
         raise CorruptPayload(f"{fill} does not fit in {dtype}")
-    mask = _decode_mask(reader, _matrix(shape), decode_run).reshape(-1)
-    count = int(np.count_nonzero(mask))
+    mask, places = _decode_mask(reader, _matrix(shape), decode_run)
+    mask = mask.reshape(-1)
+    count = int(np.count_nonzero(mask)) if places is None else places.size
     values, at = _nested.read(reader, (count,), dtype, _VALUES), 0
     reader.finish()
     patterns = np.full(mask.shape, fill, dtype)
+    if places is not None:
+        patterns[places] = values
+        return patterns.reshape(shape)
     for start, stop in _ans.parts(mask.size):
         # Indices are twice as fast as a mask.
-        places = np.flatnonzero(mask[start:stop])
-        patterns[start:stop][places] = values[at : at + places.size]
-        at += places.size
+        found = np.flatnonzero(mask[start:stop])
+        patterns[start:stop][found] = values[at : at + found.size]
+        at += found.size
     return patterns.reshape(shape)
 
 
@@ -160,7 +165,8 @@ def _encode_gaps(block: _Block, ones: int) -> tuple[_ans.Symbols, np.ndarray]:
 
 def _decode_mask(
     reader: Reader, shape: tuple[int, int], decode_run: _Place
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the mask, and the places of its ones in order if they are known."""
     byte = np.dtype(np.uint8)
     ids = [_nested.read(reader, (n,), byte, _nested.PLAIN) for n in shape]
     if any(x.max() >= _limit(shape) for x in ids):
@@ -168,17 +174,18 @@ def _decode_mask(
     row_groups, column_groups = map(_groups, ids)
     ones = iter([reader.varint() for _ in row_groups for _ in column_groups])
     decoder, mask = _ans.Decoder(reader.sized()), np.empty(shape, bool)
+    places = None
     for rows, height in row_groups:
         strip = np.empty((height, shape[1]), bool)
         for columns, width in column_groups:
             block, count = np.zeros(height * width, bool), next(ones)
             if count > block.size:
                 raise CorruptPayload(f"{count} of {block.size} elements cannot be set")
-            decode_run(decoder, block, count)
+            places = decode_run(decoder, block, count)
             strip[:, columns] = block.reshape(height, width)
         mask[rows] = strip
     decoder.finish()
-    return mask
+    return mask, places if len(row_groups) == len(column_groups) == 1 else None
 
 
 def _decode_bits(decoder: _ans.Decoder, block: np.ndarray, ones: int) -> None:
@@ -188,9 +195,13 @@ def _decode_bits(decoder: _ans.Decoder, block: np.ndarray, ones: int) -> None:
         at += part.size
 
 
-def _decode_gaps(decoder: _ans.Decoder, block: np.ndarray, ones: int) -> None:
+def _decode_gaps(decoder: _ans.Decoder, block: np.ndarray, ones: int) -> np.ndarray:
+    places, at = np.empty(ones, np.int64), 0
     for found in _gaps.positions(decoder, ones, block.size):
-        block[found] = True
+        places[at : at + found.size] = found
+        at += found.size
+    block[places] = True
+    return places
 
 
 def _groups(ids: np.ndarray) -> list[tuple[Any, int]]:

@@ -61,7 +61,8 @@ def stream(
 ) -> Iterator[Entry]:
     """Decode the leaves of a file one after another, and keep none.
 
-    A file may thus be larger than the memory. Leaves come in the order of the tree.
+    A file may thus be larger than the memory. Leaves come in the order of the tree. The
+    file is open until the iterator ends.
 
     Args:
       path: path of a file written by ``save``.

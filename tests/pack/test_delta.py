@@ -238,6 +238,19 @@ def test_a_malformed_old_leaf_is_refused(paths):
         pack.patch(old, delta, made)
 
 
+def test_a_delta_decodes_no_more_than_a_load_would(paths):
+    """A few bytes of the old file that claim gigabytes, and a delta that fits it."""
+    old, _, delta, made = paths
+    forge(old, {"a": f"int64[{1 << 40}]packed"}, {"a": b"\x03\0\0"})
+    digest = hashlib.sha256(old.read_bytes()).digest()
+    no_head, coded = b"\0", b"\2\0\1\0"  # an array against the old one
+    body = b"jcdelta1" + digest + bytes(32) + b"\x09" + no_head
+    body += b"\1" + b"\0\1\0" + bytes([len(coded)]) + coded
+    delta.write_bytes(body + zlib.crc32(body).to_bytes(4, "little"))
+    with pytest.raises(ArtifactError, match="tensor 'a': decoding it needs more than"):
+        pack.patch(old, delta, made)
+
+
 def test_a_delta_of_a_damaged_file_is_refused(paths):
     old, new, delta, _ = paths
     pack.save(old, {"a": normal(9, 9)})

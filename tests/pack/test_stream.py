@@ -8,7 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from examples import examples
+from hypothesis import given
 from test_damaged import forge
+from test_file import TREES
 from test_working_memory import peak_of
 from trees import assert_same, small_tree
 
@@ -55,6 +58,15 @@ def test_selected_leaves_are_those_of_a_whole_load(path, read_counts):
     assert_same(pack.load_leaves(path, "rest/1/0"), {"rest/1/0": whole["rest"][1][0]})
     everything = pack.load_leaves(path, "*")
     assert_same(list(everything.values()), jax.tree.leaves(whole, is_leaf=_is_leaf))
+
+
+@examples(40)
+@given(tree=TREES)
+def test_all_leaves_are_those_of_a_whole_load(path, tree):
+    pack.save(path, tree)
+    whole = jax.tree.leaves(pack.load(path), is_leaf=_is_leaf)
+    assert_same(list(pack.load_leaves(path, "*").values()) if whole else [], whole)
+    assert_same([entry.leaf for entry in pack.stream(path)], whole)
 
 
 def _is_leaf(x):
