@@ -157,3 +157,15 @@ def _common_run(a: tuple[str, ...], b: tuple[str, ...]) -> int:
         for j in range(len(b))
     ]
     return max(map(len, runs), default=0)
+
+
+def without_mesh(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Let ``fn`` trace programs without a mesh, whatever ``jax.set_mesh`` set."""
+
+    @functools.wraps(fn)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        empty = jax.sharding.AbstractMesh((), ())
+        with jax.sharding.use_abstract_mesh(empty):
+            return fn(*args, **kwargs)
+
+    return run

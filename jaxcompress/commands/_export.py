@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import importlib
 import os
 import sys
@@ -14,13 +16,19 @@ import jax
 
 from .. import export, pack
 from ..leaves import dense
-from ..program import quantize_activations
+from ..program import (
+    ActivationQuantizer,
+    Point,
+    operands_only,
+    quantize_activations,
+)
+from ..quantize.scales import minmax
 from ._arrays import read
 
 EXPORTERS = {
     ".tflite": (export.litert, export.targets.litert.policy),
     ".onnx": (export.onnx, export.targets.onnxruntime.policy),
-    ".stablehlo": (export.stablehlo, None),
+    ".stablehlo": (export.stablehlo, operands_only()),
 }
 
 
@@ -55,13 +63,22 @@ def _run(settings: Any) -> None:
             f"output must end in one of {', '.join(EXPORTERS)}, got "
             f"{str(settings.output)!r}."
         )
-    exporter, policy = EXPORTERS[suffix]
+    exporter, target = EXPORTERS[suffix]
+    policy = functools.partial(_covering, target)
     fn, params = _function(settings.function), pack.load(settings.params)
     example = tuple(read(settings.example))
     ranges = None
     if settings.calibrate:
         ranges = _ranges(fn, params, policy, example, read(settings.calibrate))
-    print(exporter(fn, params, ranges, example, settings.output))
+    print(exporter(fn, params, ranges, example, settings.output, policy=policy))
+
+
+def _covering(target: Any, point: Point) -> ActivationQuantizer | None:
+    """Give a point the range of all rows; a moving average would forget the first ones."""
+    quantizer = target(point)
+    if quantizer is None or isinstance(quantizer.scale, export.targets.FixedGrid):
+        return quantizer
+    return dataclasses.replace(quantizer, scale=minmax())
 
 
 def _function(text: str) -> Callable[..., Any]:

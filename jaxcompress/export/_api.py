@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .._mesh import without_mesh
 from ..program import Policy
 from . import _stablehlo, targets
 from ._export import export
@@ -16,6 +17,7 @@ from ._litert import HYBRID, LITERT
 from ._onnx import ONNX, OPENVINO
 
 
+@without_mesh
 def litert(
     fn: Callable[..., Any],
     params: Any,
@@ -80,6 +82,7 @@ def litert(
     )
 
 
+@without_mesh
 def onnx(
     fn: Callable[..., Any],
     params: Any,
@@ -138,6 +141,7 @@ def onnx(
     )
 
 
+@without_mesh
 def stablehlo(
     fn: Callable[..., Any],
     params: Any,

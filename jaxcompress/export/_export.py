@@ -55,6 +55,11 @@ def export(
     if not graph.outputs:
         raise ExportError("the function must return arrays, but it returns nothing.")
     _refuse_closed_over(graph)
+    if flow.draws:
+        notes.append(
+            "the function drew random numbers, which are constants of the file; is it in "
+            "evaluation mode?"
+        )
     simulated = simulate(fn, params, state, example, policy)
     if not backend.any_batch and not flow.fixed:
         # The rows of a file with a fixed batch are run batch by batch.

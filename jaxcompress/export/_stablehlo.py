@@ -86,6 +86,8 @@ def _content(
     if len(leaves) < len(pairs):
         raise ExportError("two leaves of the parameters have the same path.")
     names = list(leaves)
+    # Constants of the program, which may lie on many devices.
+    ranges = jax.tree.map(np.asarray, ranges)
     structure = jax.tree.structure(example)
 
     def run(leaves: dict[str, Any], *inputs: Any) -> list[Any]:
@@ -96,7 +98,7 @@ def _content(
         frozen = quantize_activations(fn, policy).frozen
         return jax.tree.leaves(frozen(dense(packed), ranges, *args)[0])
 
-    inputs = [jnp.asarray(x) for x in jax.tree.leaves(example)]
+    inputs = [jnp.asarray(np.asarray(x)) for x in jax.tree.leaves(example)]
     exported, fixed = _exported(run, leaves, inputs)
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

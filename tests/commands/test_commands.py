@@ -108,3 +108,15 @@ def test_records_are_shown_side_by_side(tmp_path, capsys):
     assert "<svg" in (tmp_path / "r.svg").read_text()
     assert main(["report", *files, "-o", str(tmp_path / "r.pdf")]) == 1
     assert "must end in .html, .md or .svg, got" in capsys.readouterr().err
+
+
+def test_every_row_calibrates(folder):
+    pytest.importorskip("onnxruntime")
+    rows = np.zeros((7, 4), np.float32)
+    rows[-1] = 9
+    np.save("seven.npy", rows)
+    command = ["export", "my_model:dense", "w.jc", "a.onnx", "--example", "x.npy"]
+    assert main([*command, "--calibrate", "seven.npy"]) == 0
+    (out,) = jc.export.run("a.onnx", rows[-1:])
+    exact = rows[-1:] @ jc.dense(jc.load("w.jc"))["w"]
+    assert np.abs(out - exact).max() < 0.02 * np.abs(exact).max()

@@ -7,6 +7,7 @@ import os
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from exported import built, quantized
 
@@ -148,3 +149,99 @@ def test_a_runtime_that_computes_something_else_is_found_at_its_first_point(runt
             fn, packed, ranges, (x,), path, None, None,
         )  # fmt: skip
     assert is_untouched(path)
+
+
+def test_arguments_in_another_order_or_of_another_kind_are_named(runtime):
+    name, _, _, path = runtime
+    exporter = getattr(export, name)
+    order = rf"The order is export\.{name}\(fn, params, ranges, example, path\)"
+    with pytest.raises(TypeError, match=f"path must be a path, got a tuple. {order}"):
+        exporter(dense, W, None, str(path), (X,))
+    with pytest.raises(TypeError, match=f"ranges must be the dict .* {order}"):
+        exporter(dense, W, (X,), None, path)
+    with pytest.raises(ValueError, match="ranges must not be empty; pass None"):
+        exporter(dense, W, {}, X, path)
+    with pytest.raises(TypeError, match="must be a tuple of arguments"):
+        exporter(dense, W, None, [X], path)
+    with pytest.raises(ValueError, match=r"must have rows .* got shape \(0, 4\)"):
+        exporter(dense, W, None, X[:0], path)
+    with pytest.raises(ValueError, match="tolerance must be at least 0, got -1"):
+        exporter(dense, W, None, X, path, tolerance=-1)
+    with pytest.raises(TypeError, match="'key' is a random key"):
+        exporter(dense, W | {"key": jax.random.key(0)}, None, X, path)
+    with pytest.raises(TypeError, match="'name' is a str"):
+        exporter(dense, W | {"name": "a"}, None, X, path)
+    with pytest.raises(export.ExportError, match="it returns nothing"):
+        exporter(lambda p, x: None, W, None, X, path)
+    assert is_untouched(path)
+    exporter(dense, W, None, X, path)
+    with pytest.raises(ValueError, match="threads must be at least 1, got 0"):
+        export.load(path, threads=0)
+    with pytest.raises(TypeError, match=r"one of export\.targets.* got 'openvino'"):
+        export.load(path, target="openvino")  # pyright: ignore[reportArgumentType]
+
+
+def test_numbers_of_64_bits_and_no_rows_are_taken_as_jax_takes_them(runtime):
+    name, _, _, path = runtime
+    wide = np.asarray(X, np.float64)
+    getattr(export, name)(dense, W, None, wide, path)
+    np.testing.assert_allclose(export.run(path, wide)[0], dense(W, X), atol=1e-5)
+    assert export.run(path, X[:0])[0].shape == (0, 8)
+
+
+def test_rows_that_depend_on_each_other_are_not_run_apart(runtime):
+    name, backend, _, path = runtime
+
+    def centered(params, x):
+        y = x @ params["w"]
+        return y - y.max(0, keepdims=True)
+
+    rows = jnp.concatenate([X, 3 * X])
+    exported = getattr(export, name)(centered, W, None, X, path)
+    if backend.any_batch:
+        out = export.run(path, rows)[0]
+        np.testing.assert_allclose(out, centered(W, rows), atol=1e-5)
+        return
+    assert any("depends on the other rows" in note for note in exported.notes)
+    np.testing.assert_allclose(export.run(path, X)[0], centered(W, X), atol=1e-5)
+    with pytest.raises(
+        ValueError, match="takes 3 rows, got 6: a row of its results dep"
+    ):
+        export.run(path, rows)
+
+
+def test_random_numbers_are_constants_with_a_note(runtime):
+    name, _, _, path = runtime
+
+    def noisy(params, x):
+        return x @ params["w"] + jax.random.normal(jax.random.key(0), (1, 8))
+
+    exported = getattr(export, name)(noisy, W, None, X, path)
+    assert any("drew random numbers" in note for note in exported.notes)
+
+
+def test_dense_weights_between_rounded_activations_are_not_rounded(runtime):
+    name, _, _, path = runtime
+    policy = export.targets.litert.policy
+    modes = jc.quantize_activations(dense, policy)
+    _, ranges = modes.calibrate(W, modes.init(W, X), X)
+    exported = getattr(export, name)(dense, W, ranges, X, path)
+    assert exported.floats == {"w": "its weight is dense"}
+    rows = jax.random.uniform(jax.random.key(1), (300, 4))
+    expected, _ = modes.frozen(W, ranges, rows)
+    step = np.diff(np.unique(np.asarray(expected))).min()
+    off = np.abs(export.run(path, rows)[0] - expected)
+    assert np.mean(off > step / 2) < 0.01
+
+
+def test_a_mesh_that_is_set_changes_nothing(runtime):
+    name, _, _, path = runtime
+    mesh = jax.make_mesh((2,), ("d",))
+    with jax.set_mesh(mesh):
+        spread = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "d"))
+        params = jax.device_put(W, spread)
+        getattr(export, name)(
+            lambda p, x: jax.nn.relu(dense(p, x)), params, None, X, path
+        )
+    expected = jax.nn.relu(dense(W, X))
+    np.testing.assert_allclose(export.run(path, X)[0], expected, atol=1e-5)

@@ -82,7 +82,11 @@ def _session(content: bytes, threads: int | None, optimized: str = "") -> Any:
         options.graph_optimization_level = level
     try:
         return ort.InferenceSession(
-            bytes(content), options, providers=["CPUExecutionProvider"]
+            bytes(content),
+            options,
+            providers=["CPUExecutionProvider"],
+            # It would round dense weights between rounded activations, unasked.
+            disabled_optimizers=["WeightBiasQuantization"],
         )
     except Exception as error:  # its errors have no common base
         raise ValueError(

@@ -35,11 +35,13 @@ class Dataflow(NamedTuple):
       graph: the graph.
       points: the quantized points with their quantizers, by name.
       fixed: why the batch cannot vary; "" if it can.
+      draws: whether the function drew random numbers, which are constants of the graph.
     """
 
     graph: Graph
     points: Mapping[str, tuple[Any, ActivationQuantizer]]
     fixed: str
+    draws: bool
 
 
 def dataflow(
@@ -71,11 +73,11 @@ def dataflow(
       Unsupported: if the function does what a fixed graph cannot express.
       ValueError: if the ranges do not belong to the function and the policy.
     """
-    graph, points = _build(fn, params, args, policy, ranges)
+    graph, points, draws = _build(fn, params, args, policy, ranges)
     fixed = ""
     if any_batch:
         fixed = _find_batch(graph, fn, params, args, policy, ranges)
-    return Dataflow(graph, points, fixed)
+    return Dataflow(graph, points, fixed, draws)
 
 
 def _build(
@@ -84,7 +86,7 @@ def _build(
     args: Sequence[Any],
     policy: Policy | None,
     ranges: dict[str, Any] | None,
-) -> tuple[Graph, Mapping[str, Any]]:
+) -> tuple[Graph, Mapping[str, Any], bool]:
     shapes = jax.eval_shape(dense, params)
     flat, _ = jax.tree_util.tree_flatten_with_path(params, is_leaf=is_leaf)
     leaves: list[Atom] = [constant(leaf, path_text(path)) for path, leaf in flat]
@@ -115,7 +117,7 @@ def _build(
     graph = Graph(inputs, names, operations, list(outs), out_names)
     fold_affine(graph)
     as_matrices(graph)
-    return graph, points
+    return graph, points, flattener.draws
 
 
 def _avals(leaves: Sequence[Atom]) -> list[jax.ShapeDtypeStruct]:
@@ -192,7 +194,9 @@ def _find_batch(
         return jax.ShapeDtypeStruct((batch + 1, *shape[1:]), jnp.result_type(x))
 
     try:
-        other, _ = _build(fn, params, jax.tree.map(grown, tuple(args)), policy, ranges)
+        other, _, _ = _build(
+            fn, params, jax.tree.map(grown, tuple(args)), policy, ranges
+        )
     except Exception as error:
         return f"the function does not accept another batch ({_first_line(error)})"
     pairs = list(zip(graph.operations, other.operations, strict=False))

@@ -23,6 +23,7 @@ _UNCHANGED = {
     "copy", "copy_p", "name", "optimization_barrier", "pbroadcast", "pcast", "pvary",
     "reduce_precision", "reshard", "sharding_constraint", "stop_gradient",
 }  # fmt: skip
+_RANDOM = {"random_bits", "rng_bit_generator", "rng_uniform", "threefry2x32"}
 _MAX_TRIPS = 4096
 
 
@@ -38,6 +39,7 @@ class Flattener:
 
     Attributes:
       operations: the operations, in order.
+      draws: whether random numbers were drawn, which are constants now.
 
     Args:
       marks: ``{name of a call: parameters}`` of calls that are recorded as "quantize".
@@ -46,6 +48,7 @@ class Flattener:
     def __init__(self, marks: dict[str, dict[str, Any]]):
         self.marks = marks
         self.operations: list[Operation] = []
+        self.draws = False
 
     def run(
         self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Atom], scope: str
@@ -89,6 +92,7 @@ class Flattener:
         op, many = _compat.operation(jaxpr, eqn), eqn.primitive.multiple_results
         constants = [x for x in ins if isinstance(x, Constant)]
         if len(constants) == len(ins):
+            self.draws |= name in _RANDOM
             return evaluate(name, op, params, constants, many=many)
         if name == "convert_element_type" and ins[0].dtype == params["new_dtype"]:
             return ins

@@ -117,7 +117,7 @@ def layout(node: Node, site: Site, shape: tuple[int, ...]) -> Layout | str:
     summed, shared = site.contraction[site.weight], site.batch[site.weight]
     operand = node.ins[site.weight].aval.shape
     repeated = [
-        n for n, axes in zip(operand, trail.axes, strict=True) if n > 1 and not axes
+        n for n, axes in zip(operand, trail.axes, strict=True) if n != 1 and not axes
     ]
     if not trail.whole or repeated:
         return "it multiplies by a part of the parameter, or by reordered axes"
