@@ -60,6 +60,7 @@ class Variant:
     fn: Callable[..., Any]
     params: Any
     ranges: dict[str, Any] | None = None
+    dynamic_range: bool = False
 
 
 def quantized(fn: Callable[..., Any], params: Any, batches: Sequence[Any]) -> Variant:
@@ -96,10 +97,12 @@ def resnet_variants(folder: Path, calibration: np.ndarray, *, quick: bool) -> An
     fn, small = _resnet20.function(width), _resnet20.function(width // 2)
     batches = [jnp.asarray(x) for x in np.array_split(calibration, 4)]
     sparse = masked(dense, 0.9)
+    calibrated = quantized(fn, dense, batches)
     return {
         "float32": Variant(fn, dense),
         "half width": Variant(small, half),
-        "int8": quantized(fn, dense, batches),
+        "int8": calibrated,
+        "int8, on the fly": Variant(fn, calibrated.params, dynamic_range=True),
         "half width, int8": quantized(small, half, batches),
         "zeros, 90 %": Variant(fn, sparse),
         "zeros, 90 %, int8": quantized(fn, sparse, batches),
@@ -111,7 +114,12 @@ def encoder_variants(x: jax.Array, *, quick: bool) -> Any:
     model = Encoder(64, 1) if quick else Encoder()
     params = model.init(jax.random.key(0), x)
     fn = model.apply
-    return {"float32": Variant(fn, params), "int8": quantized(fn, params, [x])}
+    calibrated = quantized(fn, params, [x])
+    return {
+        "float32": Variant(fn, params),
+        "int8": calibrated,
+        "int8, on the fly": Variant(fn, calibrated.params, dynamic_range=True),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -156,81 +164,121 @@ def _one_core() -> Iterator[None]:
 
 
 def _rows(folder: Path, scratch: Path, settings: Any) -> list[Any]:
-    is_resnet = settings.network == "resnet20"
-    test = None
-    if is_resnet:
+    variants, x, calibration, test = _task(folder, settings)
+    table = Table(x, test)
+    for name in ("float32", "half width", "zeros, 90 %"):
+        if name in variants:
+            v = variants[name]
+            table.add(f"JAX {name}", functools.partial(jax.jit(v.fn), v.params), x)
+    for runtime, suffix in RUNTIMES.items():
+        for name, v in variants.items():
+            if v.dynamic_range and runtime != "litert":
+                continue
+            try:
+                table.export(runtime, name, v, scratch / f"{runtime} {name}{suffix}")
+            except ImportError as error:
+                print(f"left out: {error}")
+                break
+    floats = {s: scratch / f"{r} float32{s}" for r, s in RUNTIMES.items()}
+    for peer in _peers.quantized(floats, calibration, settings.batch):
+        session = export.load(peer.path, threads=1)
+        table.add(
+            peer.name,
+            session,
+            peer.prepare(np.asarray(x)),
+            lambda x, peer=peer, session=session: session(peer.prepare(x)),
+            KB=peer.path.stat().st_size / 1e3,
+        )
+    return table.measure(settings)
+
+
+def _task(folder: Path, settings: Any) -> tuple[dict[str, Variant], Any, Any, Any]:
+    """Return variants, an input, inputs for calibration, and the test set."""
+    if settings.network == "resnet20":
         images = _resnet20.images(quick=settings.quick)
         count = 64 if settings.quick else 1024
         calibration = _resnet20.padded(images.train.x[:count])
         variants = resnet_variants(folder, calibration, quick=settings.quick)
-        x = jnp.asarray(_resnet20.padded(images.test.x[: settings.batch]))
         test = (_resnet20.padded(images.test.x), images.test.y)
-    else:
-        shape = (
-            (settings.batch, 8, 64) if settings.quick else (settings.batch, 128, 384)
+        return variants, jnp.asarray(test[0][: settings.batch]), calibration, test
+    small = settings.quick
+    shape = (settings.batch, 8, 64) if small else (settings.batch, 128, 384)
+    x = jax.random.normal(jax.random.key(1), shape)
+    return encoder_variants(x, quick=small), x, np.asarray(x), None
+
+
+class Table:
+    """Calls to time, and what else is known of them.
+
+    Args:
+      x: the input.
+      test: images and labels, or None.
+    """
+
+    def __init__(self, x: jax.Array, test: tuple[np.ndarray, np.ndarray] | None):
+        self.x, self.test = x, test
+        self.calls: dict[str, Callable[[], Any]] = {}
+        self.extra: dict[str, dict[str, Any]] = {}
+
+    def add(
+        self,
+        name: str,
+        call: Callable[..., Any],
+        x: Any,
+        on_images: Callable[..., Any] | None = None,
+        **extra: Any,
+    ) -> None:
+        """Add a call, and the accuracy of what it calls."""
+        self.calls[name] = functools.partial(call, x)
+        self.extra[name] = {"accuracy": self.accuracy(name, on_images or call), **extra}
+
+    def export(self, runtime: str, name: str, v: Variant, path: Path) -> None:
+        """Export a variant, and add the file."""
+        options = {"dynamic_range": True} if v.dynamic_range else {}
+        exporter = getattr(export, runtime)
+        made = exporter(v.fn, v.params, v.ranges, (self.x,), path, **options)
+        total = len(made.integers) + len(made.floats)
+        self.add(
+            f"{made.runtime} {name}",
+            export.load(path, threads=1),
+            np.asarray(self.x),
+            simulated=self.accuracy(name, _simulation(v)) if v.ranges else None,
+            KB=made.bytes / 1e3,
+            integers=f"{len(made.integers)} of {total}",
         )
-        x = jax.random.normal(jax.random.key(1), shape)
-        calibration = np.asarray(x)
-        variants = encoder_variants(x, quick=settings.quick)
-    calls: dict[str, Callable[[], Any]] = {}
 
-    def accuracy(name: str, call: Callable[..., Any]) -> float | None:
-        return None if "zeros" in name else _accuracy(call, test)
+    def accuracy(self, name: str, call: Callable[..., Any]) -> float | None:
+        """Return the percentage of right answers on the whole test set."""
+        if self.test is None or "zeros" in name:
+            return None
+        images, labels = self.test
+        right, size = 0, 500
+        for start in range(0, len(images), size):
+            out = call(images[start : start + size])
+            logits = np.asarray(out[0] if isinstance(out, list) else out)
+            right += int((logits.argmax(-1) == labels[start : start + size]).sum())
+        return 100 * right / len(labels)
 
-    extra: dict[str, dict[str, Any]] = {}
-    for name in ("float32", "half width", "zeros, 90 %"):
-        if name in variants:
-            v = variants[name]
-            call = functools.partial(jax.jit(v.fn), v.params)
-            calls[f"JAX {name}"] = functools.partial(call, x)
-            extra[f"JAX {name}"] = {"accuracy": accuracy(name, call)}
-    for runtime, suffix in RUNTIMES.items():
-        for name, v in variants.items():
-            path = scratch / f"{runtime} {name}{suffix}"
-            exporter = getattr(export, runtime)
-            try:
-                exported = exporter(v.fn, v.params, v.ranges, (x,), path)
-            except ImportError as error:
-                print(f"left out: {error}")
-                break
-            label = f"{exported.runtime} {name}"
-            calls[label] = functools.partial(
-                export.load(path, threads=1), np.asarray(x)
+    def measure(self, settings: Any) -> list[Any]:
+        """Time the calls in turn."""
+        rows = _harness.measure(
+            {
+                name: functools.partial(_burst, call, settings.calls)
+                for name, call in self.calls.items()
+            },
+            units=settings.calls,
+            rounds=settings.rounds,
+            aims=_aims(self.calls, settings.network == "resnet20"),
+            clock=time.process_time,  # all threads are on one core, which others use
+        )
+        return [
+            dataclasses.replace(
+                row,
+                extra=self.extra[row.name.removesuffix(" (again)")]
+                | {"times as fast": 1 / row.ratio[1]},
             )
-            simulated = accuracy(name, _simulation(v)) if v.ranges else None
-            extra[label] = {
-                "accuracy": accuracy(name, export.load(path)),
-                "simulated": simulated,
-                "KB": exported.bytes / 1e3,
-                "integers": f"{len(exported.integers)} of "
-                f"{len(exported.integers) + len(exported.floats)}",
-            }
-    floats = {s: scratch / f"{r} float32{s}" for r, s in RUNTIMES.items()}
-    for peer in _peers.quantized(floats, calibration, settings.batch):
-        session = export.load(peer.path, threads=1)
-        calls[peer.name] = functools.partial(session, peer.prepare(np.asarray(x)))
-        extra[peer.name] = {
-            "accuracy": _accuracy(lambda x, p=peer, s=session: s(p.prepare(x)), test),
-            "KB": peer.path.stat().st_size / 1e3,
-        }
-    rows = _harness.measure(
-        {
-            name: functools.partial(_burst, call, settings.calls)
-            for name, call in calls.items()
-        },
-        units=settings.calls,
-        rounds=settings.rounds,
-        aims=_aims(calls, is_resnet),
-        clock=time.process_time,  # all threads are on one core, which others use, too
-    )
-    return [
-        dataclasses.replace(
-            row,
-            extra=extra[row.name.removesuffix(" (again)")]
-            | {"times as fast": 1 / row.ratio[1]},
-        )
-        for row in rows
-    ]
+            for row in rows
+        ]
 
 
 def _burst(call: Callable[[], Any], count: int) -> Any:
@@ -255,19 +303,6 @@ def _simulation(v: Variant) -> Callable[..., Any]:
     frozen = jc.quantize_activations(v.fn, export.targets.litert.policy).frozen
     run = jax.jit(lambda params, ranges, x: frozen(jc.dense(params), ranges, x)[0])
     return lambda x: run(v.params, v.ranges, jnp.asarray(x))
-
-
-def _accuracy(call: Callable[..., Any], test: Any) -> float | None:
-    """Return the percentage of right answers on the whole test set."""
-    if test is None:
-        return None
-    images, labels = test
-    right, size = 0, 500
-    for start in range(0, len(images), size):
-        out = call(images[start : start + size])
-        logits = np.asarray(out[0] if isinstance(out, list) else out)
-        right += int((logits.argmax(-1) == labels[start : start + size]).sum())
-    return 100 * right / len(labels)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,9 @@ def _reason(graph: Graph, error: Exception) -> str:
             failed.append(f"{op.primitive} of {shapes}{where}")
         tried.add(kind)
     if failed:
-        return f"LiteRT does not have these operations: {'; '.join(failed)}."
+        narrow = any("bfloat16" in text for text in failed)
+        hint = " Cast bfloat16 to float32 first." if narrow else ""
+        return f"LiteRT does not have these operations: {'; '.join(failed)}.{hint}"
     text = " ".join(str(error).split())[:500]
     return f"LiteRT's converter does not translate the function: {text}"
 
