@@ -11,6 +11,7 @@ from typing import Any
 from .. import export
 from .._arguments import check_counts
 from ._arrays import read
+from ._memory import megabytes
 
 
 def add(commands: Any) -> None:
@@ -26,6 +27,12 @@ def add(commands: Any) -> None:
     )
     made.add_argument("--rounds", type=int, default=50, help="default 50")
     made.add_argument("--threads", type=int, default=1, help="default 1")
+    made.add_argument(
+        "--memory",
+        action="store_true",
+        help="also load and run each file in a process of its own, and show by how many MB "
+        "it grows, the code of the runtime included",
+    )
     made.set_defaults(run=_run)
 
 
@@ -42,8 +49,14 @@ def _run(settings: Any) -> None:
             session(*inputs)
             seconds[file].append(time.perf_counter() - start)
     baseline = seconds[settings.files[0]]
-    print(f"{'bytes':>12} {'median ms':>10} {'ratio':>7}  file")
+    grown = {
+        f: f" {megabytes(f, settings.inputs):>7.1f}" if settings.memory else ""
+        for f in settings.files
+    }
+    memory = f" {'MB':>7}" if settings.memory else ""
+    print(f"{'bytes':>12} {'median ms':>10} {'ratio':>7}{memory}  file")
     for file, times in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(times, baseline, strict=True))
         median = 1e3 * statistics.median(times)
-        print(f"{file.stat().st_size:>12,} {median:>10.3f} {ratio:>7.3f}  {file}")
+        size = file.stat().st_size
+        print(f"{size:>12,} {median:>10.3f} {ratio:>7.3f}{grown[file]}  {file}")

@@ -38,7 +38,10 @@ def test_a_function_is_exported_run_and_timed(folder, capsys):
     np.testing.assert_allclose(out, np.ones((2, 4)) @ w, atol=1e-5)
     assert "output 0: float32[2, 8]" in capsys.readouterr().out
     files = ["a.stablehlo", "a.stablehlo"]
-    assert main(["bench", *files, "--inputs", "x.npy", "--rounds", "2"]) == 0
+    timed = ["bench", *files, "--inputs", "x.npy", "--rounds", "2"]
+    assert main([*timed, "--memory"]) == 0
+    assert float(capsys.readouterr().out.splitlines()[-1].split()[3]) > 0
+    assert main(timed) == 0
     assert capsys.readouterr().out.splitlines()[-1].endswith("1.000  a.stablehlo")
 
 
@@ -62,6 +65,10 @@ def test_calibration_rounds_activations(folder, capsys):
             "has no attribute 'wide'",
         ),
         (["run", "a.onnx", "x.npy"], "No such file"),
+        (
+            ["bench", "x.stablehlo", "--inputs", "x.npy", "--threads", "0"],
+            "threads must be at least 1, got 0",
+        ),
         (["run", "x.npy", "w.jc"], "'w.jc' is not a .npy or .npz file"),
         (["inspect", "x.npy"], "not a jaxcompress file"),
         (["inspect", "missing.jc"], "there is no file 'missing.jc'"),
