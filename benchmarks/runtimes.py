@@ -63,13 +63,18 @@ class Variant:
     dynamic_range: bool = False
 
 
+def packed_to(bits: int, fn: Callable[..., Any], params: Any, x: Any) -> Any:
+    """Quantize weights, with a scale for each output."""
+    axes = jc.weight_axes(fn, params, x)
+    compressor = jc.weight_quantization(
+        bits=bits, granularity=jc.PerChannel(axes=axes), where=axes
+    )
+    return jc.compress(compressor, params)
+
+
 def quantized(fn: Callable[..., Any], params: Any, batches: Sequence[Any]) -> Variant:
     """Quantize weights and activations to 8 bits, calibrated on some batches."""
-    axes = jc.weight_axes(fn, params, batches[0])
-    compressor = jc.weight_quantization(
-        bits=8, granularity=jc.PerChannel(axes=axes), where=axes
-    )
-    packed = jc.compress(compressor, params)
+    packed = packed_to(8, fn, params, batches[0])
     modes = jc.quantize_activations(fn, export.targets.litert.policy)
     dense = jc.dense(packed)
     ranges = modes.init(dense, batches[0])
@@ -115,10 +120,14 @@ def encoder_variants(x: jax.Array, *, quick: bool) -> Any:
     params = model.init(jax.random.key(0), x)
     fn = model.apply
     calibrated = quantized(fn, params, [x])
+    four = packed_to(4, fn, params, x)
     return {
         "float32": Variant(fn, params),
         "int8": calibrated,
         "int8, on the fly": Variant(fn, calibrated.params, dynamic_range=True),
+        "int8 weights": Variant(fn, calibrated.params),
+        "4 bits, on the fly": Variant(fn, four, dynamic_range=True),
+        "4-bit weights": Variant(fn, four),
     }
 
 
@@ -129,6 +138,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--calls", type=int, default=10, help="in a row in each round")
     made.add_argument("--steps", type=int, default=800, help="of training")
     made.add_argument("--folder", type=Path, help="where the trained weights are kept")
+    made.add_argument("--files", type=Path, help="folder to keep the exported files in")
     made.add_argument("--network", choices=("resnet20", "encoder"), default="resnet20")
     settings = _harness.parse(made, argv)
     if min(settings.batch, settings.steps, settings.calls) < 1:
@@ -137,9 +147,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         folder = settings.folder or Path(scratch) / "weights"
         if settings.network == "resnet20" and not (folder / _resnet20.HALF).exists():
             _train(folder, settings)
-        settings.folder = str(folder)
+        files = settings.files or Path(scratch)
+        settings.folder, settings.files = str(folder), str(files)
         with _one_core():
-            _harness.show(_rows(folder, Path(scratch), settings), settings)
+            _harness.show(_rows(folder, files, settings), settings)
 
 
 def _train(folder: Path, settings: Any) -> None:
