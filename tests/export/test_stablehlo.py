@@ -21,7 +21,10 @@ def dense(params, x):
     return x @ params["w"] + params["b"]
 
 
-@pytest.mark.parametrize("name", ["residual", "encoder", "gru"])
+LONG = [pytest.param(name, marks=pytest.mark.slow) for name in ("encoder", "gru")]
+
+
+@pytest.mark.parametrize("name", ["residual", *LONG])
 def test_files_run_in_a_fresh_process_without_the_model(tmp_path, name):
     fn, params, x = built(name)
     policy = jc.program.operands_only()
