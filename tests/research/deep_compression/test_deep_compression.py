@@ -116,7 +116,7 @@ def interrupted(out, options, after, how):
     while child.poll() is None and time.monotonic() < deadline:
         child.send_signal(how)  # again, since a callback of the interpreter may eat one
         with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(timeout=5)
+            child.wait(timeout=2)
     _, error = child.communicate(timeout=120)
     return child.returncode, error
 
