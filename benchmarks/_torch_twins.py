@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks twice, in Flax and in PyTorch, with the same weights.
 
-PyTorch is imported when it is asked for, since it is no dependency of this repository.
+PyTorch is imported when it is asked for, because this repository does not depend on it.
 """
 
 from __future__ import annotations

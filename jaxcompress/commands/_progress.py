@@ -16,7 +16,7 @@ _SECONDS = 0.5
 def progress(verb: str) -> Iterator[Callable[[int, int], None] | None]:
     """Give a function of ``(done, total)`` bytes that shows both on the terminal.
 
-    None if the standard error is no terminal. The line is gone in the end.
+    None if the standard error is not a terminal. The line is gone in the end.
 
     Args:
       verb: what is being done, such as ``"verifying"``.

@@ -55,6 +55,12 @@ def export(
     if not graph.outputs:
         raise ExportError("the function must return arrays, but it returns nothing.")
     _refuse_closed_over(graph)
+    if differences := target.differences(flow.points):
+        raise ExportError(
+            f"{target.name} does not compute what was trained. {'; '.join(differences[:5])}"
+            f"{' and others' if len(differences) > 5 else ''}. Train or calibrate with "
+            "policy=targets of this runtime."
+        )
     if flow.draws:
         notes.append(
             "the function drew random numbers, which are constants of the file; is it in "
@@ -69,12 +75,6 @@ def export(
             for x in graph.inputs:
                 x.batch = frozenset()
             notes.append("a row of the results depends on the other rows of the batch")
-    if differences := target.differences(flow.points):
-        raise ExportError(
-            f"{target.name} does not compute what was trained. {'; '.join(differences[:5])}"
-            f"{' and others' if len(differences) > 5 else ''}. Train or calibrate with "
-            "policy=targets of this runtime."
-        )
     content, more = backend.convert(graph)
     notes += list(more)
     if backend.any_batch and flow.fixed:

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Input(NamedTuple):
-    """An input of a model; lengths that may vary are no integers."""
+    """An input of a model; a length that may vary is not an integer."""
 
     name: str
     dtype: np.dtype

@@ -152,7 +152,7 @@ class Build:
         for size, grows in zip(sizes, grow, strict=True):
             times = size // example
             if grows and size % example:
-                raise Unsupported(f"a length of {size} is no multiple of the batch")
+                raise Unsupported(f"a length of {size} is not a multiple of the batch")
             if not grows:
                 parts.append(self.integers([size]))
             elif times == 1:

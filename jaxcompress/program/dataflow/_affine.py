@@ -42,7 +42,6 @@ def fold_affine(graph: Graph) -> None:
             gone.update(id(op) for op in chain)
             at = graph.operations.index(chain[-1])
             graph.operations[at] = folded
-            gone.discard(id(folded))
     graph.operations = [op for op in graph.operations if id(op) not in gone]
 
 
