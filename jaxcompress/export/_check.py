@@ -15,7 +15,7 @@ from ..program.dataflow import Constant, Graph, Operation, Tensor
 from ._backend import Backend
 from ._errors import Mismatch
 from ._exported import Check
-from ._products import MOVES, PRODUCTS
+from ._products import MOVES, PRODUCTS, origin
 
 # Between two rounded values, a runtime computes these as exactly as the simulation.
 _EXACT = {
@@ -85,7 +85,7 @@ def _by_point(
     theirs = backend.run(content, example)
     count = len(points)
     ours = jax.jit(_following(seen))(list(example), theirs[:count])
-    makers = {id(out): op for op in graph.operations for out in op.outs}
+    makers = graph.makers()
     for op, a, b in zip(points, theirs[:count], ours[:count], strict=True):
         steps = _largest([a], [np.asarray(b)]) / float(op.params["scale"])
         allowed = 1 if _is_exact(op, makers) else 2
@@ -133,7 +133,7 @@ def _allowed(
     """Return the largest allowed difference of results, and why so much is allowed."""
     if tolerance is not None:
         return tolerance, f"within tolerance={tolerance:g}"
-    makers = {id(out): op for op in graph.operations for out in op.outs}
+    makers = graph.makers()
     step = max((_step(x, makers) for x in graph.outputs), default=0.0)
     if step:
         return 1.001 * step, "within one step of the rounded result"
@@ -163,15 +163,12 @@ def _is_exact(point: Operation, makers: Mapping[int, Operation]) -> bool:
     return True
 
 
-def _step(x: Any, makers: dict[int, Operation]) -> float:
+def _step(x: Any, makers: Mapping[int, Operation]) -> float:
     """Return the step of a rounded result; 0 if it is not rounded."""
-    while (op := makers.get(id(x))) is not None:
-        if op.primitive == "quantize":
-            return float(op.params["scale"])
-        if op.primitive not in MOVES:
-            break
-        x = op.ins[0]
-    return 0.0
+    op = origin(x, makers)
+    if op is None or op.primitive != "quantize":
+        return 0.0
+    return float(op.params["scale"])
 
 
 def _following(graph: Graph) -> Callable[..., list[jax.Array]]:

@@ -30,7 +30,7 @@ def split(
       rounds: whether products by integers round inputs that have no range.
       reason: why a runtime cannot run a product on integers; "" if it can.
     """
-    makers = {id(out): op for op in graph.operations for out in op.outs}
+    makers = graph.makers()
     readers = graph.readers()
     integers: dict[str, None] = {}
     count = 0
@@ -73,15 +73,25 @@ def _why_float(op: Operation, makers: Mapping[int, Operation], rounds: bool) -> 
     return "" if rounded else "its input is not quantized"
 
 
+def origin(
+    x: Atom, makers: Mapping[int, Operation], through: Collection[str] = MOVES
+) -> Operation | None:
+    """Return the operation that a value comes from, behind others that it passed through.
+
+    Args:
+      x: the value.
+      makers: the operations of the graph; see ``Graph.makers``.
+      through: primitives that are looked through, along their first operand.
+    """
+    while (op := makers.get(id(x))) is not None and op.primitive in through:
+        x = op.ins[0]
+    return op
+
+
 def is_rounded(x: Atom, makers: Mapping[int, Operation]) -> bool:
     """True if a value was rounded, and has stayed on its grid since."""
-    while (op := makers.get(id(x))) is not None:
-        if op.primitive == "quantize":
-            return True
-        if op.primitive not in _KEEPS_GRID or not isinstance(op.ins[0], Tensor):
-            return False
-        x = op.ins[0]
-    return False
+    op = origin(x, makers, _KEEPS_GRID)
+    return op is not None and op.primitive == "quantize"
 
 
 def _is_stored(op: Operation, readers: Mapping[int, list[Operation]]) -> bool:

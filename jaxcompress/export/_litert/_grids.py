@@ -15,7 +15,7 @@ import numpy as np
 
 from ...formats import Int
 from ...program.dataflow import Constant, Graph, Operation
-from .._products import MOVES, is_rounded
+from .._products import is_rounded, origin
 from ..targets import LITERT_GRIDS
 
 _POOLS = ("reduce_window_sum", "reduce_window_max")
@@ -23,7 +23,7 @@ _POOLS = ("reduce_window_sum", "reduce_window_max")
 
 def prescribed(graph: Graph) -> dict[int, dict[str, Any]]:
     """Return the grid to round to first, by ``id`` of the "quantize" operation."""
-    makers = {id(out): op for op in graph.operations for out in op.outs}
+    makers = graph.makers()
     grids = {}
     for op in graph.points():
         grid = _grid(op, makers)
@@ -33,14 +33,14 @@ def prescribed(graph: Graph) -> dict[int, dict[str, Any]]:
 
 
 def _grid(point: Operation, makers: Mapping[int, Operation]) -> dict[str, Any] | None:
-    maker = _maker(point.ins[0], makers)
+    maker = origin(point.ins[0], makers)
     if maker is None:
         return None
     if maker.primitive == "div" and isinstance(maker.ins[1], Constant):
-        maker = _maker(maker.ins[0], makers)
+        maker = origin(maker.ins[0], makers)
     if maker is not None and maker.primitive in _POOLS:
         while maker is not None and maker.primitive in _POOLS:
-            maker = _maker(maker.ins[0], makers)
+            maker = origin(maker.ins[0], makers)
         return maker.params if maker and maker.primitive == "quantize" else None
     if maker is None or not is_rounded(_argument(maker, makers), makers):
         return None
@@ -59,22 +59,16 @@ def _same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return all(a[key] == b[key] for key in ("scale", "zero_point", "format"))
 
 
-def _maker(atom: Any, makers: Mapping[int, Operation]) -> Operation | None:
-    while (op := makers.get(id(atom))) is not None and op.primitive in MOVES:
-        atom = op.ins[0]
-    return op
-
-
 def _is_softmax(op: Operation, makers: Mapping[int, Operation]) -> bool:
     if op.primitive != "div":
         return False
-    top, bottom = (_maker(x, makers) for x in op.ins)
+    top, bottom = (origin(x, makers) for x in op.ins)
     return (
         top is not None
         and bottom is not None
         and top.primitive == "exp"
         and bottom.primitive == "reduce_sum"
-        and _maker(bottom.ins[0], makers) is top
+        and origin(bottom.ins[0], makers) is top
     )
 
 
@@ -82,6 +76,6 @@ def _argument(op: Operation, makers: Mapping[int, Operation]) -> Any:
     """Return what a function of one value is computed from."""
     if not _is_softmax(op, makers):
         return op.ins[0]
-    exp = _maker(op.ins[0], makers)
-    shifted = _maker(exp.ins[0], makers) if exp else None
+    exp = origin(op.ins[0], makers)
+    shifted = origin(exp.ins[0], makers) if exp else None
     return shifted.ins[0] if shifted else op.ins[0]

@@ -91,7 +91,7 @@ def evaluate(
         collapse(moved(first.zero_point)),
         first.format,
     )
-    return [Constant(codes.dense().astype(values[0].dtype), _aligned(codes), leaf)]
+    return [Constant(codes.dense().astype(values[0].dtype), aligned(codes), leaf)]
 
 
 def _call(op: Callable[..., Any], values: Sequence[Any], many: bool) -> list[Any]:
@@ -149,10 +149,10 @@ def _scaled(primitive: str, ins: Sequence[Constant]) -> Codes | None:
         return None
     scale = codes.scale * factor if primitive == "mul" else codes.scale / factor
     scale = np.asarray(scale, np.float32)
-    return _aligned(Codes(codes.codes, scale, codes.zero_point, codes.format))
+    return aligned(Codes(codes.codes, scale, codes.zero_point, codes.format))
 
 
-def _aligned(codes: Codes) -> Codes:
+def aligned(codes: Codes) -> Codes:
     """Give scales and zero points the same shape."""
     shape = np.broadcast_shapes(codes.scale.shape, codes.zero_point.shape)
     return Codes(

@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 
 from ._affine import collapse_along
-from ._constants import collapse
+from ._constants import aligned, collapse
 from ._graph import Atom, Codes, Constant, Graph, Operation, Tensor
 
 
@@ -151,13 +151,7 @@ def _merged(weight: Constant, order: Sequence[int], contracted: int) -> Constant
         return Constant(merge(weight.value), None, weight.leaf)
     c = weight.codes
     scale, points = collapse(merge(c.scale)), collapse(merge(c.zero_point))
-    shape = np.broadcast_shapes(scale.shape, points.shape)
-    codes = Codes(
-        merge(c.codes),
-        np.broadcast_to(scale, shape),
-        np.broadcast_to(points, shape),
-        c.format,
-    )
+    codes = aligned(Codes(merge(c.codes), scale, points, c.format))
     return Constant(merge(weight.value), codes, weight.leaf)
 
 

@@ -134,6 +134,10 @@ class Graph:
                     readers.setdefault(id(atom), []).append(operation)
         return readers
 
+    def makers(self) -> dict[int, Operation]:
+        """Return the operation that computes each tensor, by ``id`` of the tensor."""
+        return {id(out): op for op in self.operations for out in op.outs}
+
     def points(self) -> Iterator[Operation]:
         """Iterate over the quantized activations."""
         return (op for op in self.operations if op.primitive == "quantize")
