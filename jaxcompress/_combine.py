@@ -97,9 +97,21 @@ def chain(*compressors: Compressor) -> Compressor:
         except TypeError:
             pass  # A finalize that needs concrete values is checked when it runs.
 
+    def penalty(params: PyTree, states: tuple[PyTree, ...]) -> dict[str, jax.Array]:
+        terms: dict[str, jax.Array] = {}
+        for c, state in zip(compressors, states, strict=True):
+            for name, term in (c.penalty(params, state) if c.penalty else {}).items():
+                terms[name] = terms[name] + term if name in terms else term
+            params = c.apply(params, state)
+        return terms
+
     idle = all(c.update is keep for c in compressors)
     return Compressor(
-        init=init, apply=apply, update=keep if idle else update, finalize=finalize
+        init=init,
+        apply=apply,
+        update=keep if idle else update,
+        finalize=finalize,
+        penalty=penalty if any(c.penalty for c in compressors) else None,
     )
 
 
@@ -147,12 +159,17 @@ Globs match the whole path.
         selection = select(params, where)
         return selection.put(compressor.finalize(selection.tree, state))
 
+    def penalty(params: PyTree, state: PyTree) -> dict[str, jax.Array]:
+        assert compressor.penalty is not None
+        return compressor.penalty(select(params, where).tree, state)
+
     idle = compressor.update is keep
     return Compressor(
         init=init,
         apply=apply,
         update=keep if idle else update,
         finalize=apply if compressor.finalize is compressor.apply else finalize,
+        penalty=None if compressor.penalty is None else penalty,
     )
 
 
@@ -220,6 +237,7 @@ def partition(compressors: Mapping[str, Compressor]) -> Compressor:
         apply=chained.apply,
         update=chained.update,
         finalize=chained.finalize,
+        penalty=chained.penalty,
     )
 
 

@@ -47,6 +47,9 @@ class Compressor:
         it does not know. Default: no change.
       finalize: ``(params, state) -> params``. Returns the tree to ship, whose leaves may
         be compressed nodes. Default: ``apply``.
+      penalty: ``(params, state) -> {name: float []}``: terms that training adds to the
+        loss, such as the bits of the file. Differentiable with respect to the parameters
+        and everything ``Learned``. Default: None, no term.
 
     Example:
       >>> import jax, jax.numpy as jnp, jaxcompress as jc
@@ -62,6 +65,7 @@ class Compressor:
     apply: Callable[[PyTree, PyTree], PyTree]
     update: Callable[..., tuple[PyTree, PyTree]] = keep
     finalize: Callable[[PyTree, PyTree], PyTree] = None  # pyright: ignore[reportAssignmentType]
+    penalty: Callable[[PyTree, PyTree], dict[str, jax.Array]] | None = None
 
     def __post_init__(self) -> None:
         if self.finalize is None:
@@ -70,6 +74,8 @@ class Compressor:
         init = self.init
         for field in dataclasses.fields(self):
             fn = getattr(self, field.name)
+            if fn is None:
+                continue
             named = fn if fn is init else name_swapped(fn, init)
             wrapped.setdefault(fn, on_any_mesh(named))
             object.__setattr__(self, field.name, wrapped[fn])

@@ -25,6 +25,7 @@ from ._fresh import fresh
 from ._loss import LossFn, call, total_of
 from ._mesh import on_any_mesh
 from ._micro_batches import loss_and_grads
+from ._penalty import add_terms, penalty_and_grads, penalty_of
 from ._skip import all_finite, keep_unless
 from ._types import PyTree
 
@@ -93,7 +94,9 @@ def train_step(
     Each step:
 
     1. takes the gradient at the view (dense, even where a mask is zero);
-    2. pulls it back to the raw parameters and to everything marked ``Learned``;
+    2. pulls it back to the raw parameters and to everything marked ``Learned``, and adds
+       the gradient of the compressor's ``penalty`` (``rate.entropy_constrained``), whose
+       terms appear in the loss and the metrics;
     3. updates both with optax;
     4. calls the compressor's ``update`` with the gradient at the view (``grads=``), the
        loss (``value=``) and the raw parameters from before the step (``before=``).
@@ -198,12 +201,20 @@ def train_step(
 
         view, pullback = jax.vjp(view_of, state.params, learned)
         result = loss_and_grads(loss_fn, view, batch, args, kwargs, micro_batches)
-        loss = result.metrics["loss"]
         grads, learned_grads = pullback(result.view_grads)
+        metrics, penalty_grads = result.metrics, ()
+        if c.penalty is not None:
+            terms, penalty_grads = penalty_and_grads(c, state.params, learned, rebuild)
+            grads, learned_grads = jax.tree.map(
+                jnp.add, (grads, learned_grads), penalty_grads
+            )
+            metrics = add_terms(metrics, terms)
+        loss = metrics["loss"]
 
         def value_fn(params: PyTree) -> jax.Array:  # for optimizers with a line search
             view = view_of(params, learned)
-            return total_of(call(loss_fn, view, batch, args, kwargs)[0])
+            value = total_of(call(loss_fn, view, batch, args, kwargs)[0])
+            return value + penalty_of(c, params, rebuild(learned))
 
         model_learned, rebuild_model = split_learned(result.model_state)
         split = len(learned)
@@ -225,13 +236,13 @@ def train_step(
             *before, grads=result.view_grads, value=loss, before=state.params
         )
         model_state = rebuild_model(learned[split:])
-        finite = all_finite((loss, result.view_grads))
+        finite = all_finite((loss, result.view_grads, penalty_grads))
         params, compression = keep_unless(finite, (params, compression), before)
         model_state = keep_unless(finite, model_state, state.model_state)
         state = TrainState(
             params, opt_state, compression, model_state, state.rng, state.step + 1
         )
-        return state, result.metrics
+        return state, metrics
 
     return init, jax.jit(step, donate_argnums=(0,) if donate else ())
 

@@ -12,6 +12,7 @@ import optax
 from ._arguments import check_compressor, check_optimizer, check_params
 from ._compressor import Compressor, PyTree, split_learned
 from ._fresh import fresh
+from ._penalty import penalty_and_grads
 from ._skip import all_finite, keep_unless
 
 __all__ = [
@@ -100,6 +101,12 @@ def wrap_optimizer(
             lambda raw: compressor.apply(raw, state.compression), state.params
         )
         (grads,) = pullback(updates)
+        penalty_grads = ()
+        if compressor.penalty is not None:
+            _, (penalty_grads, _) = penalty_and_grads(
+                compressor, state.params, [], lambda _: state.compression
+            )
+            grads = jax.tree.map(jnp.add, grads, penalty_grads)
 
         def follow(raw: jax.Array, view: jax.Array, held: jax.Array) -> jax.Array:
             return raw + (held - jnp.where(state.started, view, raw))
@@ -109,7 +116,7 @@ def wrap_optimizer(
         steps, inner = tx.update(grads, inner, before, **extras)
         moved = (optax.apply_updates(before, steps), state.compression)
         extras = {**extras, "grads": updates, "before": before}
-        finite = all_finite(updates)
+        finite = all_finite((updates, penalty_grads))
         raw, compression = keep_unless(
             finite, compressor.update(*moved, **extras), moved
         )

@@ -42,6 +42,7 @@ FEW = hypothesis.settings(
 VARIANTS = (
     "one shot", "straight through", "blocks in turns", "saving", "one bit",
     "learned offset", "prune and share", "partly dynamic", "own pruner and quantizer",
+    "rate for a size",
 )  # fmt: skip
 
 # No sum of weights enters their values: equal bits in jit and eager, on one device and
@@ -138,7 +139,7 @@ def test_the_table_names_every_factory():
     exported = {
         name
         for module in (
-            jc, jc.prune, jc.quantize, jc.structured, jc.distill, prune.training,
+            jc, jc.prune, jc.quantize, jc.rate, jc.structured, jc.distill, prune.training,
             prune.second_order, quantize.post_training, quantize.equivalent,
         )
         for name in module.__all__
@@ -151,4 +152,4 @@ def test_the_table_names_every_factory():
         for n in ast.walk(ast.parse(Path(file).read_text()))
         if isinstance(n, ast.Attribute)
     }
-    assert len(exported) >= 38 and exported <= used, exported - used
+    assert len(exported) >= 39 and exported <= used, exported - used

@@ -39,6 +39,19 @@ def encode(runs: Sequence[tuple[Symbols, np.ndarray]]) -> memoryview:
       runs: pairs ``(symbols, counts)``: the symbols, which are read part by part, and how
         often each occurs.
     """
+    return encode_with([], runs)
+
+
+def encode_with(
+    flags: Sequence[tuple[np.ndarray, np.ndarray]],
+    runs: Sequence[tuple[Symbols, np.ndarray]],
+) -> memoryview:
+    """Encode flags, each with a probability of its own, and then runs of symbols.
+
+    Args:
+      flags: pairs ``(flags, probabilities)``: bool and float64 arrays of one length.
+      runs: as for ``encode``.
+    """
     coder = _constriction().stream.stack.AnsCoder()
     # The coder is a stack: the last symbol encoded is decoded first.
     for symbols, counts in reversed(runs):
@@ -46,6 +59,8 @@ def encode(runs: Sequence[tuple[Symbols, np.ndarray]]) -> memoryview:
             model = _model(counts)
             for start, stop in reversed(list(parts(symbols.size))):
                 coder.encode_reverse(symbols[start:stop].astype(np.int32), model)
+    for bits, probabilities in reversed(flags):
+        coder.encode_reverse(bits.astype(np.int32), _flag_model(), probabilities)
     # The last word is never zero, so its zero bytes need not be stored.
     # The coder must be gone before the words are copied.
     words = coder.get_compressed().astype("<u4", copy=False)
@@ -80,6 +95,10 @@ class Decoder:
             return self._coder.decode(_model(weights), size)
         return np.full(size, np.argmax(weights), np.int32)
 
+    def flags(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the next flags, each of which is set with a probability of its own."""
+        return self._coder.decode(_flag_model(), probabilities).astype(bool)
+
     def finish(self) -> None:
         """Check that nothing is left in the stream."""
         if not self._coder.is_empty():
@@ -102,6 +121,10 @@ def _model(counts: np.ndarray) -> Any:
     return _constriction().stream.model.Categorical(
         counts.astype(np.float64), perfect=False
     )
+
+
+def _flag_model() -> Any:
+    return _constriction().stream.model.Bernoulli(perfect=False)
 
 
 def _constriction() -> Any:

@@ -108,6 +108,14 @@ COMPRESSORS = {
     "learned offset": lambda draw: jc.weight_quantization(
         bits=draw(BITS), symmetric=False, scale=quantize.scales.lsq_plus()
     ),
+    "rate": lambda draw: jc.rate.entropy_constrained(
+        draw(st.sampled_from([0.3, optax.linear_schedule(0.0, 1.0, 4)])),
+        granularity=draw(st.sampled_from([jc.PerTensor(), jc.PerChannel()])),
+        every=2,
+    ),
+    "rate for a size": lambda draw: jc.rate.entropy_constrained(
+        target_bytes=300, bits=4, every=draw(EVERY), where="*/kernel"
+    ),
     "stochastic rounding": lambda draw: jc.weight_quantization(
         bits=draw(BITS),
         scale=quantize.scales.held(quantize.scales.absmax),

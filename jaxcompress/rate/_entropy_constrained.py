@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Quantization with the size of the file as a term of the loss."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from .._arguments import check_whole
+from .._combine import masked
+from .._compressor import Compressor
+from .._select import Where, is_weight, paths_and_leaves
+from .._signatures import name_defaults
+from .._types import PyTree
+from ..formats import Int
+from ..leaves import scales_as_floats
+from ..numerics import divide_by_tiles
+from ..quantize import Granularity, PerTensor, quantize
+from ..quantize.scales import StatefulScale, as_scale, log_step
+from ._code_length import Values, code_length, count_values
+from ._multiplier import Multiplier, rule_of
+
+
+class RateState(NamedTuple):
+    """State of ``entropy_constrained``."""
+
+    leaves: PyTree  # of the quantizer; the steps in it are ``Learned``
+    values: PyTree  # ``Values`` of each leaf
+    multiplier: Multiplier
+    count: jax.Array  # int32 []: updates so far
+    bits: jax.Array  # float32 []: of the codes, when they were last counted
+
+
+@name_defaults
+def entropy_constrained(
+    multiplier: float | optax.Schedule | None = None,
+    *,
+    target_bytes: float | None = None,
+    bits: int = 8,
+    granularity: Granularity | None = None,
+    scale: StatefulScale | None = None,
+    every: int = 20,
+    where: Where = is_weight,
+) -> Compressor:
+    """Train weights with the size of their file as a term of the loss.
+
+    The loss becomes ``loss + multiplier * (bits of the file / number of weights)``.
+    ``train_step`` and ``wrap_optimizer`` add the term, which is the metric ``"rate"``. It
+    decides which weights become zero, how coarse the grid of each layer is, and which
+    layers pay: there is no sparsity and no width to choose. ``finalize`` returns ``QArray``
+    leaves of ``bits`` bits; ``save`` then stores them in about as many bytes as
+    ``rate.measure`` says. The result is small as a file. It computes in floats.
+
+    Args:
+      multiplier: what one bit a weight costs, in units of the loss: a number of at least 0
+        or an optax schedule of the update. 0.1 to 1 suits a cross-entropy and a network
+        that is trained already; a larger one makes a smaller file.
+      target_bytes: instead of ``multiplier``, the size that the selected leaves shall have
+        in the file. The multiplier rises while they take more and falls while they take
+        less (dual ascent). Names and other leaves come on top. Train long enough that the
+        size settles, which takes some hundreds of updates, before the learning rate decays.
+      bits: width of the widest code, 2 to 8. The file does not grow with it.
+      granularity: which weights share a step; None: those of a leaf (``PerTensor()``).
+      scale: how steps are chosen; None learns their logarithm (``scales.log_step()``).
+      every: updates between two counts of the values, and two changes of the multiplier.
+      where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree. Include biases
+        (``where="*"``), which are a tenth of a small file at 32 bits.
+
+    Raises:
+      TypeError: if an argument is of the wrong kind, such as a traced multiplier.
+      ValueError: if the multiplier is negative or not finite, or the bits are not 2 to 8;
+        in ``init``, if ``where`` selects nothing, the target is below what zeros alone
+        would take, or a leaf is empty or has NaN or infinite values.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax, jaxcompress as jc
+      >>> noise = jax.random.normal(jax.random.key(0), (64, 32))
+      >>> params = {"kernel": jnp.eye(64, 32) + 0.1 * noise}
+      >>> x = jax.random.normal(jax.random.key(1), (256, 64))
+      >>> def loss_fn(view, x):
+      ...     return jnp.mean((x @ view["kernel"] - x[:, :32]) ** 2)
+      >>> c = jc.rate.entropy_constrained(0.3)
+      >>> init, step = jc.train_step(loss_fn, optax.adam(1e-2), c)
+      >>> state = init(params)
+      >>> before = jc.rate.measure(c, state.params, state.compression)
+      >>> for _ in range(100):
+      ...     state, metrics = step(state, x)
+      >>> after = jc.rate.measure(c, state.params, state.compression)
+      >>> bool(after < before / 2), "rate" in metrics
+      (True, True)
+
+    References:
+      Oktay et al., 2020, https://arxiv.org/abs/1906.06624; Wiedemann et al., 2018,
+      https://arxiv.org/abs/1812.07520
+    """
+    first_multiplier, next_multiplier = rule_of(multiplier, target_bytes)
+    check_whole(bits=bits, every=every)
+    if not 2 <= bits <= 8:
+        raise ValueError(f"bits must be 2 to 8, got {bits}.")
+    if every < 1:
+        raise ValueError(f"every must be at least 1, got {every}.")
+    fmt = Int(bits)
+    high = int(fmt.high)
+    steps_scale = log_step() if scale is None else scale
+    if not isinstance(steps_scale, StatefulScale):
+        raise TypeError(
+            "scale must be a scale with a state, such as scales.log_step() or "
+            f"scales.lsq(), got {scale!r}."
+        )
+    shared = PerTensor() if granularity is None else granularity
+    inner = quantize(fmt, granularity=shared, scale=steps_scale)
+
+    def steps_of(x: jax.Array, leaf: Any) -> jax.Array:
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        step, _ = as_scale(steps_scale, leaf.scale)(wide, (1,) * x.ndim, fmt)
+        return divide_by_tiles(wide, scales_as_floats(step, x.dtype))
+
+    def total_bits(params: PyTree, leaves: PyTree, values: PyTree) -> jax.Array:
+        lengths = jax.tree.map(
+            lambda x, leaf, own: code_length(steps_of(x, leaf), own),
+            params,
+            leaves,
+            values,
+        )
+        return sum(jax.tree.leaves(lengths), start=jnp.zeros(()))
+
+    def counted(params: PyTree, leaves: PyTree) -> tuple[PyTree, jax.Array]:
+        """Return the bits of each value as it is now, and the total."""
+
+        def count(x: jax.Array, leaf: Any) -> Values:
+            steps = lax.stop_gradient(steps_of(x, leaf))
+            return count_values(jnp.clip(jnp.round(steps), -high, high), high)
+
+        values = jax.tree.map(count, params, leaves)
+        return values, lax.stop_gradient(total_bits(params, leaves, values))
+
+    def init(params: PyTree) -> RateState:
+        leaves = inner.init(params)
+        if target_bytes is not None:
+            _check_target(params, target_bytes, high)
+        values, total = counted(params, leaves)
+        number = sum(x.size for x in jax.tree.leaves(params))
+        start = Multiplier(first_multiplier(), number)
+        return RateState(leaves, values, start, jnp.zeros((), jnp.int32), total)
+
+    def update(
+        params: PyTree, state: RateState, **extras: Any
+    ) -> tuple[PyTree, RateState]:
+        params, leaves = inner.update(params, state.leaves, **extras)
+        count = state.count + 1
+
+        def recount() -> tuple[PyTree, jax.Array, jax.Array]:
+            values, total = counted(params, leaves)
+            value = next_multiplier(state.multiplier.value, count, total)
+            return values, total, value
+
+        values, total, value = lax.cond(
+            count % every == 0,
+            recount,
+            lambda: (state.values, state.bits, state.multiplier.value),
+        )
+        new = Multiplier(value, state.multiplier.weights)
+        return params, RateState(leaves, values, new, count, total)
+
+    def penalty(params: PyTree, state: RateState) -> dict[str, jax.Array]:
+        total = total_bits(params, state.leaves, state.values)
+        return {"rate": state.multiplier.value * total / state.multiplier.weights}
+
+    compressor = Compressor(
+        init=init,
+        apply=lambda params, state: inner.apply(params, state.leaves),
+        update=update,
+        finalize=lambda params, state: inner.finalize(params, state.leaves),
+        penalty=penalty,
+    )
+    return masked(compressor, where)
+
+
+def _check_target(params: PyTree, target_bytes: float, high: int) -> None:
+    """Raise if even a network of zeros would take more bytes."""
+    least = 0.0
+    for x in paths_and_leaves(params)[1]:
+        zeros = jnp.zeros(x.shape)
+        least += float(code_length(zeros, count_values(zeros, high))) / 8
+    if target_bytes < least:
+        raise ValueError(
+            f"target_bytes={target_bytes:g} cannot be reached: these leaves take "
+            f"{least:,.0f} bytes even if every weight is zero. Ask for more, or select "
+            "fewer leaves with where=."
+        )

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rate of a compressor's parameters, in bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._arguments import check_compressor
+from .._compressor import Compressor
+from .._types import PyTree
+from ._multiplier import Multiplier
+
+
+def measure(compressor: Compressor, params: PyTree, state: PyTree) -> jax.Array:
+    """Return how many bits the codes of the compressed leaves take: float32 [].
+
+    This is what the penalty of ``entropy_constrained`` is made of, before the multiplier;
+    differentiable. Names, and leaves that no ``entropy_constrained`` compresses, come on
+    top in a file.
+
+    Args:
+      compressor: one that contains ``entropy_constrained``, perhaps in a chain.
+      params: raw parameters.
+      state: the compressor's state.
+
+    Raises:
+      TypeError: if the first argument is not a compressor.
+      ValueError: if it has no rate.
+
+    Example:
+      >>> import jax.numpy as jnp, jaxcompress as jc
+      >>> params = {"kernel": jnp.eye(64)}
+      >>> c = jc.rate.entropy_constrained(0.1)
+      >>> bits = jc.rate.measure(c, params, c.init(params))
+      >>> bool(64 < bits < 64 * 64)
+      True
+    """
+    check_compressor(compressor, "measure(compressor, params, state)")
+    nodes = [x for x in jax.tree.leaves(state, is_leaf=_is_mark) if _is_mark(x)]
+    if compressor.penalty is None or not nodes:
+        raise ValueError(
+            "this compressor has no rate. Use rate.entropy_constrained, alone or in a "
+            "chain."
+        )
+    whole = jax.tree.map(
+        lambda x: (
+            Multiplier(jnp.full_like(x.value, x.weights), x.weights)
+            if _is_mark(x)
+            else x
+        ),
+        state,
+        is_leaf=_is_mark,
+    )
+    return compressor.penalty(params, whole)["rate"]
+
+
+def _is_mark(x: Any) -> bool:
+    return isinstance(x, Multiplier)
