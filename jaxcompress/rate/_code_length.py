@@ -34,109 +34,137 @@ _LEAF_BITS = 8 * 12  # a scale and the head of a payload
 
 
 class Values(NamedTuple):
-    """Bits of the codes that are not zero, by their value."""
+    """What has been counted of a leaf, and is held until it is counted again."""
 
     bits: jax.Array  # float32 (2 * high + 1,): of the codes -high ... high; 0 for zero
-    learning: jax.Array  # float32 []: bits until a coder knows the frequencies
+    learning: jax.Array  # float32 []: bits until a coder knows these frequencies
+    alike: jax.Array  # bool []: whether one share serves all rows and columns
 
 
 def count_values(codes: jax.Array, high: int) -> Values:
-    """Return the bits of each value as its frequency among the nonzero codes says.
+    """Count the codes of a leaf.
 
     Args:
       codes: whole numbers in [-high, high], as floats of any shape.
       high: the largest code.
     """
     places = (codes + high).astype(jnp.int32).reshape(-1)
-    counts = jnp.zeros(2 * high + 1, jnp.float32).at[places].add(1.0)
-    # Small codes are likely before anything has been seen.
-    prior = jnp.exp2(-jnp.abs(jnp.arange(-high, high + 1, dtype=jnp.float32)))
-    counts = counts.at[high].set(0.0)
+    counts = jnp.zeros(2 * high + 1, jnp.float32).at[places].add(1.0).at[high].set(0.0)
     # Half a logarithm of the number of samples, as for every frequency that is learned.
     in_use = jnp.sum((counts > 0).astype(jnp.float32))
     learning = in_use * jnp.log2(1 + jnp.sum(counts)) / 2
+    # Small codes are likely before anything has been seen.
+    prior = jnp.exp2(-jnp.abs(jnp.arange(-high, high + 1, dtype=jnp.float32)))
     counts = (counts + prior).at[high].set(0.0)
     bits = jnp.log2(jnp.sum(counts)) - jnp.log2(jnp.maximum(counts, 1e-30))
-    return Values(bits.at[high].set(0.0), learning)
+    nonzero = _as_matrix(codes) != 0
+    alike = _length_if_alike(nonzero) < _length_by_lines(nonzero)
+    return Values(bits.at[high].set(0.0), learning, alike)
 
 
 def code_length(steps: jax.Array, values: Values) -> jax.Array:
     """Return the bits of the rounded steps, differentiable: float32 [].
 
-    The value is that of the rounded codes. The slope for each weight is the difference in
-    bits between the two codes next to it, so a weight is pulled to the cheaper one, also
-    inside the interval that rounds to zero.
+    Args:
+      steps: weights divided by their step size, float of any shape.
+      values: what has been counted.
+    """
+    codes = _codes_of(steps, values)
+    nonzero = codes != 0
+    zero_or_not = jnp.where(
+        values.alike, _length_if_alike(nonzero), _length_by_lines(nonzero)
+    )
+    own = values.bits[(codes + _high(values)).astype(jnp.int32)]
+    value = zero_or_not + jnp.sum(own) + values.learning + _LEAF_BITS
+    return lax.stop_gradient(value) + pull(steps, values)
+
+
+def pull(steps: jax.Array, values: Values) -> jax.Array:
+    """Return zero, with the slope of the code length for each weight: float32 [].
+
+    The slope is the difference in bits between the two codes next to a weight, so a weight
+    is pulled to the cheaper one, also inside the interval that rounds to zero.
 
     Args:
       steps: weights divided by their step size, float of any shape.
-      values: bits of the values.
+      values: what has been counted.
     """
-    high = values.bits.shape[0] // 2
+    high = _high(values)
     matrix = _as_matrix(steps.astype(jnp.float32))
     fixed = jnp.clip(lax.stop_gradient(matrix), -high, high)
-    codes = jnp.round(fixed)
-    zero, other, learning = _zero_or_not(codes != 0)
-
-    def bits_of(codes: jax.Array) -> jax.Array:
-        own = values.bits[(codes + high).astype(jnp.int32)]
-        return jnp.where(codes == 0, zero, other + own)
-
     below = jnp.clip(jnp.floor(fixed), -high, high - 1)
-    slope = bits_of(below + 1) - bits_of(below)
-    moved = matrix - lax.stop_gradient(matrix)  # zero, with a gradient
-    learning = learning + values.learning + _LEAF_BITS
-    return jnp.sum(bits_of(codes)) + jnp.sum(slope * moved) + learning
+    nonzero = jnp.round(fixed) != 0
+    more = jnp.where(values.alike, _more_if_alike(nonzero), _more_by_lines(nonzero))
+    slope = jnp.diff(values.bits)[(below + high).astype(jnp.int32)]
+    slope += jnp.where(below == 0, more, jnp.where(below == -1, -more, 0))
+    slope = jnp.where(jnp.isnan(matrix), jnp.nan, slope)
+    return jnp.sum(slope * (matrix - lax.stop_gradient(matrix)))
 
 
-def _zero_or_not(nonzero: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return the bits of a zero and of another code, and those of learning the shares.
+def _more_if_alike(nonzero: jax.Array) -> jax.Array:
+    """Return how many bits more than a zero another code takes: float32 []."""
+    share = _share(nonzero)
+    return jnp.log2(1 - share) - jnp.log2(share)
 
-    Args:
-      nonzero: bool (rows, columns).
 
-    Returns:
-      Float32 arrays of the same shape, and a scalar.
-    """
-    ones = nonzero.astype(jnp.float32)
-    share = jnp.clip(jnp.mean(ones), 1e-6, 1 - 1e-6)
-    one, none = -jnp.log2(share), -jnp.log2(1 - share)
-    alike = ones.size * (share * one + (1 - share) * none)
-    zero, other = _by_lines(ones)
-    learning = _LINE_BITS * _lines_in_use(nonzero)
-    by_lines = jnp.sum(jnp.where(nonzero, other, zero)) + learning
-    return (
-        jnp.where(alike < by_lines, none, zero),
-        jnp.where(alike < by_lines, one, other),
-        jnp.where(alike < by_lines, 0, learning),
-    )
+def _more_by_lines(nonzero: jax.Array) -> jax.Array:
+    """Return how many bits more than a zero each code would take: (rows, columns)."""
+    share = _share(nonzero)
+    odds = jnp.log2(1 - share) - jnp.log2(share)
+    rows, columns = (_more_in_line(nonzero, axis, share) for axis in (1, 0))
+    return rows + columns - odds
+
+
+def _more_in_line(nonzero: jax.Array, axis: int, share: jax.Array) -> jax.Array:
+    """Return the same by what else is in the line alone, for lines along an axis."""
+    count = jnp.sum(nonzero.astype(jnp.float32), axis, keepdims=True)
+    others = nonzero.shape[axis] - 1
+
+    def more(ones: jax.Array) -> jax.Array:
+        ones = jnp.clip(ones, 0, others)
+        zeros = others - ones + IMAGINED * (1 - share)
+        return jnp.log2(zeros) - jnp.log2(ones + IMAGINED * share)
+
+    # Without the code itself. A logarithm a line, not one a code.
+    return jnp.where(nonzero, more(count - 1), more(count))
+
+
+def _length_if_alike(nonzero: jax.Array) -> jax.Array:
+    share, more = _share(nonzero), _more_if_alike(nonzero)
+    return nonzero.size * (share * more - jnp.log2(1 - share))
+
+
+def _length_by_lines(nonzero: jax.Array) -> jax.Array:
+    more = _more_by_lines(nonzero)
+    # The bits of a flag whose odds are known: log2(1 + 2**more), with the sign of the flag.
+    flags = jnp.where(nonzero, more, -more)
+    bits = jnp.sum(jnp.logaddexp2(flags, 0.0))
+    return bits + _LINE_BITS * _lines_in_use(nonzero)
 
 
 def _lines_in_use(nonzero: jax.Array) -> jax.Array:
     """Return how many rows and columns of more than one code are not all zero."""
-    lines = [jnp.any(nonzero, 1 - axis) for axis in (0, 1)]
     counts = [
-        jnp.sum(line.astype(jnp.float32))
-        for line, length in zip(lines, reversed(nonzero.shape), strict=True)
-        if length > 1
+        jnp.sum(jnp.any(nonzero, axis).astype(jnp.float32))
+        for axis in (0, 1)
+        if nonzero.shape[axis] > 1
     ]
     return sum(counts, start=jnp.zeros(()))
 
 
-def _by_lines(ones: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the bits of a zero and of another code, by their row and their column."""
-    rows, columns = ones.shape
-    share = (jnp.sum(ones) - ones + 0.5) / (rows * columns)
+def _share(nonzero: jax.Array) -> jax.Array:
+    """Return the share of codes that are not zero, strictly between 0 and 1."""
+    return (jnp.sum(nonzero.astype(jnp.float32)) + 0.5) / (nonzero.size + 1)
 
-    def others(axis: int, number: int) -> tuple[jax.Array, jax.Array]:
-        count = jnp.sum(ones, axis, keepdims=True) - ones
-        return count + IMAGINED * share, number - 1 - count + IMAGINED * (1 - share)
 
-    row_ones, row_zeros = others(1, columns)
-    column_ones, column_zeros = others(0, rows)
-    one = row_ones * column_ones * (1 - share)
-    zero = row_zeros * column_zeros * share
-    total = jnp.log2(one + zero)
-    return total - jnp.log2(zero), total - jnp.log2(one)
+def _codes_of(steps: jax.Array, values: Values) -> jax.Array:
+    high = _high(values)
+    matrix = _as_matrix(lax.stop_gradient(steps).astype(jnp.float32))
+    return jnp.clip(jnp.round(matrix), -high, high)
+
+
+def _high(values: Values) -> int:
+    return values.bits.shape[0] // 2
 
 
 def _as_matrix(x: jax.Array) -> jax.Array:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +22,7 @@ from ..leaves import scales_as_floats
 from ..numerics import divide_by_tiles
 from ..quantize import Granularity, PerTensor, quantize
 from ..quantize.scales import StatefulScale, as_scale, log_step
-from ._code_length import Values, code_length, count_values
+from ._code_length import Values, code_length, count_values, pull
 from ._multiplier import Multiplier, rule_of
 
 
@@ -49,10 +50,11 @@ def entropy_constrained(
     """Train weights with the size of their file as a term of the loss.
 
     The loss becomes ``loss + multiplier * (bits of the file / number of weights)``.
-    ``train_step`` and ``wrap_optimizer`` add the term, which is the metric ``"rate"``. It
-    decides which weights become zero, how coarse the grid of each layer is, and which
-    layers pay: there is no sparsity and no width to choose. ``finalize`` returns ``QArray``
-    leaves of ``bits`` bits; ``save`` then stores them in about as many bytes as
+    ``train_step`` and ``wrap_optimizer`` add the term, which is the metric ``"rate"`` (its
+    bits are those of the last count). It decides which weights become zero, how coarse the
+    grid of each layer is, and which layers pay: there is no sparsity and no width to
+    choose. ``finalize`` returns ``QArray`` leaves of ``bits`` bits; ``save`` then stores
+    them in about as many bytes as
     ``rate.measure`` says. The result is small as a file. It computes in floats.
 
     Args:
@@ -119,14 +121,16 @@ def entropy_constrained(
         step, _ = as_scale(steps_scale, leaf.scale)(wide, (1,) * x.ndim, fmt)
         return divide_by_tiles(wide, scales_as_floats(step, x.dtype))
 
-    def total_bits(params: PyTree, leaves: PyTree, values: PyTree) -> jax.Array:
-        lengths = jax.tree.map(
-            lambda x, leaf, own: code_length(steps_of(x, leaf), own),
-            params,
-            leaves,
-            values,
+    def add_up(
+        bits: Callable[[jax.Array, Values], jax.Array],
+        params: PyTree,
+        leaves: PyTree,
+        values: PyTree,
+    ) -> jax.Array:
+        terms = jax.tree.map(
+            lambda x, leaf, own: bits(steps_of(x, leaf), own), params, leaves, values
         )
-        return sum(jax.tree.leaves(lengths), start=jnp.zeros(()))
+        return sum(jax.tree.leaves(terms), start=jnp.zeros(()))
 
     def counted(params: PyTree, leaves: PyTree) -> tuple[PyTree, jax.Array]:
         """Return the bits of each value as it is now, and the total."""
@@ -136,7 +140,8 @@ def entropy_constrained(
             return count_values(jnp.clip(jnp.round(steps), -high, high), high)
 
         values = jax.tree.map(count, params, leaves)
-        return values, lax.stop_gradient(total_bits(params, leaves, values))
+        total = add_up(code_length, params, leaves, values)
+        return values, lax.stop_gradient(total)
 
     def init(params: PyTree) -> RateState:
         leaves = inner.init(params)
@@ -167,8 +172,12 @@ def entropy_constrained(
         return params, RateState(leaves, values, new, count, total)
 
     def penalty(params: PyTree, state: RateState) -> dict[str, jax.Array]:
-        total = total_bits(params, state.leaves, state.values)
-        return {"rate": state.multiplier.value * total / state.multiplier.weights}
+        multiplier, leaves = state.multiplier, (state.leaves, state.values)
+        if multiplier.counts:
+            total = add_up(code_length, params, *leaves)
+        else:  # only slopes matter in training, and they take a fraction of the time
+            total = state.bits + add_up(pull, params, *leaves)
+        return {"rate": multiplier.value * total / multiplier.weights}
 
     compressor = Compressor(
         init=init,

@@ -26,10 +26,13 @@ class Multiplier:
     Attributes:
       value: float32 [].
       weights: how many weights share the bits (static).
+      counts: whether the penalty counts the bits anew, instead of the value of the last
+        count (static).
     """
 
     value: jax.Array
     weights: int = dataclasses.field(metadata={"static": True})
+    counts: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
 # (multiplier, updates so far, bits now) -> the next multiplier

@@ -42,6 +42,8 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     add("--temperature", type=float, metavar="T", help="of distillation (1)")
     add("--distill", type=float, metavar="W", help="weight of distillation (0.9)")
+    add("--multiplier", type=float, metavar="M", help="cost of a bit a weight (0.3)")
+    add("--curve", action="store_true", help="train other settings as well")
     add("--dense-epochs", type=int, metavar="N", help="training of the dense network")
     add("--epochs", type=int, metavar="N", help="training of each compressed one")
     add("--batch-size", type=int, metavar="N", help="examples a step")
@@ -53,6 +55,7 @@ def checked_config(data: str, **options: Any) -> Config:
     config = config_of(data, **options)
     try:
         compressors(config, steps=100)
+        jc.rate.entropy_constrained(config.multiplier)
         jc.magnitude_pruning(config.sparsity)  # the ramp to it is a schedule, unchecked
     except ValueError as error:
         raise common.RunError(str(error)) from error
@@ -69,7 +72,7 @@ def run(config: Config, session: common.Session) -> None:
     session.finish(
         summary(session.data, records),
         table(config, len(session.data.test), records),
-        partial(draw, records),
+        partial(draw, config, records),
     )
 
 
@@ -96,12 +99,16 @@ def jobs(
     def record(
         stage: Stage, seed: int, tree: Any, evaluator: Evaluator, seconds: float | None
     ) -> list[report.Record]:
-        right = evaluator.accuracy(jc.dense(tree), data.test)
+        params = jc.dense(tree)
+        metrics = [
+            report.accuracy([evaluator.accuracy(params, part)], [seed], split=name)
+            for name, part in (("test", data.test), ("validation", data.validation))
+        ]
         return [
             report.Record(
                 name=stage.name,
                 provenance=report.provenance(stage.transforms),
-                metrics=[report.accuracy([right], [seed], split="test")],
+                metrics=metrics,
                 size=report.size(artifact(seed, stage.name), expected=tree),
                 latency=evaluator.latency(tree, data.test),
                 training_seconds=seconds,
@@ -192,7 +199,7 @@ STUDY = common.Study(
     run=run,
     data=list(DEFAULTS),
     options=_options,
-    free=("seeds",),
+    free=("seeds", "curve"),
 )
 main = STUDY.main
 

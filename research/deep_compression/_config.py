@@ -26,6 +26,8 @@ class Config:
       clusters: shared values a matrix, instead of quantization.
       temperature: of distillation.
       distill: weight of the distillation loss; the labels' loss has the rest.
+      multiplier: what one bit a weight costs in the loss of the last network.
+      curve: whether other sparsities, widths and multipliers are trained as well.
     """
 
     data: str
@@ -40,6 +42,8 @@ class Config:
     clusters: int | None = None
     temperature: float = 1.0
     distill: float = 0.9
+    multiplier: float = 0.3
+    curve: bool = False
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {

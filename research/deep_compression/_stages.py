@@ -75,6 +75,7 @@ class Stage:
       from_dense: whether it starts from the dense network (else from scratch).
       distilled: whether the dense network's logits are part of its loss.
       transforms: what is done, in words.
+      curve: the curve of the picture that it is a point of; None if of none.
     """
 
     name: str
@@ -83,15 +84,23 @@ class Stage:
     from_dense: bool = True
     distilled: bool = False
     transforms: tuple[str, ...] = ()
+    curve: str | None = None
+
+
+BY_HAND, BY_RATE = "pruned and quantized by hand", "by rate"
+# Around the settings of the run: what 20 to 400 times smaller takes.
+_SPARSITIES_AND_BITS = ((0.8, 4), (0.95, 4), (0.97, 3), (0.98, 3))
+_MULTIPLIERS = (0.03, 0.1, 1.0, 3.0)
 
 
 def stages(config: Config, steps_per_epoch: int) -> list[Stage]:
-    """Dense, then pruned, then quantized as well, then distilled as well.
+    """Dense; pruned, quantized as well, distilled as well; and by rate, distilled.
 
     All compressed ones start from the same dense network and train for the same number
     of steps, so that a row differs from the one above by one technique.
     """
-    prune, quantize = compressors(config, config.epochs * steps_per_epoch)
+    steps = config.epochs * steps_per_epoch
+    prune, quantize = compressors(config, steps)
     both = jc.chain(prune, quantize)
     words = (
         f"magnitude pruning, ERK, cubic ramp to {config.sparsity:g}",
@@ -102,15 +111,40 @@ def stages(config: Config, steps_per_epoch: int) -> list[Stage]:
     )
 
     def stage(name: str, c: jc.Compressor, done: int) -> Stage:
+        curve = BY_HAND if done == 3 else None
         return Stage(
-            name, c, config.epochs, distilled=done == 3, transforms=words[:done]
+            name,
+            c,
+            config.epochs,
+            True,
+            done == 3,
+            transforms=words[:done],
+            curve=curve,
         )
 
+    def by_hand(sparsity: float, bits: int) -> Stage:
+        own = dataclasses.replace(config, sparsity=sparsity, bits=bits, clusters=None)
+        name = f"{100 * sparsity:g} % pruned, {bits} bits"
+        c = jc.chain(*compressors(own, steps))
+        return dataclasses.replace(stage(name, c, 3), transforms=(name, words[2]))
+
+    def by_rate(multiplier: float) -> Stage:
+        name = f"rate x {multiplier:g}"
+        text = f"bits of the file in the loss, multiplier {multiplier:g}"
+        c = jc.rate.entropy_constrained(multiplier, where="*")
+        return Stage(name, c, config.epochs, True, True, (text, words[2]), BY_RATE)
+
+    curve = [
+        *(by_hand(*point) for point in _SPARSITIES_AND_BITS),
+        *(by_rate(m) for m in _MULTIPLIERS if m != config.multiplier),
+    ]
     return [
         Stage("dense", jc.identity(), config.dense_epochs, from_dense=False),
         stage("pruned", prune, 1),
         stage("+ quantized", both, 2),
         stage("+ distilled", both, 3),
+        *(curve if config.curve else ()),
+        dataclasses.replace(by_rate(config.multiplier), name="by rate"),
     ]
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,13 @@ from jaxcompress import report
 from .. import common
 from ..data import Dataset
 from ._config import Config
+from ._stages import stages
 
 PACKED = "packed"
 CONTROL = "small dense"
-COLUMNS = ("accuracy %", "change", "bytes", "ratio", "bits/w", "bound", "trained")
+COLUMNS = (
+    "accuracy %", "change", "validation", "bytes", "ratio", "bits/w", "bound", "trained"
+)  # fmt: skip
 
 
 def table(config: Config, examples: int, records: Sequence[report.Record]) -> Table:
@@ -30,7 +34,8 @@ def table(config: Config, examples: int, records: Sequence[report.Record]) -> Ta
         [[name, *_texts(name, row)] for name, row in rows(records).items()],
         title=f"{config.model} on {config.data}, {examples:,} test examples, "
         f"{config.seeds} seed{plural}",
-        caption="ratio: float32 weights / file. bits/w: file / weights of the row's "
+        caption="change: against dense; validation: the same on the split where settings "
+        "are chosen. ratio: float32 weights / file. bits/w: file / weights of the row's "
         "network; bound: order-0 entropy of what is stored. All rows compute in floats: "
         "smaller, not faster.",
     )
@@ -42,6 +47,7 @@ def _texts(name: str, row: Mapping[str, Any]) -> list[str]:
     return [
         f"{100 * row['accuracy']:.2f}{spread}",
         "" if name == "dense" else f"{100 * row['against_dense']:+.2f}",
+        "" if name == "dense" else f"{100 * row['validation_against_dense']:+.2f}",
         f"{row['file_bytes']:,.0f}",
         f"{row['ratio']:.1f}x",
         f"{row['bits_per_param']:.3f}",
@@ -57,17 +63,17 @@ def rows(records: Sequence[report.Record]) -> dict[str, dict[str, Any]]:
 
 
 def _row(row: list[report.Record], dense: list[report.Record]) -> dict[str, Any]:
-    accuracies, baseline = (
-        [record.metric("accuracy").mean for record in group] for group in (row, dense)
-    )
+    accuracies, baseline = (_accuracies_of(group, "test") for group in (row, dense))
     sizes, latencies = _all(row, "size"), _all(row, "latency")
     file_bytes = statistics.fmean(s.file_bytes for s in sizes)
     accuracy, spread = common.mean_and_spread(accuracies)
-    pairs = zip(accuracies, baseline, strict=True)
+    validation = [_accuracies_of(group, "validation") for group in (row, dense)]
     return {
         "accuracy": accuracy,
         "spread": spread,
-        "against_dense": statistics.fmean(a - b for a, b in pairs),
+        "against_dense": statistics.fmean(map(operator.sub, accuracies, baseline)),
+        "validation": statistics.fmean(validation[0]),
+        "validation_against_dense": statistics.fmean(map(operator.sub, *validation)),
         "file_bytes": file_bytes,
         "largest_file_bytes": max(s.file_bytes for s in sizes),
         "ratio": _all(dense, "size")[0].float32_bytes / file_bytes,
@@ -78,6 +84,10 @@ def _row(row: list[report.Record], dense: list[report.Record]) -> dict[str, Any]
         "latency_seconds": min(latency.median_seconds for latency in latencies),
         "training_seconds": common.mean(row, "training_seconds"),
     }
+
+
+def _accuracies_of(group: Sequence[report.Record], split: str) -> list[float]:
+    return [record.metric("accuracy", split).mean for record in group]
 
 
 def _all(group: Sequence[report.Record], field: str) -> list[Any]:
@@ -107,30 +117,42 @@ def summary(data: Dataset, records: Sequence[report.Record]) -> dict[str, Any]:
     }
 
 
-def draw(records: Sequence[report.Record], path: Path) -> None:
+def draw(config: Config, records: Sequence[report.Record], path: Path) -> None:
     """Draw ``results.png``: accuracy against bytes, and the bytes of the file."""
     with common.figure(path, size=(11, 4.2), panels=2, width_ratios=[1, 1]) as axes:
-        _accuracies(axes[0], rows(records))
+        curves = {s.name: s.curve for s in stages(config, 100) if s.curve}
+        _accuracies(axes[0], rows(records), curves if config.curve else {})
         size = next(record.size for record in records if record.name == PACKED)
         assert size is not None
         _bytes(axes[1], size)
 
 
-def _accuracies(axis: Any, rows: Mapping[str, Mapping[str, Any]]) -> None:
+def _accuracies(
+    axis: Any, rows: Mapping[str, Mapping[str, Any]], curves: Mapping[str, str]
+) -> None:
+    for curve in dict.fromkeys(curves.values()):
+        points = [row for name, row in rows.items() if curves.get(name) == curve]
+        _points(axis, sorted(points, key=lambda row: row["file_bytes"]), "o-", curve)
     for name, row in rows.items():
-        axis.errorbar(
-            row["file_bytes"] / 1000,
-            100 * row["accuracy"],
-            yerr=None if row["spread"] is None else 100 * row["spread"],
-            fmt={"dense": "s", CONTROL: "x", PACKED: "*"}.get(name, "o"),
-            markersize=12 if name == PACKED else 7,
-            capsize=3,
-            label=f"{name} ({row['ratio']:.0f}x)",
-        )
+        if name not in curves:
+            style = {"dense": "s", CONTROL: "x", PACKED: "*"}.get(name, "o")
+            _points(axis, [row], style, f"{name} ({row['ratio']:.0f}x)")
     axis.set_xscale("log")
     axis.set(xlabel="file, kB (log scale)", ylabel="test accuracy, %")
     title = "accuracy against bytes, mean and spread over seeds"
     common.finish(axis, title, legend="best")
+
+
+def _points(axis: Any, rows: Sequence[Any], style: str, label: str) -> None:
+    axis.errorbar(
+        [row["file_bytes"] / 1000 for row in rows],
+        [100 * row["accuracy"] for row in rows],
+        yerr=[100 * (row["spread"] or 0.0) for row in rows],
+        fmt=style,
+        markersize=12 if style == "*" else 6,
+        capsize=3,
+        label=label,
+    )
 
 
 def _bytes(axis: Any, size: report.Size) -> None:
