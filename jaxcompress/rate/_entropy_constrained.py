@@ -99,7 +99,9 @@ def entropy_constrained(
       Oktay et al., 2020, https://arxiv.org/abs/1906.06624; Wiedemann et al., 2018,
       https://arxiv.org/abs/1812.07520
     """
-    first_multiplier, next_multiplier = rule_of(multiplier, target_bytes)
+    first_multiplier, next_multiplier = rule_of(
+        multiplier, "target_bytes", target_bytes
+    )
     check_whole(bits=bits, every=every)
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be 2 to 8, got {bits}.")
@@ -160,7 +162,7 @@ def entropy_constrained(
 
         def recount() -> tuple[PyTree, jax.Array, jax.Array]:
             values, total = counted(params, leaves)
-            value = next_multiplier(state.multiplier.value, count, total)
+            value = next_multiplier(state.multiplier.value, count, total / 8)
             return values, total, value
 
         values, total, value = lax.cond(
@@ -168,7 +170,7 @@ def entropy_constrained(
             recount,
             lambda: (state.values, state.bits, state.multiplier.value),
         )
-        new = Multiplier(value, state.multiplier.weights)
+        new = Multiplier(value, state.multiplier.per)
         return params, RateState(leaves, values, new, count, total)
 
     def penalty(params: PyTree, state: RateState) -> dict[str, jax.Array]:
@@ -177,7 +179,7 @@ def entropy_constrained(
             total = add_up(code_length, params, *leaves)
         else:  # only slopes matter in training, and they take a fraction of the time
             total = state.bits + add_up(pull, params, *leaves)
-        return {"rate": multiplier.value * total / multiplier.weights}
+        return {"rate": multiplier.value * total / multiplier.per}
 
     compressor = Compressor(
         init=init,

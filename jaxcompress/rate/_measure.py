@@ -39,22 +39,21 @@ def measure(compressor: Compressor, params: PyTree, state: PyTree) -> jax.Array:
       True
     """
     check_compressor(compressor, "measure(compressor, params, state)")
-    nodes = [x for x in jax.tree.leaves(state, is_leaf=_is_mark) if _is_mark(x)]
-    if compressor.penalty is None or not nodes:
+
+    def count_bits(x: Any) -> Any:
+        """Let the penalty be all bits, counted anew."""
+        if not _is_mark(x):
+            return x
+        return Multiplier(jnp.full_like(x.value, x.per), x.per, counts=True)
+
+    whole = jax.tree.map(count_bits, state, is_leaf=_is_mark)
+    terms = compressor.penalty(params, whole) if compressor.penalty else {}
+    if "rate" not in terms:
         raise ValueError(
             "this compressor has no rate. Use rate.entropy_constrained, alone or in a "
             "chain."
         )
-    whole = jax.tree.map(
-        lambda x: (
-            Multiplier(jnp.full_like(x.value, x.weights), x.weights)
-            if _is_mark(x)
-            else x
-        ),
-        state,
-        is_leaf=_is_mark,
-    )
-    return compressor.penalty(params, whole)["rate"]
+    return terms["rate"]
 
 
 def _is_mark(x: Any) -> bool:

@@ -25,55 +25,60 @@ class Multiplier:
 
     Attributes:
       value: float32 [].
-      weights: how many weights share the bits (static).
+      per: what costs this much in the loss: so many bits, or units of a cost (static).
       counts: whether the penalty counts the bits anew, instead of the value of the last
         count (static).
     """
 
     value: jax.Array
-    weights: int = dataclasses.field(metadata={"static": True})
+    per: float = dataclasses.field(metadata={"static": True})
     counts: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
-# (multiplier, updates so far, bits now) -> the next multiplier
+# (multiplier, updates so far, what is spent now) -> the next multiplier
 Rule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def rule_of(
-    multiplier: float | optax.Schedule | None, target_bytes: float | None
+    multiplier: float | optax.Schedule | None, name: str, target: float | None
 ) -> tuple[Callable[[], jax.Array], Rule]:
     """Return the first multiplier, and the rule that gives the next one.
+
+    Args:
+      multiplier: a number or a schedule; or
+      name: of the argument that holds the target.
+      target: what may be spent.
 
     Raises:
       TypeError: if the multiplier is an array that is traced, or not a number.
       ValueError: if both or neither are given, or one is negative.
     """
-    if (multiplier is None) == (target_bytes is None):
+    if (multiplier is None) == (target is None):
         raise ValueError(
-            "pass either multiplier= or target_bytes=, not both; got "
-            f"multiplier={multiplier}, target_bytes={target_bytes}."
+            f"pass either multiplier= or {name}=, not both; got "
+            f"multiplier={multiplier}, {name}={target}."
         )
-    if target_bytes is not None:
-        return _ascend(_number("target_bytes", target_bytes))
+    if target is not None:
+        return _ascend(check_amount(name, target))
     if callable(multiplier):
         schedule = multiplier
         return (
             lambda: _scheduled(schedule, jnp.zeros((), jnp.int32)),
-            lambda value, count, bits: _scheduled(schedule, count),
+            lambda value, count, spent: _scheduled(schedule, count),
         )
-    value = _number("multiplier", multiplier)
+    value = check_amount("multiplier", multiplier)
     return (
         lambda: jnp.full((), value, jnp.float32),
-        lambda value, count, bits: value,
+        lambda value, count, spent: value,
     )
 
 
 def _ascend(target: float) -> tuple[Callable[[], jax.Array], Rule]:
-    """Raise the multiplier while the file is too large, and lower it while it is small."""
+    """Raise the multiplier while too much is spent, and lower it while too little is."""
 
-    def follow(value: jax.Array, count: jax.Array, bits: jax.Array) -> jax.Array:
+    def follow(value: jax.Array, count: jax.Array, spent: jax.Array) -> jax.Array:
         del count
-        error = jnp.clip(jnp.log(bits / (8 * target)), -1.0, 1.0)
+        error = jnp.clip(jnp.log(spent / target), -1.0, 1.0)
         return jnp.clip(value * jnp.exp(_GAIN * error), _LEAST, _MOST)
 
     return lambda: jnp.full((), _FIRST, jnp.float32), follow
@@ -85,7 +90,13 @@ def _scheduled(schedule: optax.Schedule, count: jax.Array) -> jax.Array:
     return jnp.maximum(value, 0.0)
 
 
-def _number(name: str, value: Any) -> float:
+def check_amount(name: str, value: Any) -> float:
+    """Return a number of at least 0.
+
+    Raises:
+      TypeError: if it is traced, or not a number.
+      ValueError: if it is negative or not finite.
+    """
     if isinstance(value, Tracer):
         raise TypeError(
             f"{name} must be a number, got a traced array. To change it in training, pass "

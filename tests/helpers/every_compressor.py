@@ -113,6 +113,9 @@ COMPRESSORS = {
         granularity=draw(st.sampled_from([jc.PerTensor(), jc.PerChannel()])),
         every=2,
     ),
+    "learned bits": lambda draw: jc.rate.learned_bits(
+        draw(st.sampled_from([0.1, 1.0])), every=draw(EVERY)
+    ),
     "rate for a size": lambda draw: jc.rate.entropy_constrained(
         target_bytes=300, bits=4, every=draw(EVERY), where="*/kernel"
     ),
