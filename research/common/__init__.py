@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What studies share: command line, folder, jobs, choices, tables, pictures, training."""
+"""What studies share: command line, folder, jobs, choices, tables, verdicts, training."""
 
 from ._cli import Options as Options, main as main
 from ._errors import RunError as RunError, UsageError as UsageError
@@ -14,9 +14,14 @@ from ._measure import (
     sparsity_of as sparsity_of,
 )
 from ._network import (
+    CONTROLS as CONTROLS,
+    SMALL as SMALL,
+    SMALL_MACS as SMALL_MACS,
     Perceptron as Perceptron,
+    control as control,
     narrowed as narrowed,
     no_larger as no_larger,
+    no_more_macs as no_more_macs,
 )
 from ._picture import (
     Curve as Curve,
@@ -62,3 +67,4 @@ from ._training import (
     order as order,
     scan as scan,
 )
+from ._verdicts import Claim as Claim, Measure as Measure, verdicts as verdicts

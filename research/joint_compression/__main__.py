@@ -25,13 +25,14 @@ from ._rows import (
     QUANTIZE,
     SMALL,
     Row,
+    of_afterwards,
     of_methods,
     of_temperatures,
     of_weights,
     setting_of,
     taught,
 )
-from ._tables import Record, draw, summary, tables
+from ._tables import Record, claims, draw, summary, tables
 from ._train import Params, Runs
 
 
@@ -75,13 +76,18 @@ def jobs(
 
     def control(row: Row, seed: int) -> list[Record]:
         """A network that is small from the start, of as many bytes as a joint one."""
-        few, methods = min(config.bits), (r for r in records if r.method == JOINTLY)
-        nbytes = max(r.file_bytes for r in methods if r.bits == few)
-        dense = row.method == SMALL
+        dense = row.method != NARROW
 
         def smaller() -> Runs:
-            build = common.no_larger if dense else partial(narrow, config)
-            return Runs(config, build(nbytes, data, config.widths), data.train)
+            if row.method == common.SMALL_MACS:
+                asked, name = config.sparsity, row.method
+                model = common.control(name, [], asked, data, config.widths)
+            else:
+                few, methods = min(config.bits), of_method(JOINTLY)
+                nbytes = max(r.file_bytes for r in methods if r.bits == few)
+                build = common.no_larger if dense else partial(narrow, config)
+                model = build(nbytes, data, config.widths)
+            return Runs(config, model, data.train)
 
         small, teacher = runs.once(("control", row.method), smaller), runs.teacher(seed)
         network = small.trained(
@@ -95,6 +101,9 @@ def jobs(
             teacher=teacher,
         )  # fmt: skip
         return record(row, seed, small, shipped)
+
+    def of_method(name: str) -> list[Record]:
+        return [record for record in records if record.method == name]
 
     def each(make: Any, rows: Iterable[Row]) -> Iterator[common.Job[Record]]:
         for row, seed in itertools.product(rows, range(config.seeds)):
@@ -115,6 +124,12 @@ def jobs(
                 yield common.Job(title, partial(control, row, seed))
     yield from each(of_row, of_temperatures(config))
     yield from each(of_row, of_weights(config))
+    yield from each(of_row, of_afterwards(config))
+    macs = (
+        Row("methods", common.SMALL_MACS, None, teaching)
+        for teaching in (LABELS, taught(chosen, SMALL, None))
+    )
+    yield from each(control, macs)
 
 
 STUDY = common.Study(
@@ -123,7 +138,9 @@ STUDY = common.Study(
     "each alone, with one after another, and with small networks; then compare "
     "temperatures.",
     config=config_of,
-    run=common.runner(Record, jobs, summary=summary, tables=tables, draw=draw),
+    run=common.runner(
+        Record, jobs, summary=summary, tables=tables, draw=draw, claims=claims
+    ),
     choose=choose,
     setting="chosen",
 )

@@ -14,7 +14,7 @@ import jaxcompress as jc
 from .. import common
 from ..data import Dataset
 from ._config import Config
-from ._rows import METHODS, NARROW, NARROW_BITS, Row
+from ._rows import NARROW, NARROW_BITS, STAGES, Row
 from ._train import CHANNELS, Params
 
 
@@ -34,7 +34,7 @@ def counted(config: Config, row: Row, shipped: Params) -> Counted:
       RunError: if there are more levels or fewer zeros than were asked for.
     """
     params = jc.dense(shipped)
-    stages = METHODS.get(row.method, ())
+    stages = STAGES.get(row.method, ())
     sparsity = common.sparsity_of(params)
     weights = sum(x.size for x in jax.tree.leaves(params) if x.ndim > 1)
     # A budget is rounded once a matrix.

@@ -34,6 +34,7 @@ PRUNE_FIRST, QUANTIZE_FIRST = "prune, quantize", "quantize, prune"
 THREE = "prune, quantize, distill"
 SMALL, NARROW = "small dense", "narrow, 4 bits"
 NARROW_BITS = 4
+AFTER = "not trained on: "
 
 METHODS: dict[str, tuple[Stage, ...]] = {
     LONGER: (Stage(),),
@@ -49,6 +50,13 @@ METHODS: dict[str, tuple[Stage, ...]] = {
         Stage("held", True, sixths=2, taught_only=True),
     ),
 }
+# Pruned and rounded after the last step, not in training.
+AFTERWARDS: dict[str, tuple[Stage, ...]] = {
+    f"{AFTER}{PRUNE}": (Stage(), Stage("ramp", sixths=0)),
+    f"{AFTER}{QUANTIZE}": (Stage(), Stage(quantizes=True, sixths=0)),
+    f"{AFTER}{PRUNE_FIRST}": (Stage(), Stage("ramp", True, sixths=0)),
+}
+STAGES = METHODS | AFTERWARDS
 SAME_AS = {THREE: PRUNE_FIRST, NARROW: QUANTIZE}  # they have the setting of another
 
 
@@ -120,6 +128,9 @@ def setting_of(
     settings: Mapping[str, Setting], method: str, bits: int | None
 ) -> Setting:
     """That of a method, out of all that were chosen."""
+    if method in AFTERWARDS:
+        scale = "mse" if quantizes(method) else ""
+        return dataclasses.replace(settings[LONGER], scale=scale)
     return settings[key_of(SAME_AS.get(method, method), bits)]
 
 
@@ -132,9 +143,16 @@ def of_methods(config: Config) -> Iterator[Row]:
             yield Row("methods", method, bits, taught(config.chosen, method, bits))
 
 
+def of_afterwards(config: Config) -> Iterator[Row]:
+    """The float network, trained for as long, and only then pruned and quantized."""
+    for method in AFTERWARDS:
+        for bits in config.bits if quantizes(method) else (None,):
+            yield Row("methods", method, bits, LABELS)
+
+
 def quantizes(method: str) -> bool:
     """Whether one of its stages does."""
-    return any(stage.quantizes for stage in METHODS[method])
+    return any(stage.quantizes for stage in STAGES[method])
 
 
 def taught(chosen: Choices, method: str, bits: int | None) -> Teaching:

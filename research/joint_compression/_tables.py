@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import common
 from ._config import Config
-from ._rows import LONGER
+from ._rows import AFTER, JOINTLY, LONGER, NARROW, PRUNE, PRUNE_FIRST, QUANTIZE, SMALL
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +69,46 @@ def tables(config: Config, examples: int, records: Sequence[Record]) -> str:
     del examples
     note = "test accuracy %; all of it simulated"
     return common.under_heading(config, note, markdown(records))
+
+
+def claims(records: Sequence[Record]) -> Iterator[common.Claim]:
+    """Jointly against one after another, afterwards and small; taught against labels."""
+    cells, few = pairs(records), (4, 3, 2)
+    small = "a small dense network of as many MACs, in floats"
+    bars = [
+        (PRUNE, f"{AFTER}{PRUNE}", "pruning afterwards, not trained on", (None,)),
+        (PRUNE, common.SMALL_MACS, small, (None,)),
+        (QUANTIZE, f"{AFTER}{QUANTIZE}", "rounding afterwards, not trained on", few),
+        (JOINTLY, f"{AFTER}{PRUNE_FIRST}", "both afterwards, not trained on", few),
+        (JOINTLY, PRUNE_FIRST, "pruning first, then quantizing", few),
+        (JOINTLY, NARROW, "a narrow network of 4 bits and as many bytes", (2,)),
+        (JOINTLY, SMALL, "a small dense network of as many bytes", (2,)),
+        (PRUNE_FIRST, NARROW, "a narrow network of 4 bits and as many bytes", (2,)),
+    ]
+    for method, bar, words, widths in bars:
+        both = {
+            "" if bits is None else f"at {bits} bits": (
+                cells[method, bits][0],
+                cells.get((bar, bits), [(), ()])[0],
+            )
+            for bits in widths
+            if (method, bits) in cells
+        }
+        yield common.Claim(method, words, both)
+    taught = {
+        f"for {_name(*name)}": (distilled, labels or cells[PRUNE_FIRST, name[1]][0])
+        for name, (labels, distilled) in cells.items()
+        if distilled
+    }
+    yield common.Claim("distillation", "labels alone for as many steps", taught)
+    hot = part_of(records, "temperatures")
+    few_bits = {
+        f"at {kind}": (group, hot[method, bits, "labels"])
+        for (method, bits, kind), group in hot.items()
+        if (method, bits) == (JOINTLY, 2) and kind != "labels"
+    }
+    row = "jointly, 2 bits, with 0.9 for the teacher"
+    yield common.Claim(row, "labels alone for as many steps", few_bits)
 
 
 def markdown(records: Sequence[Record]) -> str:

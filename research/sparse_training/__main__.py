@@ -16,7 +16,7 @@ from .. import common
 from ..data import Dataset
 from ._config import Config, Exchange, config_of
 from ._rows import METHODS
-from ._tables import CONTROL, DENSE, Record, draw, summary, table
+from ._tables import DENSE, ONCE, Record, claims, draw, summary, table
 from ._train import Runs
 
 # What is tried in a choice; the seeds are others than those that are reported.
@@ -57,11 +57,14 @@ def jobs(
         trained = runs.sparse(name, seed, sparsity=sparsity, erk=budget == "ERK")
         return [record(name, budget, sparsity, seed, trained, runs.model)]
 
-    def control(sparsity: float, seed: int) -> list[Record]:
-        nbytes = common.largest_file(records, sparsity, CONTROL)
-        small = common.no_larger(nbytes, data, config.widths)
+    def control(name: str, sparsity: float, seed: int) -> list[Record]:
+        small = common.control(name, records, sparsity, data, config.widths)
         narrow = runs.once(small, lambda: Runs(config, small, data.train))
-        return [record(CONTROL, "", sparsity, seed, narrow.dense(seed), small)]
+        return [record(name, "", sparsity, seed, narrow.dense(seed), small)]
+
+    def afterwards(sparsity: float, budget: str, seed: int) -> list[Record]:
+        pruned = runs.pruned(seed, sparsity=sparsity, erk=budget == "ERK")
+        return [record(ONCE, budget, sparsity, seed, pruned, runs.model)]
 
     for seed in seeds:
         yield common.Job(f"{DENSE}, {seed}", partial(dense, seed))
@@ -69,9 +72,14 @@ def jobs(
         name, sparsity, budget, seed = row
         title = f"{name} {100 * sparsity:g} %, {budget}, {seed}"
         yield common.Job(title, partial(sparse, name, sparsity, budget, seed))
-    for sparsity, seed in itertools.product(config.sparsities, seeds):
-        title = f"{CONTROL} {100 * sparsity:g} %, {seed}"
-        yield common.Job(title, partial(control, sparsity, seed))
+    for name in common.CONTROLS:
+        for sparsity, seed in itertools.product(config.sparsities, seeds):
+            title = f"{name} {100 * sparsity:g} %, {seed}"
+            yield common.Job(title, partial(control, name, sparsity, seed))
+    for row in itertools.product(config.sparsities, ("ERK", "uniform"), seeds):
+        sparsity, budget, seed = row
+        title = f"{ONCE} {100 * sparsity:g} %, {budget}, {seed}"
+        yield common.Job(title, partial(afterwards, sparsity, budget, seed))
 
 
 def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, Any]:
@@ -152,7 +160,9 @@ STUDY = common.Study(
     "them with gradual pruning, the dense network and a small dense one of as "
     "many bytes.",
     config=config_of,
-    run=common.runner(Record, jobs, summary=summary, tables=table, draw=draw),
+    run=common.runner(
+        Record, jobs, summary=summary, tables=table, draw=draw, claims=claims
+    ),
     choose=choose,
 )
 main = STUDY.main

@@ -15,7 +15,7 @@ import jaxcompress as jc
 from .. import common
 from ..data import Split
 from ._config import Config, Exchange
-from ._rows import METHODS, Method, Traced, dense
+from ._rows import METHODS, Method, Traced, dense, either
 
 
 class Runs(common.Trainer):
@@ -28,7 +28,10 @@ class Runs(common.Trainer):
 
     def dense(self, seed: int, *, rate: float | None = None) -> Any:
         """Train without pruning; returns parameters, and None for masks."""
-        return self._run("dense", dense, 1, seed, rate, 0.0, True, 0.0)
+        return self.once(
+            ("dense", seed, rate),
+            lambda: self._run("dense", dense, 1, seed, rate, 0.0, True, 0.0),
+        )
 
     def sparse(
         self,
@@ -63,6 +66,21 @@ class Runs(common.Trainer):
             erk,
             exchange.drop,
         )
+
+    def pruned(self, seed: int, *, sparsity: float, erk: bool) -> Any:
+        """The dense network, pruned after its last step; and its masks."""
+
+        def prune(params: Any, sparsity: jax.Array, erk: jax.Array) -> Any:
+            pruner = jc.magnitude_pruning(
+                sparsity,  # pyright: ignore[reportArgumentType]
+                budget=either(erk),
+            )
+            state = pruner.init(params)
+            params, state = pruner.update(params, state)
+            return pruner.finalize(params, state), state.masks
+
+        program = self.compiled("prune", prune)
+        return program(self.dense(seed)[0], jnp.float32(sparsity), jnp.asarray(erk))
 
     def _run(
         self,

@@ -26,6 +26,7 @@ from ._rows import (
     MASKED,
     ON,
     SCRATCH,
+    UNTUNED,
     WIDTH,
     WIDTHS_OF,
     as_fast,
@@ -93,6 +94,8 @@ class Runs(common.Trainer):
         def fit() -> tuple[Variables, float]:
             config = self.config
             network = self.network(name, factor, seed)
+            if name == UNTUNED:
+                return network.variables, 0.0
             first = {DENSE: config.epochs, SCRATCH: config.epochs + config.more}
             default = config.rate if name in first else config.later_rate
             return self._fit(
@@ -116,6 +119,8 @@ class Runs(common.Trainer):
         def make() -> jc.structured.Plan:
             dense, x = self._as_trained(seed), self.x[: self.config.examples]
             fn, variables = dense.evaluate, dense.variables
+            if name == UNTUNED:
+                return self.plan(WIDTHS_OF, factor, seed)
             if name == DEPTH:
                 return without_blocks(fn, variables, x, factor)
             if name == WIDTH:
