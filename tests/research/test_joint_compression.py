@@ -24,6 +24,7 @@ from research.joint_compression._rows import (
     SMALL,
     Row,
     Teaching,
+    of_afterwards,
     of_methods,
     of_temperatures,
     of_weights,
@@ -48,7 +49,12 @@ def records(folder):
 
 
 def rows(config):
-    return [*of_methods(config), *of_temperatures(config), *of_weights(config)]
+    return [
+        *of_methods(config),
+        *of_temperatures(config),
+        *of_weights(config),
+        *of_afterwards(config),
+    ]
 
 
 def keys(networks):
@@ -120,7 +126,7 @@ def test_the_readme_says_what_the_results_say():
     content = json.loads((FOLDER / "results.json").read_text())
     assert content["rows"] == summary(made)["rows"]
     config = config_of("fashion_mnist", seeds=None, quick=False)
-    small = {k for k in keys(made) if k[1] in (FLOAT, SMALL, NARROW)}
+    small = {k for k in keys(made) if k[1] in (FLOAT, SMALL, NARROW, common.SMALL_MACS)}
     assert keys(made) - small <= keys(rows(config))
     assert {r.seed for r in made} == {0, 1, 2}
     readme = (FOLDER / "README.md").read_text()
