@@ -14,9 +14,12 @@ ROOT = Path(research.__file__).parent
 STORED = [
     ("bit_widths", "results.json"),
     ("bit_widths", "digits.json"),
+    ("distillation", "results.json"),
+    ("distillation_schemes", "results.json"),
     ("joint_compression", "results.json"),
     ("lottery_tickets", "results.json"),
     ("lottery_tickets", "fashion_mnist.json"),
+    ("omitted_class", "results.json"),
     ("on_policy", "results.json"),
     ("one_shot", "results.json"),
     ("one_shot", "fashion_mnist.json"),
