@@ -22,6 +22,7 @@ STUDIES = [
     "one_shot",
     "sparse_training",
     "structured_pruning",
+    "temperature",
 ]
 
 

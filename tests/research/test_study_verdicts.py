@@ -27,6 +27,7 @@ STORED = [
     ("sparse_training", "fashion_mnist.json"),
     ("structured_pruning", "results.json"),
     ("structured_pruning", "fashion_mnist.json"),
+    ("temperature", "results.json"),
 ]
 
 

@@ -17,7 +17,7 @@ from jaxcompress import quantize
 
 from .. import common
 from ..data import Split
-from ._config import SIX, Config, Setting
+from ._config import SIX, Basis, Setting
 from ._rows import LABELS, STAGES, Stage, Teaching
 
 Params = Any
@@ -61,7 +61,7 @@ class Knobs(NamedTuple):
 class Runs(common.Trainer):
     """Trains one network on one split; compiles once a kind of stage."""
 
-    def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
+    def __init__(self, config: Basis, model: common.Perceptron, train: Split) -> None:
         super().__init__(train, batch_size=config.batch_size, quick=config.quick)
         self.config, self.model = config, model
         steps = config.tuning * self.per_epoch
@@ -279,7 +279,7 @@ class Runs(common.Trainer):
 
 
 def compressor(
-    config: Config, kind: Kind, *, sparsity: Any, bits: Any, starts: bool = False
+    config: Basis, kind: Kind, *, sparsity: Any, bits: Any, starts: bool = False
 ) -> jc.Compressor:
     """Prune, then quantize what is left; each may be nothing."""
     pruner = jc.magnitude_pruning(
