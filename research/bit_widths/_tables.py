@@ -10,7 +10,6 @@ from types import MappingProxyType
 from typing import Any
 
 from .. import common
-from ._config import Config
 from ._rows import FLOAT, FOUR, LONGER, NARROW, PAIRS, QWIX, SCALES, SMALL, TIMES
 
 
@@ -72,13 +71,6 @@ def nbytes(group: Sequence[Record]) -> str:
     """``12,345``: the mean of the seeds."""
     size = common.mean(group, "file_bytes")
     return "" if size is None else f"{size:,.0f}"
-
-
-def tables(config: Config, examples: int, records: Sequence[Record]) -> str:
-    """All tables under a heading, as the command prints them."""
-    del examples
-    note = "test accuracy %; all of it simulated"
-    return common.under_heading(config, note, markdown(records))
 
 
 def markdown(records: Sequence[Record]) -> str:

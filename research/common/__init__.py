@@ -5,6 +5,7 @@ from ._cli import Options as Options, main as main
 from ._errors import RunError as RunError, UsageError as UsageError
 from ._folder import Folder as Folder, chosen_by as chosen_by
 from ._jobs import Codec as Codec, Job as Job
+from ._latency import Time as Time, interleaved as interleaved
 from ._measure import (
     accuracy as accuracy,
     file_bytes as file_bytes,
@@ -52,6 +53,7 @@ from ._study import Study as Study, runner as runner
 from ._tables import (
     accuracy_lines as accuracy_lines,
     for_terminal as for_terminal,
+    headed as headed,
     heading as heading,
     markdown as markdown,
     sparsity_table as sparsity_table,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -87,6 +87,23 @@ def sparsity_table(
 def under_heading(config: Any, note: str, tables: str) -> str:
     """Markdown tables under a line with the data set, the seeds and a note."""
     return f"{config.data}, {config.seeds} seeds, {note}\n\n{tables}"
+
+
+def headed(
+    markdown: Callable[[Sequence[Any]], str], note: str
+) -> Callable[[Any, int, Sequence[Any]], str]:
+    """``tables`` of a study whose tables need only the records.
+
+    Args:
+      markdown: records to Markdown.
+      note: what stands above them beside the data set and the seeds.
+    """
+
+    def tables(config: Any, examples: int, records: Sequence[Any]) -> str:
+        del examples
+        return under_heading(config, note, markdown(records))
+
+    return tables
 
 
 def heading(config: Any, examples: int, dense: Sequence[Any]) -> str:

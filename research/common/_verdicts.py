@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,8 @@ from jaxcompress import report
 from ._records import values
 
 WIDTH = 120  # of the lines of a README
+# The same for both sides of a comparison: their numbers come from one file.
+HERE = report.Provenance(versions={}, device="", commit=None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,13 +114,7 @@ def _record(
         unit=measure.unit,
     )
     name = ("row", "bar")[number]
-    return metric, report.Record(name=name, provenance=_here(), metrics=[metric])
-
-
-@functools.cache
-def _here() -> report.Provenance:
-    """The same for both sides: their numbers come from one file."""
-    return report.Provenance(versions={}, device="", commit=None)
+    return metric, report.Record(name=name, provenance=HERE, metrics=[metric])
 
 
 def _sentence(claim: Claim, outcomes: Mapping[str, Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from ..students import Record, Runs, fitted, summary, teachers
 from ._choose import choose
 from ._config import Config, config_of
 from ._rows import rows
-from ._tables import claims, draw, table
+from ._tables import claims, draw, markdown
 
 
 def jobs(
@@ -35,7 +35,12 @@ STUDY = common.Study(
     about="Train a small student on a few labels, alone and with each distillation loss.",
     config=config_of,
     run=common.runner(
-        Record, jobs, summary=summary, tables=table, draw=draw, claims=claims
+        Record,
+        jobs,
+        summary=summary,
+        tables=common.headed(markdown, "test accuracy %"),
+        draw=draw,
+        claims=claims,
     ),
     choose=choose,
     setting="chosen",

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from .. import common
 from ..students import ALONE, Record, grouped, markdown as tables, rows_of_picture
-from ._config import Config
 from ._rows import AVERAGE, FEATURES, LOGITS, VIEWS, temperature_row
 
 PARTS = {
@@ -19,12 +18,6 @@ PARTS = {
     "views": "*A. more views of the images*",
     "schemes": "*B. its own teacher*",
 }
-
-
-def table(config: Config, examples: int, records: Sequence[Record]) -> str:
-    """All tables under a heading, as the command prints them."""
-    del examples
-    return common.under_heading(config, "test accuracy %", markdown(records))
 
 
 def markdown(records: Sequence[Record]) -> str:

@@ -15,7 +15,6 @@ from ..students import (
     markdown as tables,
     rows_of_picture,
 )
-from ._config import Config
 from ._rows import ASSISTANT, ASSISTED
 
 PARTS = {
@@ -23,12 +22,6 @@ PARTS = {
     "labels": "*labels only*",
     "schemes": "*B. schemes*",
 }
-
-
-def table(config: Config, examples: int, records: Sequence[Record]) -> str:
-    """All tables under a heading, as the command prints them."""
-    del examples
-    return common.under_heading(config, "test accuracy %", markdown(records))
 
 
 def markdown(records: Sequence[Record]) -> str:

@@ -22,7 +22,6 @@ from ..stages import (
     name_of,
     part_of,
 )
-from ._config import Config
 
 BELOW = 12  # points below the float network, at which the picture is cut
 
@@ -34,13 +33,6 @@ def pairs(records: Sequence[Record]) -> dict[tuple[str, int | None], list[Any]]:
         pair = by_method.setdefault((method, bits), [[], []])
         pair[taught != "labels"] = group
     return by_method
-
-
-def tables(config: Config, examples: int, records: Sequence[Record]) -> str:
-    """All tables under a heading, as the command prints them."""
-    del examples
-    note = "test accuracy %; all of it simulated"
-    return common.under_heading(config, note, markdown(records))
 
 
 def claims(records: Sequence[Record]) -> Iterator[common.Claim]:

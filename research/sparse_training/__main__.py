@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -54,7 +54,8 @@ def jobs(
         return [record(DENSE, "", 0.0, seed, runs.dense(seed), runs.model)]
 
     def sparse(name: str, sparsity: float, budget: str, seed: int) -> list[Record]:
-        trained = runs.sparse(name, seed, sparsity=sparsity, erk=budget == "ERK")
+        make = runs.pruned if name == ONCE else partial(runs.sparse, name)
+        trained = make(seed, sparsity=sparsity, erk=budget == "ERK")
         return [record(name, budget, sparsity, seed, trained, runs.model)]
 
     def control(name: str, sparsity: float, seed: int) -> list[Record]:
@@ -62,24 +63,20 @@ def jobs(
         narrow = runs.once(small, lambda: Runs(config, small, data.train))
         return [record(name, "", sparsity, seed, narrow.dense(seed), small)]
 
-    def afterwards(sparsity: float, budget: str, seed: int) -> list[Record]:
-        pruned = runs.pruned(seed, sparsity=sparsity, erk=budget == "ERK")
-        return [record(ONCE, budget, sparsity, seed, pruned, runs.model)]
+    def each(names: Iterable[str]) -> Iterator[common.Job[Record]]:
+        rows = itertools.product(names, config.sparsities, ("ERK", "uniform"), seeds)
+        for name, sparsity, budget, seed in rows:
+            title = f"{name} {100 * sparsity:g} %, {budget}, {seed}"
+            yield common.Job(title, partial(sparse, name, sparsity, budget, seed))
 
     for seed in seeds:
         yield common.Job(f"{DENSE}, {seed}", partial(dense, seed))
-    for row in itertools.product(METHODS, config.sparsities, ("ERK", "uniform"), seeds):
-        name, sparsity, budget, seed = row
-        title = f"{name} {100 * sparsity:g} %, {budget}, {seed}"
-        yield common.Job(title, partial(sparse, name, sparsity, budget, seed))
-    for name in common.CONTROLS:
-        for sparsity, seed in itertools.product(config.sparsities, seeds):
-            title = f"{name} {100 * sparsity:g} %, {seed}"
-            yield common.Job(title, partial(control, name, sparsity, seed))
-    for row in itertools.product(config.sparsities, ("ERK", "uniform"), seeds):
-        sparsity, budget, seed = row
-        title = f"{ONCE} {100 * sparsity:g} %, {budget}, {seed}"
-        yield common.Job(title, partial(afterwards, sparsity, budget, seed))
+    yield from each(METHODS)
+    for row in itertools.product(common.CONTROLS, config.sparsities, seeds):
+        name, sparsity, seed = row
+        title = f"{name} {100 * sparsity:g} %, {seed}"
+        yield common.Job(title, partial(control, name, sparsity, seed))
+    yield from each([ONCE])
 
 
 def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -55,17 +56,8 @@ class Runs(common.Trainer):
         """
         own = {"RigL": self.config.rigl, "SET": self.config.set}
         default = own.get(name, Exchange(0.0, self.config.ramp_every))
-        exchange = exchange or default
-        return self._run(
-            name,
-            METHODS[name],
-            exchange.every,
-            seed,
-            rate,
-            sparsity,
-            erk,
-            exchange.drop,
-        )
+        drop, every = dataclasses.astuple(exchange or default)
+        return self._run(name, METHODS[name], every, seed, rate, sparsity, erk, drop)
 
     def pruned(self, seed: int, *, sparsity: float, erk: bool) -> Any:
         """The dense network, pruned after its last step; and its masks."""

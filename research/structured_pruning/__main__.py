@@ -16,7 +16,6 @@ import numpy as np
 from .. import common
 from ..data import Dataset
 from ._config import Config, config_of
-from ._latency import interleaved
 from ._network import resnet
 from ._rows import CURVE, DENSE, FILTERS, MASKED, ON, ROWS
 from ._tables import Record, claims, draw, summary, table
@@ -72,7 +71,7 @@ def jobs(
         shapes: dict[Cell, Network] = {(DENSE, 1.0): runs.network(ON, 1.0, seed)}
         shapes |= {cell: runs.network(*cell, seed) for cell in cells(config)}
         one, many = (
-            interleaved(
+            common.interleaved(
                 {
                     cell: partial(jax.jit(net.evaluate), net.masked(), runs.x[:size])
                     for cell, net in shapes.items()

@@ -18,7 +18,6 @@ import jaxcompress as jc
 from .. import common
 from ..data import Split
 from ._config import Config
-from ._latency import interleaved
 from ._network import ResNet, as_wide
 from ._rows import (
     DENSE,
@@ -162,7 +161,7 @@ class Runs(common.Trainer):
         x = self.x[: self.config.batches[1]]
         cut = dense.shrunk(plan, self.x[:16])
         networks = {"other": other, "cut": cut}
-        return interleaved(
+        return common.interleaved(
             {
                 name: partial(jax.jit(net.evaluate), net.variables, x)
                 for name, net in networks.items()

@@ -9,14 +9,6 @@ from typing import Any
 
 from .. import common
 from ..stages import Record, name_of, part_of
-from ._config import Config
-
-
-def tables(config: Config, examples: int, records: Sequence[Record]) -> str:
-    """All tables under a heading, as the command prints them."""
-    del examples
-    note = "test accuracy %; all of it simulated"
-    return common.under_heading(config, note, markdown(records))
 
 
 def claims(records: Sequence[Record]) -> Iterator[common.Claim]:
