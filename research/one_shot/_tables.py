@@ -60,7 +60,8 @@ def claims(records: Sequence[Record]) -> Iterator[common.Claim]:
     At a low, a middle and a high sparsity, which both data sets have.
     """
     cells = common.grouped(records, "method", "asked")
-    ran = [name for name in METHODS if (name, SAID[0]) in cells]
+    said = [s for s in dict.fromkeys(r.asked for r in records) if s in SAID]
+    ran = [name for name in METHODS if all((name, s) in cells for s in said)]
     knowing = [name for name in ran if METHODS[name].needs]
     bars = {
         GLOBAL: ("magnitudes, ranked over the network", knowing),
@@ -74,7 +75,7 @@ def claims(records: Sequence[Record]) -> Iterator[common.Claim]:
                 words,
                 {
                     f"at {100 * s:g} %": (cells[method, s], cells.get((bar, s), ()))
-                    for s in SAID
+                    for s in said
                 },
             )
 

@@ -40,3 +40,10 @@ def test_the_readme_has_the_verdicts_of_the_stored_results(study, file):
         common.verdicts(tables.claims(records))
         in (ROOT / study / "README.md").read_text()
     ), "run the study with --resume, and copy what it prints"
+
+
+def test_a_trial_with_other_sparsities_has_verdicts_too():
+    tables = importlib.import_module("research.one_shot._tables")
+    stored = json.loads((ROOT / "one_shot" / "results.json").read_text())["records"]
+    few = [tables.Record(**r) for r in stored if r["asked"] in (0.0, 0.5, 0.9)]
+    assert all(list(c.cases) == ["at 50 %"] for c in tables.claims(few))
