@@ -14,9 +14,9 @@ from typing import Any
 from .. import common
 from ..data import Dataset
 from ._config import Config, config_of
-from ._rows import FOUR, Row, rows
-from ._tables import Record, draw, summary, tables
-from ._train import ConvNet, Runs
+from ._rows import FOUR, SMALL, Row, rows
+from ._tables import Record, claims, draw, markdown, summary
+from ._train import ConvNet, Runs, narrow
 
 RATES = (1e-3, 2e-3, 4e-3)  # candidates
 CHOSEN_WITH = 100  # another seed than those that are reported
@@ -34,21 +34,29 @@ def jobs(
     config: Config, data: Dataset, records: Sequence[Record]
 ) -> Iterator[common.Job[Record]]:
     """Make every network with every seed; the test set is looked at once a network."""
-    del records
-    runs = Runs(config, ConvNet(data.num_classes, config.widths), data.train)
+    model = ConvNet(data.num_classes, config.widths)
+    runs = Runs(config, model, data.train)
+
+    def small(bits: str) -> Runs:
+        same = (r for r in records if (r.method, r.bits) == ("LSQ", bits))
+        nbytes = max(r.file_bytes for r in same if r.file_bytes is not None)
+        return Runs(config, narrow(nbytes, model, data.train.x), data.train)
 
     def record(row: Row, seed: int) -> list[Record]:
+        of = runs
+        if row.method == SMALL:
+            of = runs.once((SMALL, row.bits), lambda: small(row.bits))
         if row.qwix:  # it patches JAX for the whole process: floats are trained before
             for each in range(config.seeds):
                 runs.float_network(each)
-        network = runs.of_row(row, seed)
+        network = of.of_row(row, seed)
         return [
             Record(
                 method=row.method,
                 bits=row.bits,
                 start=row.start,
                 seed=seed,
-                accuracy=runs.accuracy(row, network, data.test),
+                accuracy=of.accuracy(row, network, data.test),
                 # qwix's are not written: they would have the bytes of floats.
                 file_bytes=None if row.qwix else common.file_bytes(network.params),
             )
@@ -103,7 +111,14 @@ STUDY = common.Study(
     "training and in training; compare scales, binary and ternary networks, and "
     "qwix.",
     config=config_with_qwix,
-    run=common.runner(Record, jobs, summary=summary, tables=tables, draw=draw),
+    run=common.runner(
+        Record,
+        jobs,
+        summary=summary,
+        tables=common.headed(markdown, "test accuracy %; all of it simulated"),
+        draw=draw,
+        claims=claims,
+    ),
     choose=choose,
     setting="rates",
 )

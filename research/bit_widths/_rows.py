@@ -54,6 +54,7 @@ class Row:
 FLOAT = "float"
 LONGER = "float, trained on"
 QWIX = "qwix"
+SMALL = "small float network"
 TIMES = 3
 FOUR = "LSQ, four levels"
 NARROW = (8, 4, 3, 2)
@@ -174,6 +175,8 @@ def rows(*, quick: bool) -> list[Row]:
         for row in (floats, *trained)
         if (row.method, row.bits) in more_time
     ]
+    # As many bytes as LSQ at those bits; trained for as long as all others together.
+    small = [Row(SMALL, str(b), _plain, start="scratch") for b in (*NARROW, 1)]
     every = [
         Row(FLOAT, "32", _plain),
         floats,
@@ -181,6 +184,7 @@ def rows(*, quick: bool) -> list[Row]:
         *trained,
         *_few_levels("scratch"),
         *longer,
+        *small,
         *_peers(),
     ]
     return [row for row in every if not quick or (row.method, row.bits) in _QUICK]
@@ -194,5 +198,6 @@ _QUICK = {
     ("LSQ", "2"),
     ("LSQ, LSQ", "W2A2"),
     ("XNOR", "1"),
+    (SMALL, "2"),
     (QWIX, "2"),
 }

@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from .. import common
-from ._config import Config
-from ._rows import FLOAT, FOUR, LONGER, PAIRS, QWIX, SCALES, TIMES
+from ._rows import FLOAT, FOUR, LONGER, NARROW, PAIRS, QWIX, SCALES, SMALL, TIMES
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,6 +50,7 @@ TRAINED: Names = {
     ("XNOR", "float"): "trained on, XNOR scale",
     (QWIX, "float"): "trained on, qwix",
 }
+FEW: Names = {(SMALL, "scratch"): "small float network, as many bytes as LSQ"}
 OF_WEIGHTS: Names = {(name, "float"): name for name in SCALES}
 OF_BOTH: Names = {(name, "float"): name for name in (*PAIRS, "XNOR, LSQ", QWIX)}
 FEW_LEVELS = {
@@ -73,13 +73,6 @@ def nbytes(group: Sequence[Record]) -> str:
     return "" if size is None else f"{size:,.0f}"
 
 
-def tables(config: Config, examples: int, records: Sequence[Record]) -> str:
-    """All tables under a heading, as the command prints them."""
-    del examples
-    note = "test accuracy %; all of it simulated"
-    return common.under_heading(config, note, markdown(records))
-
-
 def markdown(records: Sequence[Record]) -> str:
     """All tables: of widths, of scales, of binary and ternary networks."""
     groups = cells(records)
@@ -97,13 +90,51 @@ def markdown(records: Sequence[Record]) -> str:
     )
     tables = [
         _table("*A. wide weights*", wide, groups, floats, of_wide),
-        _table("*A. weights*", narrow, groups, {**AFTER, **TRAINED}, of_narrow),
+        _table("*A. weights*", narrow, groups, {**AFTER, **TRAINED, **FEW}, of_narrow),
         _table("*B. weights, trained on*", narrow[1:4], groups, OF_WEIGHTS),
         _table("*B. weights and activations*", both, groups, OF_BOTH),
         _few_levels(groups),
         _longer(groups),
     ]
     return "\n\n".join(tables)
+
+
+def claims(records: Sequence[Record]) -> Iterator[common.Claim]:
+    """Training against rounding afterwards and small floats; scales against simple ones."""
+    groups = cells(records)
+    bits = tuple(map(str, NARROW))
+    both = tuple(f"W{b}A{b}" for b in NARROW[1:])
+    low, few = ("1",), ("2",)
+    lsq, xnor = ("LSQ", "float"), ("XNOR", "float")
+    best = ("GPTQ, HQQ", "after")
+    trained, after = "trained on, LSQ scale", "GPTQ with an HQQ scale, not trained on"
+    pairs = [
+        (trained, lsq, "a small float network of as many bytes", *FEW, (*bits, *low)),
+        (trained, lsq, after, best, bits),
+        ("GPTQ", ("GPTQ", "after"), "rounding to nearest", ("nearest", "after"), bits),
+        (after, best, "rounding with an HQQ scale", ("nearest, HQQ", "after"), bits),
+        (trained, lsq, "an absmax scale", ("absmax", "float"), bits[1:]),
+        (
+            "LSQ scales of weights and activations", ("LSQ, LSQ", "float"),
+            "absmax and a moving average", ("absmax, moving average", "float"), both,
+        ),
+        ("TTQ", ("TTQ", "float"), "TWN's scale", ("TWN", "float"), few),
+        ("LSQ, 1 bit", lsq, "XNOR's scale", xnor, low),
+        ("Bi-Real", ("Bi-Real", "float"), "XNOR's gradient", xnor, low),
+        ("BinaryConnect", ("BinaryConnect", "float"), "XNOR's scale", xnor, low),
+    ]  # fmt: skip
+    for row, (method, start), bar, (other, of), widths in pairs:
+        yield common.Claim(
+            row,
+            bar,
+            {
+                f"at {b.partition('A')[2] or b} bits".replace(" 1 bits", " 1 bit"): (
+                    groups.get((method, b, start), ()),
+                    groups.get((other, b, of), ()),
+                )
+                for b in widths
+            },
+        )
 
 
 def _bytes_of(names: Names) -> Names:

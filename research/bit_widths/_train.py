@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 import jaxcompress as jc
@@ -18,7 +19,7 @@ from jaxcompress.program import ActivationQuantizer, operands_only
 from .. import common
 from ..data import Split
 from ._config import Config
-from ._rows import Row
+from ._rows import SMALL, Row
 
 Params = Any
 Ranges = dict[str, Any]
@@ -46,6 +47,17 @@ class ConvNet(nn.Module):
             x = nn.relu(nn.LayerNorm()(x))
         x = nn.Dense(self.classes)(x.reshape(len(x), -1))
         return nn.LayerNorm()(x)
+
+
+def narrow(nbytes: int, model: ConvNet, x: Any) -> ConvNet:
+    """The widest network of a kind whose float32 parameters take no more bytes."""
+    for shrink in np.linspace(1, 0, 100, endpoint=False):
+        widths = tuple(max(1, round(shrink * width)) for width in model.widths)
+        small = model.clone(widths=widths)
+        shapes = jax.eval_shape(small.init, jax.random.key(0), x[:1])
+        if 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes)) <= nbytes:
+            return small
+    raise common.RunError(f"no network of floats takes {nbytes} bytes.")
 
 
 class Network(NamedTuple):
@@ -86,6 +98,7 @@ class Runs(common.Trainer):
             return self._rounded(row, self.float_network(seed))
         if row.start == "scratch":
             start, epochs = self.initial(self.model, seed), self.config.epochs
+            epochs += self.config.tuning if row.method == SMALL else 0
             return self._fit(row, start, self.config.rate, epochs, seed)
         rate = rate or self.config.rates[row.setting]
         epochs = row.times * self.config.tuning

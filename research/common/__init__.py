@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What studies share: command line, folder, jobs, choices, tables, pictures, training."""
+"""What studies share: command line, folder, jobs, choices, tables, verdicts, training."""
 
 from ._cli import Options as Options, main as main
 from ._errors import RunError as RunError, UsageError as UsageError
 from ._folder import Folder as Folder, chosen_by as chosen_by
 from ._jobs import Codec as Codec, Job as Job
+from ._latency import Time as Time, interleaved as interleaved
 from ._measure import (
     accuracy as accuracy,
     file_bytes as file_bytes,
@@ -14,9 +15,14 @@ from ._measure import (
     sparsity_of as sparsity_of,
 )
 from ._network import (
+    CONTROLS as CONTROLS,
+    SMALL as SMALL,
+    SMALL_MACS as SMALL_MACS,
     Perceptron as Perceptron,
+    control as control,
     narrowed as narrowed,
     no_larger as no_larger,
+    no_more_macs as no_more_macs,
 )
 from ._picture import (
     Curve as Curve,
@@ -47,6 +53,7 @@ from ._study import Study as Study, runner as runner
 from ._tables import (
     accuracy_lines as accuracy_lines,
     for_terminal as for_terminal,
+    headed as headed,
     heading as heading,
     markdown as markdown,
     sparsity_table as sparsity_table,
@@ -62,3 +69,4 @@ from ._training import (
     order as order,
     scan as scan,
 )
+from ._verdicts import Claim as Claim, Measure as Measure, verdicts as verdicts

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LeNet-300-100, and narrower ones of the same kind."""
+"""LeNet-300-100, and the narrower ones that pruned ones are compared with."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 import numpy as np
 
 from ..data import Dataset
+from ._records import largest_file
+
+SMALL, SMALL_MACS = "small dense", "small dense, equal MACs"
+CONTROLS = (SMALL, SMALL_MACS)
 
 
 class Perceptron(nn.Module):
@@ -45,9 +50,61 @@ def no_larger(nbytes: int, dataset: Dataset, widths: Sequence[int]) -> Perceptro
 
     Or the smallest with as many layers, where even that takes more.
     """
+
+    def fits(sizes: Sequence[int]) -> bool:
+        return 4 * sum((i + 1) * o for i, o in itertools.pairwise(sizes)) <= nbytes
+
+    return _widest(fits, dataset, widths)
+
+
+def no_more_macs(macs: int, dataset: Dataset, widths: Sequence[int]) -> Perceptron:
+    """The widest dense network with no more multiply-accumulates for one image.
+
+    Those of a perceptron are its weights. Otherwise as ``no_larger``.
+    """
+
+    def fits(sizes: Sequence[int]) -> bool:
+        return _macs(sizes) <= macs
+
+    return _widest(fits, dataset, widths)
+
+
+def control(
+    name: str,
+    records: Sequence[Any],
+    asked: float,
+    dataset: Dataset,
+    widths: Sequence[int],
+) -> Perceptron:
+    """The small dense network that the pruned ones of a sparsity are compared with.
+
+    Args:
+      name: ``SMALL``: of as many bytes as their largest file; ``SMALL_MACS``: of as many
+        multiply-accumulates as they would need if zeros were skipped.
+      records: of the pruned networks.
+      asked: the sparsity.
+      dataset: what it is for.
+      widths: of the network that was pruned.
+    """
+    if name == SMALL:
+        return no_larger(largest_file(records, asked, CONTROLS), dataset, widths)
+    left = (1 - asked) * _macs(_sizes(dataset, widths))
+    return no_more_macs(int(left + 1e-6), dataset, widths)
+
+
+def _widest(
+    fits: Callable[[Sequence[int]], bool], dataset: Dataset, widths: Sequence[int]
+) -> Perceptron:
     narrow = tuple(widths)
     for narrow in narrowed(widths):
-        sizes = (dataset.train.x[0].size, *narrow, dataset.num_classes)
-        if 4 * sum((i + 1) * o for i, o in itertools.pairwise(sizes)) <= nbytes:
+        if fits(_sizes(dataset, narrow)):
             break
     return Perceptron(dataset.num_classes, narrow)
+
+
+def _sizes(dataset: Dataset, widths: Sequence[int]) -> tuple[int, ...]:
+    return (dataset.train.x[0].size, *widths, dataset.num_classes)
+
+
+def _macs(sizes: Sequence[int]) -> int:
+    return sum(i * o for i, o in itertools.pairwise(sizes))

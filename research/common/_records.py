@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 Record = TypeVar("Record")
@@ -35,10 +35,12 @@ def mean(group: Iterable[Any], field: str = "accuracy") -> float | None:
     return statistics.fmean(present) if present else None
 
 
-def largest_file(records: Iterable[Any], asked: float, control: str) -> int:
-    """Bytes of the largest file at a sparsity, of all methods but the control."""
+def largest_file(
+    records: Iterable[Any], asked: float, controls: Collection[str]
+) -> int:
+    """Bytes of the largest file at a sparsity, of all methods but the controls."""
     return max(
-        r.file_bytes for r in records if r.asked == asked and r.method != control
+        r.file_bytes for r in records if r.asked == asked and r.method not in controls
     )
 
 

@@ -21,6 +21,7 @@ from ._jobs import Codec, Job, fields_of, run_jobs
 from ._ledger import Ledger
 from ._progress import Progress, console
 from ._search import Search
+from ._verdicts import Claim, verdicts
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -147,14 +148,19 @@ class Session:
         self.console.print(content if shown is None else shown(content))
 
     def finish(
-        self, content: Mapping[str, Any], tables: Any, draw: Callable[[Path], object]
+        self,
+        content: Mapping[str, Any],
+        tables: Any,
+        draw: Callable[[Path], object],
+        claims: Iterable[Claim] = (),
     ) -> None:
-        """Write the results and their picture, and show the tables.
+        """Write the results and their picture, and show the tables and the verdicts.
 
         Args:
           content: of the file, beside the settings.
           tables: Markdown, printed as it is, or what rich draws.
           draw: draws the picture into a file.
+          claims: what is compared with a trivial way.
         """
         seconds = time.monotonic() - self._start + self._earlier_seconds
         about = {**self._about(), "test": len(self.data.test), "seconds": seconds}
@@ -163,6 +169,8 @@ class Session:
             print(tables)
         else:
             self.console.print(tables)
+        if claims := list(claims):
+            print(f"\n{verdicts(claims)}\n")
         draw(self.folder.path / "results.png")
         self.console.print(
             f"{seconds:.0f} s. Results: {self.folder.path}", soft_wrap=True

@@ -15,6 +15,7 @@ from ._cli import DATA, Options, main
 from ._jobs import Job, Record
 from ._search import Search
 from ._session import Session
+from ._verdicts import Claim
 
 
 def runner(
@@ -24,6 +25,7 @@ def runner(
     summary: Callable[[Sequence[Record]], Mapping[str, Any]],
     tables: Callable[[Any, int, Sequence[Record]], Any],
     draw: Callable[[Sequence[Record], Path], object],
+    claims: Callable[[Sequence[Record]], Iterable[Claim]],
 ) -> Callable[[Any, Session], None]:
     """``run`` of a study that has records of one kind: runs all jobs, writes the results.
 
@@ -34,12 +36,13 @@ def runner(
       tables: ``(settings, number of test examples, records)`` as ``Session.finish``
         takes them.
       draw: draws the picture into a file.
+      claims: what of the records is compared with a trivial way.
     """
 
     def run(config: Any, session: Session) -> None:
         records = session.run(record, partial(jobs, config, session.data))
         shown = tables(config, len(session.data.test), records)
-        session.finish(summary(records), shown, partial(draw, records))
+        session.finish(summary(records), shown, partial(draw, records), claims(records))
 
     return run
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -58,7 +58,7 @@ def sparsity_table(
     groups: Mapping[tuple[Any, Any], Sequence[Any]],
     *,
     dense: Sequence[Any],
-    control: str,
+    controls: Collection[str],
     caption: str,
 ) -> Table:
     """A line a method, a column a sparsity, and the bytes of the largest files.
@@ -68,11 +68,11 @@ def sparsity_table(
       examples: how many were tested.
       groups: records by method and sparsity.
       dense: records of the dense network.
-      control: method of the small dense network, whose files are not counted.
+      controls: methods whose files are not counted.
       caption: what stands below.
     """
     pruned = [record for group in groups.values() for record in group]
-    sizes = (largest_file(pruned, asked, control) for asked in config.sparsities)
+    sizes = (largest_file(pruned, asked, controls) for asked in config.sparsities)
     return for_terminal(
         ["", *(f"{100 * asked:g} %" for asked in config.sparsities)],
         [
@@ -87,6 +87,23 @@ def sparsity_table(
 def under_heading(config: Any, note: str, tables: str) -> str:
     """Markdown tables under a line with the data set, the seeds and a note."""
     return f"{config.data}, {config.seeds} seeds, {note}\n\n{tables}"
+
+
+def headed(
+    markdown: Callable[[Sequence[Any]], str], note: str
+) -> Callable[[Any, int, Sequence[Any]], str]:
+    """``tables`` of a study whose tables need only the records.
+
+    Args:
+      markdown: records to Markdown.
+      note: what stands above them beside the data set and the seeds.
+    """
+
+    def tables(config: Any, examples: int, records: Sequence[Any]) -> str:
+        del examples
+        return under_heading(config, note, markdown(records))
+
+    return tables
 
 
 def heading(config: Any, examples: int, dense: Sequence[Any]) -> str:

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation: each loss beside a student alone, schemes, and Hinton's omitted class."""
+"""Distillation: each loss beside a student alone."""

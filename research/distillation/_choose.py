@@ -10,9 +10,9 @@ from typing import Any
 
 from .. import common
 from ..data import Dataset
-from ._config import Config, Setting
-from ._rows import ALONE, KL, SMOOTH, TEMPERATURES, Row, rows, temperature_row
-from ._train import Runs
+from ..students import ALONE, KL, Row, Runs, Setting
+from ._config import Config
+from ._rows import SMOOTH, TEMPERATURES, rows, temperature_row
 
 SEED = 100  # another than those that are reported
 RATES = (1e-3, 3e-3, 1e-2)

@@ -3,74 +3,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from jaxcompress import distill
 
+from ..students import ALONE, KL, Loss, Row, kl, of
 from . import _losses as losses
-from ._config import Setting
-from ._losses import Loss
 
-ALONE, SMOOTH, KL = "student alone", "label smoothing", "kl"
+SMOOTH = "label smoothing"
 CRD = "contrastive, memory (CRD)"
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 20.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """A student.
-
-    Attributes:
-      name: in tables.
-      loss: what is added to the cross-entropy of the labels; None: nothing.
-      part: of the tables.
-      setting: name of the row whose chosen setting it has; "": its own.
-      weights: candidates for the weight of the loss.
-      temperatures: candidates.
-      projector: "maps" or "pooled": which of the student's features are projected.
-      memory: whether the loss is ``crd``, which needs one.
-      labels: whether the student sees them.
-      kl: whether ``kl`` is added too, as it was chosen.
-      views: how images are made into inputs: "", "shifted", "mixed", "smooth
-        noise", "invented".
-      ensemble: whether all teachers teach at once.
-      average: whether the teacher is the average of the student's own parameters.
-      schedule: whether the temperature falls from twice the chosen one to 1.
-    """
-
-    name: str
-    loss: Loss | None
-    part: str = "logits"
-    setting: str = ""
-    weights: tuple[float, ...] = (1.0, 3.0, 10.0)
-    temperatures: tuple[float, ...] = (1.0, 4.0)
-    projector: str = ""
-    memory: bool = False
-    labels: bool = True
-    kl: bool = False
-    views: str = ""
-    ensemble: bool = False
-    average: bool = False
-    schedule: bool = False
-
-    @property
-    def of(self) -> str:
-        """Whose setting it has."""
-        return self.setting or self.name
-
-    @property
-    def traced(self) -> tuple[Any, ...]:
-        """What of it makes another program."""
-        return (
-            self.loss, self.projector, self.memory, self.kl, self.average, self.schedule
-        )  # fmt: skip
-
-    def setting_in(self, chosen: Mapping[str, Setting]) -> Setting:
-        """Its setting, out of all that were chosen."""
-        setting = chosen[self.of]
-        return setting if self.labels else dataclasses.replace(setting, labels=0.0)
 
 
 def temperature_row(temperature: float) -> str:
@@ -83,88 +25,71 @@ LOGITS = (
     Row(ALONE, None, "labels"),
     Row(SMOOTH, None, "labels"),
     *(
-        Row(temperature_row(t), losses.kl, temperatures=(t,), setting=temperature_row(t))
+        Row(temperature_row(t), kl, temperatures=(t,), setting=temperature_row(t))
         for t in TEMPERATURES
     ),
-    Row("kl, no labels", losses.kl, setting=KL, labels=False),
-    Row("kl, all teachers", losses.kl, setting=KL, ensemble=True),
-    Row("kl, T falling to 1", losses.kl, setting=KL, schedule=True),
-    Row("hard labels", losses.hard_labels, weights=(0.3, 1.0, 3.0), temperatures=_ONE),
-    Row("squared logits", losses.squared_logits, temperatures=_ONE),
-    Row("reverse kl", losses.reverse_kl),
-    Row("Jensen-Shannon", losses.jensen_shannon, weights=(3.0, 10.0, 30.0)),
-    Row("decoupled (DKD)", losses.decoupled, weights=(0.3, 1.0, 3.0)),
+    Row("kl, no labels", kl, setting=KL, labels=False),
+    Row("kl, all teachers", kl, setting=KL, ensemble=True),
+    Row("kl, T falling to 1", kl, setting=KL, schedule=True),
+    Row(
+        "hard labels", of(distill.hard_labels), weights=(0.3, 1.0, 3.0), temperatures=_ONE
+    ),
+    Row("squared logits", of(distill.squared_logits), temperatures=_ONE),
+    Row("reverse kl", of(distill.reverse_kl, "logits", "temperature")),
+    Row(
+        "Jensen-Shannon", of(distill.jensen_shannon, "logits", "temperature"),
+        weights=(3.0, 10.0, 30.0),
+    ),
+    Row(
+        "decoupled (DKD)", of(distill.decoupled, "logits", "labels", "temperature"),
+        weights=(0.3, 1.0, 3.0),
+    ),
     Row("DIST", losses.dist),
     Row("standardized kl", losses.standardized_kl, temperatures=(1.0, 2.0)),
-    Row("top 3, bucket", losses.of_top(distill.bucket)),
-    Row("top 3, renormalize", losses.of_top(distill.renormalize)),
-    Row("top 3, zero", losses.of_top(distill.zero)),
+    Row("top 3, bucket", losses.top(distill.bucket)),
+    Row("top 3, renormalize", losses.top(distill.renormalize)),
+    Row("top 3, zero", losses.top(distill.zero)),
 )  # fmt: skip
-FEATURES = tuple(
-    dataclasses.replace(row, part="features", temperatures=_ONE)
-    for row in (
-        Row("hint", losses.hint, weights=(0.1, 1.0, 10.0), projector="maps"),
-        Row("cosine", losses.cosine, weights=(0.3, 3.0, 30.0), projector="maps"),
-        Row("attention transfer", losses.attention_transfer, weights=(10, 100, 1000)),
-        Row("relational (RKD)", losses.relational, weights=(1.0, 10.0, 100.0)),
-        Row(
-            "similarity preserving",
-            losses.similarity_preserving,
-            weights=(30.0, 300.0, 3000.0),
-        ),
-        Row(
-            "contrastive",
-            losses.contrastive,
-            weights=(0.1, 0.3, 1.0),
-            projector="pooled",
-        ),
-        Row(
-            CRD,
-            None,
-            weights=(0.001, 0.01, 0.1),
-            projector="pooled",
-            memory=True,
-        ),
-        Row(
-            "hint and kl",
-            losses.hint,
-            weights=(0.1, 1.0, 10.0),
-            projector="maps",
-            kl=True,
-        ),
-        Row(
-            "attention transfer and kl",
-            losses.attention_transfer,
-            weights=(10.0, 100.0, 1000.0),
-            kl=True,
-        ),
-    )
+_HINT = of(distill.hint, "maps", "projector")
+_COSINE = of(distill.cosine, "maps", "projector")
+_ATTENTION = of(distill.attention_transfer, "maps")
+_SIMILARITY = of(distill.similarity_preserving, "pooled")
+
+
+def _features(
+    name: str, loss: Loss, weights: tuple[float, ...], projector: str = "", **more: Any
+) -> Row:
+    return Row(
+        name, loss, "features", weights=weights, temperatures=_ONE, projector=projector,
+        **more,
+    )  # fmt: skip
+
+
+_TENTH, _TENS = (0.1, 1.0, 10.0), (10.0, 100.0, 1000.0)
+FEATURES = (
+    _features("hint", _HINT, _TENTH, "maps"),
+    _features("cosine", _COSINE, (0.3, 3.0, 30.0), "maps"),
+    _features("attention transfer", _ATTENTION, _TENS),
+    _features("relational (RKD)", losses.relational, (1.0, 10.0, 100.0)),
+    _features("similarity preserving", _SIMILARITY, (30.0, 300.0, 3000.0)),
+    _features("contrastive", losses.contrastive, (0.1, 0.3, 1.0), "pooled"),
+    _features(CRD, losses.crd, (0.001, 0.01, 0.1), "pooled", memory=losses.EMBEDDED),
+    _features("hint and kl", _HINT, _TENTH, "maps", kl=True),
+    _features("attention transfer and kl", _ATTENTION, _TENS, kl=True),
 )
 VIEWS = tuple(
     Row(f"{name}, {views}", loss, "views", setting=name, views=views)
     for views in ("shifted", "mixed")
-    for name, loss in ((ALONE, None), (KL, losses.kl))
+    for name, loss in ((ALONE, None), (KL, kl))
 )
 AVERAGE = Row(
-    "own average (EMA)", losses.kl, "schemes", temperatures=_ONE, average=True,
+    "own average (EMA)", kl, "schemes", temperatures=_ONE, average=0.99,
     weights=(0.3, 1.0, 3.0),
 )  # fmt: skip
-FREE = Row(
-    "kl, smooth noise", losses.kl, "schemes", setting=KL, views="smooth noise",
-    labels=False,
-)  # fmt: skip
-INVENTED = dataclasses.replace(FREE, name="kl, invented", views="invented")
-# Of the schemes, and of what lacks a class.
-LABELS_ALONE = Row(ALONE, None, "schemes", setting=ALONE)
-KL_ALONE = Row(KL, losses.kl, "schemes", setting=KL)
-LABELS_OF_CLASSES = Row("labels", None, setting=ALONE)
-KL_OF_CLASSES = Row("kl", losses.kl, setting=KL, labels=False)
 _QUICK = {ALONE, SMOOTH, temperature_row(4.0), "kl, all teachers", "hint and kl", CRD}
 
 
 def rows(*, quick: bool) -> list[Row]:
-    """All rows that are one training, or a few for a trial."""
-    every = [*LOGITS, *FEATURES, *VIEWS, AVERAGE, FREE, INVENTED]
-    if not quick:
-        return every
-    return [r for r in every if r.name in _QUICK or r in (VIEWS[3], FREE)]
+    """All rows, or a few for a trial."""
+    every = [*LOGITS, *FEATURES, *VIEWS, AVERAGE]
+    return [r for r in every if not quick or r.name in _QUICK or r == VIEWS[3]]

@@ -3,19 +3,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import itertools
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 from .. import common
 from ..data import Dataset
-from ._choose import choose
-from ._config import Config, config_of
-from ._counted import counted, narrow
-from ._rows import (
+from ..stages import (
     FLOAT,
     JOINTLY,
     LABELS,
@@ -24,15 +18,20 @@ from ._rows import (
     NARROW_BITS,
     QUANTIZE,
     SMALL,
+    Record,
     Row,
-    of_methods,
-    of_temperatures,
-    of_weights,
+    Runs,
+    each,
+    of_row,
+    recorded,
     setting_of,
+    summary,
     taught,
 )
-from ._tables import Record, draw, summary, tables
-from ._train import Params, Runs
+from ._choose import choose
+from ._config import Config, config_of
+from ._rows import narrow, of_afterwards, of_methods
+from ._tables import claims, draw, markdown
 
 
 def jobs(
@@ -42,88 +41,74 @@ def jobs(
     chosen = config.chosen
     runs = Runs(config, common.Perceptron(data.num_classes, config.widths), data.train)
 
-    def record(row: Row, seed: int, runs: Runs, shipped: Params) -> list[Record]:
-        count = counted(config, row, shipped)
-        return [
-            Record(
-                part=row.part,
-                method=row.method,
-                bits=row.bits,
-                taught=row.taught,
-                weight=row.teaching.weight,
-                seed=seed,
-                accuracy=common.accuracy(runs.model, count.params, data.test),
-                sparsity=count.sparsity,
-                levels=count.levels,
-                weights=count.weights,
-                file_bytes=common.file_bytes(shipped),
-            )
-        ]
-
     def float_network(row: Row, seed: int) -> list[Record]:
-        return record(row, seed, runs, runs.float_network(seed))
-
-    def of_row(row: Row, seed: int) -> list[Record]:
-        for other in records:  # a row of two tables is one network
-            if row.makes(other) and other.seed == seed:
-                return [dataclasses.replace(other, part=row.part)]
-        setting = setting_of(chosen.settings, row.method, row.bits)
-        shipped = runs.shipped(
-            row.method, seed, bits=row.bits, setting=setting, teaching=row.teaching
-        )
-        return record(row, seed, runs, shipped)
+        return recorded(row, seed, runs, runs.float_network(seed), data.test)
 
     def control(row: Row, seed: int) -> list[Record]:
         """A network that is small from the start, of as many bytes as a joint one."""
-        few, methods = min(config.bits), (r for r in records if r.method == JOINTLY)
-        nbytes = max(r.file_bytes for r in methods if r.bits == few)
-        dense = row.method == SMALL
+        dense = row.method != NARROW
 
         def smaller() -> Runs:
-            build = common.no_larger if dense else partial(narrow, config)
-            return Runs(config, build(nbytes, data, config.widths), data.train)
+            if row.method == common.SMALL_MACS:
+                asked, name = config.sparsity, row.method
+                model = common.control(name, [], asked, data, config.widths)
+            else:
+                few, methods = min(config.bits), of_method(JOINTLY)
+                nbytes = max(r.file_bytes for r in methods if r.bits == few)
+                build = common.no_larger if dense else partial(narrow, config)
+                model = build(nbytes, data, config.widths)
+            return Runs(config, model, data.train)
 
         small, teacher = runs.once(("control", row.method), smaller), runs.teacher(seed)
         network = small.trained(
             seed, row.teaching, teacher, longer=dense, rate=chosen.settings[SMALL].rate
         )
         if dense:
-            return record(row, seed, small, network)
+            return recorded(row, seed, small, network, data.test)
         shipped = small.staged(
             METHODS[QUANTIZE], network, seed, bits=NARROW_BITS,
             setting=setting_of(chosen.settings, NARROW, NARROW_BITS), teaching=row.teaching,
             teacher=teacher,
         )  # fmt: skip
-        return record(row, seed, small, shipped)
+        return recorded(row, seed, small, shipped, data.test)
 
-    def each(make: Any, rows: Iterable[Row]) -> Iterator[common.Job[Record]]:
-        for row, seed in itertools.product(rows, range(config.seeds)):
-            title = f"{row.part}: {row.name}, {seed}"
-            yield common.Job(title, partial(make, row, seed))
+    def of_method(name: str) -> list[Record]:
+        return [record for record in records if record.method == name]
 
-    yield from each(float_network, [Row("methods", FLOAT, None, LABELS)])
-    yield from each(of_row, of_methods(config))
+    seeds, make = config.seeds, partial(of_row, runs, data.test, records)
+    yield from each(float_network, [Row("methods", FLOAT, None, LABELS)], seeds)
+    yield from each(make, of_methods(config), seeds)
     teachers = taught(chosen, SMALL, None), taught(chosen, QUANTIZE, NARROW_BITS)
     for teachings in ((LABELS, LABELS), teachers):
         rows = [
             Row("methods", method, min(config.bits), teaching)
             for method, teaching in zip((SMALL, NARROW), teachings, strict=True)
         ]
-        for seed in range(config.seeds):
+        for seed in range(seeds):
             for row in rows:
                 title = f"{row.name}, {seed}"
                 yield common.Job(title, partial(control, row, seed))
-    yield from each(of_row, of_temperatures(config))
-    yield from each(of_row, of_weights(config))
+    yield from each(make, of_afterwards(config), seeds)
+    macs = (
+        Row("methods", common.SMALL_MACS, None, teaching)
+        for teaching in (LABELS, taught(chosen, SMALL, None))
+    )
+    yield from each(control, macs, seeds)
 
 
 STUDY = common.Study(
     name="joint_compression",
     about="Prune, quantize and distill a small network in one step, and compare it with "
-    "each alone, with one after another, and with small networks; then compare "
-    "temperatures.",
+    "each alone, with one after another, and with small networks.",
     config=config_of,
-    run=common.runner(Record, jobs, summary=summary, tables=tables, draw=draw),
+    run=common.runner(
+        Record,
+        jobs,
+        summary=summary,
+        tables=common.headed(markdown, "test accuracy %; all of it simulated"),
+        draw=draw,
+        claims=claims,
+    ),
     choose=choose,
     setting="chosen",
 )

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,28 +11,27 @@ import jaxcompress as jc
 
 from .. import common
 from ..data import Dataset
-from ._config import Config, Setting, key_of
-from ._rows import (
+from ..stages import (
     JOINTLY,
     LABELS,
     METHODS,
-    QUANTIZE,
     SAME_AS,
     SMALL,
     THREE,
+    Runs,
+    Setting,
     Teaching,
-    kinds,
+    key_of,
     outer,
     quantizes,
     setting_of,
 )
-from ._train import Runs
+from ._config import Config
 
 RATES = (1e-3, 2e-3, 4e-3)
 SCALES = ("LSQ", "LSQ from mse", "mse")
 WEIGHTS = (0.5, 0.9)
 TEMPERATURES = (1.0, 4.0)
-ANEW = (0.1, 0.5, 0.9)  # weights, for each of the temperatures of the second question
 SEED = 100  # another than those that are reported
 
 
@@ -50,7 +48,6 @@ def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, An
         "seed": SEED,
         "settings": best,
         "teaching": chooser.teaching(settings),
-        "weights": chooser.weights(settings),
     }
 
 
@@ -106,23 +103,6 @@ class Chooser:
             grid,
             lambda weight, t: self._small_accuracy(rate, Teaching(weight, t, t)),
         )
-        return best
-
-    def weights(self, settings: dict[str, Setting]) -> dict[str, Any]:
-        """Weight of the teacher for every temperature of the second question."""
-        best: dict[str, Any] = {}
-        bits = min(self.config.bits)
-        for method, kind in itertools.product((QUANTIZE, JOINTLY), kinds(self.config)):
-            setting = setting_of(settings, method, bits)
-            key = f"{key_of(method, bits)}, {kind.name}"
-            best[key] = self._best(
-                f"{key}, weight",
-                [(weight,) for weight in self._few(ANEW)],
-                lambda weight, m=method, s=setting, k=kind: self._accuracy(
-                    m, bits, s, dataclasses.replace(k, weight=weight)
-                ),
-            )
-            best[key]["chosen"] = best[key]["chosen"][0]
         return best
 
     def _few(self, grid: tuple[Any, ...]) -> tuple[Any, ...]:

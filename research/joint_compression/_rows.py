@@ -1,130 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rows of the study: a method, which is one stage or several; bits; a teacher."""
+"""The rows of the study, and the small networks that they are compared with."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ._config import SIX, Choices, Config, Setting, key_of
+import jax
 
+import jaxcompress as jc
 
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """A training with one compressor.
-
-    Attributes:
-      prunes: whether sparsity rises (``"ramp"``), is kept (``"held"``), or is none.
-      quantizes: whether the view is rounded.
-      sixths: its share of the steps.
-      taught_only: whether the teacher has all of the weight.
-    """
-
-    prunes: str = ""
-    quantizes: bool = False
-    sixths: int = SIX
-    taught_only: bool = False
-
-
-FLOAT = "float"
-LONGER = "trained on"
-PRUNE, QUANTIZE, JOINTLY = "prune", "quantize", "jointly"
-PRUNE_FIRST, QUANTIZE_FIRST = "prune, quantize", "quantize, prune"
-THREE = "prune, quantize, distill"
-SMALL, NARROW = "small dense", "narrow, 4 bits"
-NARROW_BITS = 4
-
-METHODS: dict[str, tuple[Stage, ...]] = {
-    LONGER: (Stage(),),
-    PRUNE: (Stage("ramp"),),
-    QUANTIZE: (Stage(quantizes=True),),
-    JOINTLY: (Stage("ramp", quantizes=True),),
-    PRUNE_FIRST: (Stage("ramp", sixths=3), Stage("held", True, sixths=3)),
-    # What is learned of the scales in the first stage is kept in the second.
-    QUANTIZE_FIRST: (Stage("", True, sixths=3), Stage("ramp", True, sixths=3)),
-    THREE: (
-        Stage("ramp", sixths=2),
-        Stage("held", True, sixths=2),
-        Stage("held", True, sixths=2, taught_only=True),
-    ),
-}
-SAME_AS = {THREE: PRUNE_FIRST, NARROW: QUANTIZE}  # they have the setting of another
-
-
-@dataclasses.dataclass(frozen=True)
-class Teaching:
-    """The loss: labels and a teacher.
-
-    Attributes:
-      weight: of the teacher; labels have the rest.
-      hot: temperature at the first step.
-      cold: and at the last; between them it falls by the same factor in every step.
-      squared: centered logits are compared, the limit of high temperatures.
-    """
-
-    weight: float = 0.0
-    hot: float = 1.0
-    cold: float = 1.0
-    squared: bool = False
-
-    @property
-    def name(self) -> str:
-        """``T=4``, ``16 to 1``, ``logits`` or ``labels``."""
-        if not self.weight:
-            return "labels"
-        if self.squared:
-            return "logits"
-        if self.hot != self.cold:
-            return f"{self.hot:g} to {self.cold:g}"
-        return f"T={self.hot:g}"
-
-
-LABELS = Teaching()
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One cell of a table.
-
-    Attributes:
-      part: which table: ``"methods"``, ``"temperatures"`` or ``"weights"``.
-      method: a name of ``METHODS``.
-      bits: of the weights; None of floats.
-      teaching: by whom.
-    """
-
-    part: str
-    method: str
-    bits: int | None
-    teaching: Teaching
-
-    @property
-    def taught(self) -> str:
-        """By labels alone, or at which temperature."""
-        return "last stage" if self.method == THREE else self.teaching.name
-
-    @property
-    def name(self) -> str:
-        """For the progress bar."""
-        bits = "" if self.bits is None else f" {self.bits}"
-        return f"{self.method}{bits}, {self.taught}"
-
-    def makes(self, record: Any) -> bool:
-        """Whether a record, perhaps of another table, is of the network of this row."""
-        of_record = record.method, record.bits, record.taught, record.weight
-        return of_record == (self.method, self.bits, self.taught, self.teaching.weight)
-
-
-def setting_of(
-    settings: Mapping[str, Setting], method: str, bits: int | None
-) -> Setting:
-    """That of a method, out of all that were chosen."""
-    return settings[key_of(SAME_AS.get(method, method), bits)]
+from .. import common
+from ..data import Dataset
+from ..stages import (
+    AFTERWARDS,
+    CHANNELS,
+    LABELS,
+    METHODS,
+    NARROW_BITS,
+    THREE,
+    Row,
+    quantizes,
+    taught,
+)
+from ._config import Config
 
 
 def of_methods(config: Config) -> Iterator[Row]:
-    """The first question: every method with labels, and with a teacher."""
+    """Every method with labels, and with a teacher."""
     for method in METHODS:
         for bits in config.bits if quantizes(method) else (None,):
             if method != THREE:  # which has a teacher in its last stage only
@@ -132,48 +35,26 @@ def of_methods(config: Config) -> Iterator[Row]:
             yield Row("methods", method, bits, taught(config.chosen, method, bits))
 
 
-def quantizes(method: str) -> bool:
-    """Whether one of its stages does."""
-    return any(stage.quantizes for stage in METHODS[method])
+def of_afterwards(config: Config) -> Iterator[Row]:
+    """The float network, trained for as long, and only then pruned and quantized."""
+    for method in AFTERWARDS:
+        for bits in config.bits if quantizes(method) else (None,):
+            yield Row("methods", method, bits, LABELS)
 
 
-def taught(chosen: Choices, method: str, bits: int | None) -> Teaching:
-    """By the teacher that was chosen for a method."""
-    weight, temperature = chosen.teaching[key_of(method, bits)]
-    return Teaching(weight, temperature, temperature)
-
-
-def kinds(config: Config) -> list[Teaching]:
-    """The temperatures of the second question, at equal weights."""
-    steady = [Teaching(config.weight, t, t) for t in config.temperatures]
-    # A trial compiles as little as there can be.
-    limit = [] if config.quick else [Teaching(config.weight, squared=True)]
-    return [*steady, *limit]
-
-
-def outer(config: Config) -> list[int]:
-    """The most bits and the fewest."""
-    return list(dict.fromkeys([max(config.bits), min(config.bits)]))
-
-
-def controls(config: Config) -> list[tuple[str, int | None]]:
-    """Methods and bits of the second question."""
-    few = (JOINTLY, min(config.bits))
-    quantized = [(QUANTIZE, bits) for bits in reversed(outer(config))]
-    return [few] if config.quick else [few, *quantized, (LONGER, None)]
-
-
-def of_temperatures(config: Config) -> Iterator[Row]:
-    """The second question, at equal weights."""
-    falling = [Teaching(config.weight, t, 1.0) for t in config.falling]
-    for method, bits in controls(config):
-        for teaching in [LABELS, *kinds(config), *falling]:
-            yield Row("temperatures", method, bits, teaching)
-
-
-def of_weights(config: Config) -> Iterator[Row]:
-    """The second question, with the weight that was chosen for every temperature."""
-    few = min(config.bits)
-    for kind in kinds(config):
-        weight = config.chosen.weights[f"{key_of(JOINTLY, few)}, {kind.name}"]
-        yield Row("weights", JOINTLY, few, dataclasses.replace(kind, weight=weight))
+def narrow(
+    config: Config, nbytes: int, data: Dataset, widths: Sequence[int]
+) -> common.Perceptron:
+    """A wide network whose file of 4-bit weights takes no more bytes, untrained."""
+    coder = jc.weight_quantization(bits=NARROW_BITS, granularity=CHANNELS)
+    share = 32 / NARROW_BITS
+    if config.quick:  # which would compile every trial of a width
+        return common.no_larger(int(share * nbytes), data, widths)
+    while share > 1:
+        model = common.no_larger(int(share * nbytes), data, widths)
+        params: Any = model.init(jax.random.key(0), data.train.x[:1])["params"]
+        size = common.file_bytes(jc.compress(coder, params))
+        if size <= nbytes:
+            return model
+        share *= 0.99 * nbytes / size
+    raise common.RunError(f"no network of 4-bit weights takes {nbytes} bytes.")

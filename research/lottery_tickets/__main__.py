@@ -25,6 +25,7 @@ from ._tables import (
     ONCE_ERK,
     START,
     Record,
+    claims,
     draw,
     summary,
     table,
@@ -41,14 +42,16 @@ def jobs(
     del records
     runs = Runs(config, common.Perceptron(data.num_classes, config.widths), data.train)
 
-    def record(method: str, rounds: int, seed: int, params: Any) -> Record:
+    def record(
+        method: str, rounds: int, seed: int, params: Any, model: Any = runs.model
+    ) -> Record:
         return Record(
             method=method,
             rounds=rounds,
             asked=config.sparsity(rounds),
             seed=seed,
             sparsity=common.sparsity_of(params),
-            accuracy=common.accuracy(runs.model, params, data.test),
+            accuracy=common.accuracy(model, params, data.test),
         )
 
     def trained(seed: int, rewind_to: int | None) -> list[Any]:
@@ -80,6 +83,14 @@ def jobs(
         network = runs.fixed(ticket, runs.initial(runs.model, seed), seed)
         return [record(name, rounds, seed, network)]
 
+    def control(seed: int, rounds: int) -> list[Record]:
+        asked = config.sparsity(rounds)
+        small = common.control(common.SMALL_MACS, [], asked, data, config.widths)
+        narrow = runs.once(small, lambda: Runs(config, small, data.train))
+        start = narrow.initial(small, seed)
+        network = narrow.fixed(start, start, seed)
+        return [record(common.SMALL_MACS, rounds, seed, network, small)]
+
     for seed in range(config.seeds):
         for name, rewind_to in ((START, 0), (EARLY, runs.early), (ON, None)):
             make = partial(iterative, seed, name, rewind_to)
@@ -90,6 +101,10 @@ def jobs(
         for rounds, name in itertools.product(config.once, BUDGETS):
             title = f"seed {seed}: {name}, as round {rounds}"
             yield common.Job(title, partial(once, seed, rounds, name))
+    for seed, rounds in itertools.product(range(config.seeds), config.shown):
+        if rounds > 0:
+            title = f"seed {seed}: {common.SMALL_MACS}, as round {rounds}"
+            yield common.Job(title, partial(control, seed, rounds))
 
 
 STUDY = common.Study(
@@ -97,7 +112,9 @@ STUDY = common.Study(
     about="Find lottery tickets by iterative pruning with rewinding, and compare them "
     "with re-initialized ones, pruning without rewinding, and pruning at once.",
     config=config_of,
-    run=common.runner(Record, jobs, summary=summary, tables=table, draw=draw),
+    run=common.runner(
+        Record, jobs, summary=summary, tables=table, draw=draw, claims=claims
+    ),
 )
 main = STUDY.main
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ ON = "not rewound, trained on"
 AGAIN = "ticket, re-initialized"
 ONCE = "pruned once, rewound to 0"
 ONCE_ERK = "pruned once, ERK, to 0"
+STYLES = {AGAIN: "x:", ONCE: "s--", ONCE_ERK: "^--", common.SMALL_MACS: "D:"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,27 @@ def table(config: Config, examples: int, records: Sequence[Record]) -> Table:
     )
 
 
+def claims(records: Sequence[Record]) -> Iterator[common.Claim]:
+    """Tickets against what is found, or trained, without all the rounds of rewinding."""
+    cells = common.grouped(records, "method", "rounds")
+    bars = {
+        common.SMALL_MACS: "a small dense network of as many MACs",
+        AGAIN: "the same masks with other initial weights",
+        ON: "pruning without rewinding",
+        ONCE_ERK: "pruning once by ERK budgets and rewinding",
+    }
+    for bar, words in bars.items():
+        places = {
+            f"at {100 * group[0].asked:.1f} %": (
+                cells[START, rounds],
+                cells.get((bar, rounds), ()),
+            )
+            for (method, rounds), group in cells.items()
+            if method == AGAIN and ((bar, rounds) in cells or bar not in (ON, ONCE_ERK))
+        }
+        yield common.Claim(START, words, places)
+
+
 def summary(records: Sequence[Record]) -> dict[str, Any]:
     """Rows with means and spreads, and every network, as JSON can hold them."""
     rows = common.grouped(records, "method").values()
@@ -79,7 +101,7 @@ def draw(records: Sequence[Record], path: Path) -> None:
                 asked: common.values(cell)
                 for asked, cell in common.grouped(group, "asked").items()
             },
-            {AGAIN: "x:", ONCE: "s--", ONCE_ERK: "^--"}.get(method, "o-"),
+            STYLES.get(method, "o-"),
         )
         for method, group in methods.items()
     }

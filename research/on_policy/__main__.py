@@ -13,7 +13,7 @@ from ..data import Dataset
 from ._config import Config, config_of
 from ._judge import Judge
 from ._rows import LOSSES, Row, rows
-from ._tables import TEACHER, WARM, Record, draw, markdown, summary
+from ._tables import TEACHER, WARM, Record, claims, draw, markdown, summary
 from ._train import Params, Runs
 
 RATES = (2e-3, 4e-3, 8e-3)  # candidates
@@ -33,6 +33,7 @@ def run(config: Config, session: common.Session) -> None:
         {"rollout_milliseconds": cost, **summary(records)},
         f"{markdown(records)}\n\n{text}",
         partial(draw, records),
+        claims(records),
     )
 
 

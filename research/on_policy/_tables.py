@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import common
+from ._rows import ALONE, DIVERGENCES, Row, rows
 
 TEACHER, WARM = "teacher", "warm student"
 
@@ -52,6 +53,28 @@ COLUMNS = {
 
 
 STYLES = {"cross-entropy": "s", "kl": "o", "reverse_kl": "^", "jensen_shannon": "D"}
+
+
+MEASURES = {
+    "in bits of the text": common.Measure("bits", "bits", higher_is_better=False),
+    "in reverse kl on its own writing": common.Measure(
+        "own_reverse_kl", "bits", higher_is_better=False
+    ),
+}
+
+
+def claims(records: Sequence[Record]) -> Iterator[common.Claim]:
+    """A teacher against the text alone, and own sequences against the text's."""
+    groups = common.grouped(records, "row")
+    bars = {ALONE: "the text alone for as many steps"}
+    for loss in DIVERGENCES:
+        bars[Row("text", loss)] = "the same loss on the text"
+    for place, measure in MEASURES.items():
+        for row in rows(quick=False):
+            off = ALONE if row.writer != "student" else Row("text", row.loss)
+            if row != off and row.name in groups and off.name in groups:
+                both = {place: (groups[row.name], groups[off.name])}
+                yield common.Claim(row.name, bars[off], both, measure)
 
 
 def markdown(records: Sequence[Record]) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from .. import common
 from ..data import Dataset
 from ._config import Config, Setting, config_of
 from ._rows import GREEDY, METHODS, Method
-from ._tables import CONTROL, DENSE, Record, draw, summary, table
+from ._tables import DENSE, Record, claims, draw, summary, table
 from ._train import Runs
 
 # Settings are chosen by the mean over these; the seeds are others than the reported.
@@ -52,11 +53,10 @@ def jobs(
         params = runs.pruned(runs.trained(seed), name, sparsity, setting)
         return [record(name, sparsity, seed, params, runs.model)]
 
-    def control(sparsity: float, seed: int) -> list[Record]:
-        nbytes = common.largest_file(records, sparsity, CONTROL)
-        small = common.no_larger(nbytes, data, config.widths)
+    def control(name: str, sparsity: float, seed: int) -> list[Record]:
+        small = common.control(name, records, sparsity, data, config.widths)
         narrow = runs.once(small, lambda: Runs(config, small, data.train))
-        return [record(CONTROL, sparsity, seed, narrow.trained(seed).params, small)]
+        return [record(name, sparsity, seed, narrow.trained(seed).params, small)]
 
     for seed in seeds:
         yield common.Job(f"{DENSE}, {seed}", partial(dense, seed))
@@ -65,10 +65,10 @@ def jobs(
             for seed in seeds:
                 title = f"{name}, {sparsity:g}, {seed}"
                 yield common.Job(title, partial(pruned, name, sparsity, seed))
-    for sparsity in config.sparsities:
-        for seed in seeds:
-            title = f"{CONTROL}, {sparsity:g}, {seed}"
-            yield common.Job(title, partial(control, sparsity, seed))
+    for row in itertools.product(common.CONTROLS, config.sparsities, seeds):
+        name, sparsity, seed = row
+        title = f"{name}, {sparsity:g}, {seed}"
+        yield common.Job(title, partial(control, name, sparsity, seed))
 
 
 def open_methods() -> dict[str, Method]:
@@ -120,7 +120,9 @@ STUDY = common.Study(
     "magnitudes, Fisher information, SparseGPT and Optimal Brain Surgeon, and a "
     "small dense network.",
     config=config_of,
-    run=common.runner(Record, jobs, summary=summary, tables=table, draw=draw),
+    run=common.runner(
+        Record, jobs, summary=summary, tables=table, draw=draw, claims=claims
+    ),
     choose=choose,
     setting="chosen",
 )

@@ -60,11 +60,13 @@ def _fisher(sparsity: Sparsity, damping: Any, _: int) -> jc.Compressor:
     return jc.prune.fisher_pruning(sparsity, damping=damping)
 
 
-GREEDY = "OBS, one by one"
+GREEDY, GLOBAL = "OBS, one by one", "magnitude, global"
+# Those that make up for what they remove.
+COMPENSATING = ("SparseGPT", "OBS, at once", GREEDY, "block Fisher")
 
 METHODS: dict[str, Method] = {
     "magnitude, uniform": _magnitude(jc.prune.budgets.uniform),
-    "magnitude, global": _magnitude(jc.prune.budgets.global_),
+    GLOBAL: _magnitude(jc.prune.budgets.global_),
     "Wanda": Method("moments", _wanda),
     # Blocks of one weight: nothing makes up for what is removed, damping changes nothing.
     "diagonal Fisher": Method("fisher", _fisher, (Setting(1e-3, 1),)),

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import statistics
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from .. import common
 from ..data import Dataset
 from ._config import Config, Exchange, config_of
 from ._rows import METHODS
-from ._tables import CONTROL, DENSE, Record, draw, summary, table
+from ._tables import DENSE, ONCE, Record, claims, draw, summary, table
 from ._train import Runs
 
 # What is tried in a choice; the seeds are others than those that are reported.
@@ -54,24 +54,29 @@ def jobs(
         return [record(DENSE, "", 0.0, seed, runs.dense(seed), runs.model)]
 
     def sparse(name: str, sparsity: float, budget: str, seed: int) -> list[Record]:
-        trained = runs.sparse(name, seed, sparsity=sparsity, erk=budget == "ERK")
+        make = runs.pruned if name == ONCE else partial(runs.sparse, name)
+        trained = make(seed, sparsity=sparsity, erk=budget == "ERK")
         return [record(name, budget, sparsity, seed, trained, runs.model)]
 
-    def control(sparsity: float, seed: int) -> list[Record]:
-        nbytes = common.largest_file(records, sparsity, CONTROL)
-        small = common.no_larger(nbytes, data, config.widths)
+    def control(name: str, sparsity: float, seed: int) -> list[Record]:
+        small = common.control(name, records, sparsity, data, config.widths)
         narrow = runs.once(small, lambda: Runs(config, small, data.train))
-        return [record(CONTROL, "", sparsity, seed, narrow.dense(seed), small)]
+        return [record(name, "", sparsity, seed, narrow.dense(seed), small)]
+
+    def each(names: Iterable[str]) -> Iterator[common.Job[Record]]:
+        rows = itertools.product(names, config.sparsities, ("ERK", "uniform"), seeds)
+        for name, sparsity, budget, seed in rows:
+            title = f"{name} {100 * sparsity:g} %, {budget}, {seed}"
+            yield common.Job(title, partial(sparse, name, sparsity, budget, seed))
 
     for seed in seeds:
         yield common.Job(f"{DENSE}, {seed}", partial(dense, seed))
-    for row in itertools.product(METHODS, config.sparsities, ("ERK", "uniform"), seeds):
-        name, sparsity, budget, seed = row
-        title = f"{name} {100 * sparsity:g} %, {budget}, {seed}"
-        yield common.Job(title, partial(sparse, name, sparsity, budget, seed))
-    for sparsity, seed in itertools.product(config.sparsities, seeds):
-        title = f"{CONTROL} {100 * sparsity:g} %, {seed}"
-        yield common.Job(title, partial(control, sparsity, seed))
+    yield from each(METHODS)
+    for row in itertools.product(common.CONTROLS, config.sparsities, seeds):
+        name, sparsity, seed = row
+        title = f"{name} {100 * sparsity:g} %, {seed}"
+        yield common.Job(title, partial(control, name, sparsity, seed))
+    yield from each([ONCE])
 
 
 def choose(config: Config, data: Dataset, search: common.Search) -> dict[str, Any]:
@@ -152,7 +157,9 @@ STUDY = common.Study(
     "them with gradual pruning, the dense network and a small dense one of as "
     "many bytes.",
     config=config_of,
-    run=common.runner(Record, jobs, summary=summary, tables=table, draw=draw),
+    run=common.runner(
+        Record, jobs, summary=summary, tables=table, draw=draw, claims=claims
+    ),
     choose=choose,
 )
 main = STUDY.main

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ from rich.table import Table
 
 from .. import common
 from ._config import Config
+from ._rows import METHODS
 
 DENSE = "dense"
-CONTROL = "small dense"
+ONCE = "pruned once, not trained on"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,10 +56,38 @@ def table(config: Config, examples: int, records: Sequence[Record]) -> Table:
         examples,
         lines,
         dense=dense,
-        control=CONTROL,
+        controls=(ONCE, *common.CONTROLS),
         caption="Last step of equally many. Small dense: float32 weights in no more bytes "
-        "than the largest packed file of the column.",
+        "than the largest packed file of the column, or as many weights as are left.",
     )
+
+
+def claims(records: Sequence[Record]) -> Iterator[common.Claim]:
+    """Sparse training against small networks, no exchange, and pruning at the end."""
+    cells = common.grouped(records, "method", "budget", "asked")
+    sparsities = dict.fromkeys(r.asked for r in records if r.asked)
+
+    def claim(method: str, bar: str, bar_method: str, budget: str) -> common.Claim:
+        return common.Claim(
+            f"{method}, ERK",
+            bar,
+            {
+                f"at {100 * s:g} %": (
+                    cells.get((method, "ERK", s), ()),
+                    cells.get((bar_method, budget, s), ()),
+                )
+                for s in sparsities
+            },
+        )
+
+    for method in METHODS:
+        yield claim(method, "a small dense network of as many bytes", common.SMALL, "")
+    for method in METHODS:
+        bar = "a small dense network of as many MACs"
+        yield claim(method, bar, common.SMALL_MACS, "")
+    for method in ("RigL", "SET"):
+        yield claim(method, "a static random mask", "static", "ERK")
+    yield claim("gradual pruning", f"the dense network, {ONCE}", ONCE, "ERK")
 
 
 def summary(records: Sequence[Record]) -> dict[str, Any]:
@@ -85,10 +114,10 @@ def draw(records: Sequence[Record], path: Path) -> None:
                     asked: common.values(cell)
                     for asked, cell in common.grouped(group, "asked").items()
                 },
-                "x:" if method == CONTROL else "o-",
+                "x:" if method == common.SMALL else "o-",
             )
             for (method, budget), group in rows.items()
-            if budget in (title, "")
+            if budget in (title, "") and method not in (ONCE, common.SMALL_MACS)
         }
         for title in ("ERK", "uniform")
     }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ import jaxcompress as jc
 from .. import common
 from ..data import Split
 from ._config import Config, Exchange
-from ._rows import METHODS, Method, Traced, dense
+from ._rows import METHODS, Method, Traced, dense, either
 
 
 class Runs(common.Trainer):
@@ -28,7 +29,10 @@ class Runs(common.Trainer):
 
     def dense(self, seed: int, *, rate: float | None = None) -> Any:
         """Train without pruning; returns parameters, and None for masks."""
-        return self._run("dense", dense, 1, seed, rate, 0.0, True, 0.0)
+        return self.once(
+            ("dense", seed, rate),
+            lambda: self._run("dense", dense, 1, seed, rate, 0.0, True, 0.0),
+        )
 
     def sparse(
         self,
@@ -52,17 +56,23 @@ class Runs(common.Trainer):
         """
         own = {"RigL": self.config.rigl, "SET": self.config.set}
         default = own.get(name, Exchange(0.0, self.config.ramp_every))
-        exchange = exchange or default
-        return self._run(
-            name,
-            METHODS[name],
-            exchange.every,
-            seed,
-            rate,
-            sparsity,
-            erk,
-            exchange.drop,
-        )
+        drop, every = dataclasses.astuple(exchange or default)
+        return self._run(name, METHODS[name], every, seed, rate, sparsity, erk, drop)
+
+    def pruned(self, seed: int, *, sparsity: float, erk: bool) -> Any:
+        """The dense network, pruned after its last step; and its masks."""
+
+        def prune(params: Any, sparsity: jax.Array, erk: jax.Array) -> Any:
+            pruner = jc.magnitude_pruning(
+                sparsity,  # pyright: ignore[reportArgumentType]
+                budget=either(erk),
+            )
+            state = pruner.init(params)
+            params, state = pruner.update(params, state)
+            return pruner.finalize(params, state), state.masks
+
+        program = self.compiled("prune", prune)
+        return program(self.dense(seed)[0], jnp.float32(sparsity), jnp.asarray(erk))
 
     def _run(
         self,

@@ -16,10 +16,9 @@ import numpy as np
 from .. import common
 from ..data import Dataset
 from ._config import Config, config_of
-from ._latency import interleaved
 from ._network import resnet
 from ._rows import CURVE, DENSE, FILTERS, MASKED, ON, ROWS
-from ._tables import Record, draw, summary, table
+from ._tables import Record, claims, draw, summary, table
 from ._train import Network, Runs
 
 # Rates are chosen with this seed and row; the reported seeds are others.
@@ -72,7 +71,7 @@ def jobs(
         shapes: dict[Cell, Network] = {(DENSE, 1.0): runs.network(ON, 1.0, seed)}
         shapes |= {cell: runs.network(*cell, seed) for cell in cells(config)}
         one, many = (
-            interleaved(
+            common.interleaved(
                 {
                     cell: partial(jax.jit(net.evaluate), net.masked(), runs.x[:size])
                     for cell, net in shapes.items()
@@ -137,7 +136,9 @@ STUDY = common.Study(
     about="Remove channels and blocks of a residual network with batch norm, train on, "
     "and compare accuracy and measured time with masked weights and small networks.",
     config=config_of,
-    run=common.runner(Record, jobs, summary=summary, tables=table, draw=draw),
+    run=common.runner(
+        Record, jobs, summary=summary, tables=table, draw=draw, claims=claims
+    ),
     choose=choose,
     setting="rate",
     free=("seeds", "curve"),

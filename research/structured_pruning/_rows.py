@@ -18,6 +18,7 @@ MASKED = "weights, masked"
 DEPTH = "blocks"
 WIDTH = "channels: Taylor, as fast as blocks"
 SCRATCH = "small dense, from scratch"
+UNTUNED = "channels: Taylor, not trained on"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +59,10 @@ METHODS: dict[str, Method] = {
     TAYLOR: Method(lambda key: taylor, rankings.global_),
     RANDOM: Method(scores.random, rankings.local),
 }
-# The network from scratch has the widths of this plan.
+# The network from scratch has the widths of this plan, and this one is not trained on.
 WIDTHS_OF = TAYLOR
 CURVE = (FILTERS, TAYLOR, SCRATCH)
-ROWS = (MASKED, *METHODS, DEPTH, WIDTH, SCRATCH)
+ROWS = (MASKED, *METHODS, DEPTH, WIDTH, SCRATCH, UNTUNED)
 
 
 def without_channels(

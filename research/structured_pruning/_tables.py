@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import common
 from ._config import Config
-from ._rows import DENSE, ON, RANDOM, SCRATCH
+from ._rows import DENSE, DEPTH, METHODS, ON, RANDOM, SCRATCH, UNTUNED, WIDTH, WIDTHS_OF
 
 NUMBERS = ("parameters", "macs", "file_bytes", "seconds", "one", "many", "one_ms")
 NUMBERS = (*NUMBERS, "many_ms")
+CONTROLS = {RANDOM: "+", SCRATCH: "x", UNTUNED: "1"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,31 @@ def table(config: Config, examples: int, records: Sequence[Record]) -> str:
     return common.under_heading(config, note, common.markdown(columns, lines))
 
 
+def claims(records: Sequence[Record]) -> Iterator[common.Claim]:
+    """Pruned networks against small ones from scratch, random channels, no training."""
+    cells = _cells(records)
+    every = [f for f in dict.fromkeys(f for f, _ in cells) if (f, SCRATCH) in cells]
+    first = [f for f in every if (f, RANDOM) in cells]
+    scored = [name for name in METHODS if name != RANDOM]
+    small = "a small dense network of no more MACs and bytes, from scratch"
+    pairs = [
+        *((name, SCRATCH, small) for name in (*scored, DEPTH)),
+        *((name, RANDOM, "random channels") for name in scored),
+        (WIDTHS_OF, UNTUNED, "the same channels, not trained on"),
+        (WIDTH, DEPTH, "removing blocks until it is as fast"),
+    ]
+    for name, bar, words in pairs:
+        factors = every if bar == SCRATCH and (every[-1], name) in cells else first
+        yield common.Claim(
+            name,
+            words,
+            {
+                f"at {f:g}x": (cells.get((f, name), ()), cells.get((f, bar), ()))
+                for f in factors
+            },
+        )
+
+
 def _cells(records: Sequence[Record]) -> dict[tuple[float, str], list[Record]]:
     cells = common.grouped(records, "factor", "method")
     return {key: cells[key] for key in sorted(cells, key=lambda key: key[0])}
@@ -111,8 +137,8 @@ def draw(records: Sequence[Record], path: Path) -> None:
             for i, (method, group) in enumerate(methods.items()):
                 cells = common.grouped(group, "factor").values()
                 points = {place(cell): common.values(cell) for cell in cells}
-                control = method in (RANDOM, SCRATCH)
-                style = f"{'x+'[method == RANDOM]}:" if control else "osv^D*Ph"[i] + "-"
+                control = method in CONTROLS
+                style = f"{CONTROLS[method]}:" if control else "osv^D*Ph"[i] + "-"
                 color = "black" if control else f"C{i}"
                 common.error_bars(axis, points, method, fmt=style, color=color)
             axis.set(xlabel=label)

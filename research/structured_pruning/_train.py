@@ -18,7 +18,6 @@ import jaxcompress as jc
 from .. import common
 from ..data import Split
 from ._config import Config
-from ._latency import interleaved
 from ._network import ResNet, as_wide
 from ._rows import (
     DENSE,
@@ -26,6 +25,7 @@ from ._rows import (
     MASKED,
     ON,
     SCRATCH,
+    UNTUNED,
     WIDTH,
     WIDTHS_OF,
     as_fast,
@@ -93,6 +93,8 @@ class Runs(common.Trainer):
         def fit() -> tuple[Variables, float]:
             config = self.config
             network = self.network(name, factor, seed)
+            if name == UNTUNED:
+                return network.variables, 0.0
             first = {DENSE: config.epochs, SCRATCH: config.epochs + config.more}
             default = config.rate if name in first else config.later_rate
             return self._fit(
@@ -116,6 +118,8 @@ class Runs(common.Trainer):
         def make() -> jc.structured.Plan:
             dense, x = self._as_trained(seed), self.x[: self.config.examples]
             fn, variables = dense.evaluate, dense.variables
+            if name == UNTUNED:
+                return self.plan(WIDTHS_OF, factor, seed)
             if name == DEPTH:
                 return without_blocks(fn, variables, x, factor)
             if name == WIDTH:
@@ -157,7 +161,7 @@ class Runs(common.Trainer):
         x = self.x[: self.config.batches[1]]
         cut = dense.shrunk(plan, self.x[:16])
         networks = {"other": other, "cut": cut}
-        return interleaved(
+        return common.interleaved(
             {
                 name: partial(jax.jit(net.evaluate), net.variables, x)
                 for name, net in networks.items()

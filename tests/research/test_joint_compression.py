@@ -12,8 +12,9 @@ from research.data import load
 from research.joint_compression.__main__ import jobs, main
 from research.joint_compression._choose import choose
 from research.joint_compression._config import config_of
-from research.joint_compression._counted import counted
-from research.joint_compression._rows import (
+from research.joint_compression._rows import of_afterwards, of_methods
+from research.joint_compression._tables import markdown, pairs
+from research.stages import (
     FLOAT,
     JOINTLY,
     LABELS,
@@ -22,13 +23,12 @@ from research.joint_compression._rows import (
     PRUNE,
     QUANTIZE,
     SMALL,
+    Record,
     Row,
     Teaching,
-    of_methods,
-    of_temperatures,
-    of_weights,
+    counted,
+    summary,
 )
-from research.joint_compression._tables import Record, markdown, pairs, summary
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +48,7 @@ def records(folder):
 
 
 def rows(config):
-    return [*of_methods(config), *of_temperatures(config), *of_weights(config)]
+    return [*of_methods(config), *of_afterwards(config)]
 
 
 def keys(networks):
@@ -108,8 +108,8 @@ def test_settings_are_chosen_without_the_test_set():
     made = json.loads((FOLDER / "choices.json").read_text())
     assert made["split"] == "validation"
     config = config_of("fashion_mnist", seeds=None, quick=False)
-    tried = [len(t["accuracy"]) for p in ("settings", "teaching", "weights")
-             for t in made[p].values()]  # fmt: skip
+    parts = (made[part].values() for part in ("settings", "teaching"))
+    tried = [len(trial["accuracy"]) for part in parts for trial in part]
     search = common.Search()
     choose(config, load("digits"), search)
     assert search.trials == sum(tried)
@@ -120,7 +120,7 @@ def test_the_readme_says_what_the_results_say():
     content = json.loads((FOLDER / "results.json").read_text())
     assert content["rows"] == summary(made)["rows"]
     config = config_of("fashion_mnist", seeds=None, quick=False)
-    small = {k for k in keys(made) if k[1] in (FLOAT, SMALL, NARROW)}
+    small = {k for k in keys(made) if k[1] in (FLOAT, SMALL, NARROW, common.SMALL_MACS)}
     assert keys(made) - small <= keys(rows(config))
     assert {r.seed for r in made} == {0, 1, 2}
     readme = (FOLDER / "README.md").read_text()

@@ -8,7 +8,7 @@ from research.data import load
 from research.one_shot.__main__ import main, methods, open_methods
 from research.one_shot._config import CHOSEN, config_of
 from research.one_shot._rows import GREEDY, METHODS
-from research.one_shot._tables import CONTROL, DENSE, Record
+from research.one_shot._tables import DENSE, Record
 
 pytestmark = pytest.mark.slow
 
@@ -26,14 +26,14 @@ def records(out):
 
 def test_every_row_is_there_and_drawn(finished):
     cells = {(r["method"], r["asked"]) for r in records(finished)}
-    pruned = {(name, s) for name in (*METHODS, CONTROL) for s in (0.5, 0.9)}
+    pruned = {(name, s) for name in (*METHODS, *common.CONTROLS) for s in (0.5, 0.9)}
     assert cells == pruned | {(DENSE, 0.0)}
     assert (finished / "results.png").stat().st_size > 10_000
 
 
 def test_sparsities_are_what_was_asked_for(finished):
     for row in records(finished):
-        dense = row["method"] in (DENSE, CONTROL)
+        dense = row["method"] in (DENSE, *common.CONTROLS)
         # Wanda rounds in every output.
         slack = 0.02 if row["method"] == "Wanda" else 1e-3
         assert abs(row["sparsity"] - (0 if dense else row["asked"])) < slack, row
@@ -43,9 +43,9 @@ def test_the_control_has_no_more_bytes_than_the_largest_file(finished):
     rows = [Record(**row) for row in records(finished)]
     config, data = config_of("digits", seeds=None, quick=True), load("digits")
     for sparsity in config.sparsities:
-        most = common.largest_file(rows, sparsity, CONTROL)
+        most = common.largest_file(rows, sparsity, common.CONTROLS)
         assert most == max(
-            r.file_bytes for r in rows if r.asked == sparsity and r.method != CONTROL
+            r.file_bytes for r in rows if r.asked == sparsity and r.method in METHODS
         )
         (hidden,) = common.no_larger(most, data, config.widths).widths
         assert 4 * ((64 + 1) * hidden + (hidden + 1) * 10) <= most

@@ -14,7 +14,7 @@ from research.data import load
 from research.sparse_training import __main__ as study
 from research.sparse_training._config import DEFAULTS, Config, config_of
 from research.sparse_training._rows import METHODS, either
-from research.sparse_training._tables import CONTROL, DENSE
+from research.sparse_training._tables import DENSE, ONCE
 from research.sparse_training._train import Runs
 
 pytestmark = pytest.mark.slow
@@ -46,9 +46,12 @@ def test_every_row_is_there_and_drawn(finished):
     sparsities = config_of("digits", seeds=None, quick=True).sparsities
     cells = {(r["method"], r["budget"], r["asked"]) for r in summary["rows"]}
     methods = {
-        (m, b, s) for m in METHODS for b in ("ERK", "uniform") for s in sparsities
+        (m, b, s)
+        for m in (*METHODS, ONCE)
+        for b in ("ERK", "uniform")
+        for s in sparsities
     }
-    controls = {(CONTROL, "", s) for s in sparsities}
+    controls = {(c, "", s) for c in common.CONTROLS for s in sparsities}
     assert cells == methods | controls | {(DENSE, "", 0.0)}
     assert (finished[0] / "results.png").stat().st_size > 10_000
 
@@ -56,10 +59,10 @@ def test_every_row_is_there_and_drawn(finished):
 def test_sparsities_are_those_asked_for(finished):
     for row in results(finished)["records"]:
         # The counts of the two leaves, of 2,220 weights, are rounded.
-        asked = row["asked"] if row["method"] in METHODS else 0.0
+        asked = row["asked"] if row["method"] in (*METHODS, ONCE) else 0.0
         assert abs(row["sparsity"] - asked) <= 1 / 2220, row
         assert row["zeros"] >= row["sparsity"]
-        if row["method"] in ("static", "gradual pruning", DENSE):
+        if row["method"] in ("static", "gradual pruning", DENSE, ONCE):
             assert row["zeros"] == pytest.approx(row["sparsity"])
 
 

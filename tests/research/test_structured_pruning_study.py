@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
-import time
 from typing import Any
 
 import jax
@@ -13,7 +12,6 @@ import jaxcompress as jc
 from jaxcompress.structured import rankings, scores
 from research.structured_pruning.__main__ import cells, main
 from research.structured_pruning._config import config_of
-from research.structured_pruning._latency import interleaved
 from research.structured_pruning._network import as_wide, resnet
 from research.structured_pruning._rows import (
     CURVE,
@@ -142,12 +140,3 @@ def test_taylor_scores_are_averaged_over_batches():
 
 
 BATCHES = (slice(16), slice(16, 32))
-
-
-def test_times_are_relative_to_the_first():
-    def call(seconds):
-        return lambda: time.sleep(seconds)
-
-    times = interleaved({"a": call(0.002), "b": call(0.02)}, 5)
-    assert times["a"].ratio == 1 and times["a"].seconds >= 0.002
-    assert times["b"].ratio > 1.5

@@ -14,12 +14,15 @@ STUDIES = [
     "bit_widths",
     "deep_compression",
     "distillation",
+    "distillation_schemes",
     "joint_compression",
     "lottery_tickets",
+    "omitted_class",
     "on_policy",
     "one_shot",
     "sparse_training",
     "structured_pruning",
+    "temperature",
 ]
 
 

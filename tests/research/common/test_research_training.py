@@ -66,3 +66,15 @@ def test_a_control_is_the_widest_that_is_no_larger(nbytes):
     wider = each[: each.index(narrow)]
     assert all(size(*other) > nbytes for other in wider)
     assert [w for w in each if size(*w) > size(*widths)] == []
+
+
+@pytest.mark.parametrize("asked", [0.5, 0.98])
+def test_a_control_has_no_more_macs_than_pruned_networks_without_zeros(asked):
+    data, widths = load("digits"), (300, 100)
+    network = common.control(common.SMALL_MACS, [], asked, data, widths)
+
+    def macs(first, second):
+        return 64 * first + first * second + second * 10
+
+    left = (1 - asked) * macs(*widths)
+    assert 0.8 * left < macs(*network.widths) <= left

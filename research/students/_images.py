@@ -1,22 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What students see: a share of the images, views of them, and images made up."""
+"""What students see: a share of the images, and views of them."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from jaxcompress import distill
 
 from ..data import Split
-
-SMOOTH = 0.01  # weight of the total variation, beside the cross-entropy of the label
-RATE = 0.05  # of Adam; pixels are from 0 to 1
 
 
 def subset(train: Split, share: float, seed: int) -> np.ndarray:
@@ -33,8 +26,7 @@ def views_of(
 
     Args:
       kind: "": the images themselves; "shifted": by up to a fourteenth of their side;
-        "mixed": blended with one another; "smooth noise" and "invented": no images
-        at all, and what a teacher's images are made up from.
+        "mixed": blended with one another; "smooth noise": no images at all.
       x: images ``(n, h, w, c)``.
       y: float ``(n, classes)``, shares of the classes.
       number: of views an image.
@@ -67,26 +59,3 @@ def _shifted(x: np.ndarray, seed: int) -> np.ndarray:
     for i, (down, right) in enumerate(by):
         shifted[i] = padded[i, down : down + height, right : right + width]
     return shifted
-
-
-def inventor(
-    logits_of: Callable[[Any, jax.Array], jax.Array], steps: int
-) -> Callable[..., jax.Array]:
-    """A function ``(params, start, labels) -> images``, to be compiled.
-
-    Args:
-      logits_of: ``(params, images) -> logits`` of the teacher.
-      steps: of gradient descent.
-    """
-
-    def loss(x: jax.Array, params: Any, labels: jax.Array) -> jax.Array:
-        cross = optax.losses.softmax_cross_entropy_with_integer_labels(
-            logits_of(params, x), labels
-        )
-        return cross + SMOOTH * distill.total_variation(x)
-
-    def invent(params: Any, start: jax.Array, labels: jax.Array) -> jax.Array:
-        tx, box = optax.adam(RATE), lambda x: jnp.clip(x, 0, 1)
-        return distill.invert(loss, start, tx, steps, params, labels, project=box)[0]
-
-    return invent

@@ -17,8 +17,8 @@ from jaxcompress import quantize
 
 from .. import common
 from ..data import Split
-from ._config import SIX, Config, Setting
-from ._rows import LABELS, METHODS, Stage, Teaching
+from ._config import SIX, Basis, Setting
+from ._rows import LABELS, STAGES, Stage, Teaching
 
 Params = Any
 ORDER = 1000  # what is trained on sees the data in another order than before
@@ -61,7 +61,7 @@ class Knobs(NamedTuple):
 class Runs(common.Trainer):
     """Trains one network on one split; compiles once a kind of stage."""
 
-    def __init__(self, config: Config, model: common.Perceptron, train: Split) -> None:
+    def __init__(self, config: Basis, model: common.Perceptron, train: Split) -> None:
         super().__init__(train, batch_size=config.batch_size, quick=config.quick)
         self.config, self.model = config, model
         steps = config.tuning * self.per_epoch
@@ -119,7 +119,7 @@ class Runs(common.Trainer):
     ) -> Params:
         """What ships of a method, from the float network of the seed and taught by it."""
         return self.staged(
-            METHODS[method], self.float_network(seed), seed, bits=bits,
+            STAGES[method], self.float_network(seed), seed, bits=bits,
             setting=setting, teaching=teaching, teacher=self.teacher(seed),
         )  # fmt: skip
 
@@ -148,6 +148,12 @@ class Runs(common.Trainer):
         order = jnp.asarray(self.order(seed + ORDER, self.tuning))
         first, scales, shipped = 0, None, params
         for stage in stages:
+            kind, width = _kind(stage, setting), bits or 8
+            final = compressor(
+                self.config, kind, sparsity=self.config.sparsity, bits=width
+            )
+            if not stage.sixths:
+                return jc.compress(final, params)
             steps = stage.sixths * self.tuning // SIX
             loss = teaching
             if stage.taught_only:
@@ -156,10 +162,6 @@ class Runs(common.Trainer):
                 stage, params, scales, order, first=first, steps=steps,
                 setting=setting, teaching=loss, teacher=teacher, bits=bits,
             )  # fmt: skip
-            kind, width = _kind(stage, setting), bits or 8
-            final = compressor(
-                self.config, kind, sparsity=self.config.sparsity, bits=width
-            )
             finalize = self.compiled(("finalize", kind, width), final.finalize)
             shipped = finalize(state.params, state.compression)
             # The next stage starts from floats, exactly zero where they are pruned.
@@ -277,7 +279,7 @@ class Runs(common.Trainer):
 
 
 def compressor(
-    config: Config, kind: Kind, *, sparsity: Any, bits: Any, starts: bool = False
+    config: Basis, kind: Kind, *, sparsity: Any, bits: Any, starts: bool = False
 ) -> jc.Compressor:
     """Prune, then quantize what is left; each may be nothing."""
     pruner = jc.magnitude_pruning(

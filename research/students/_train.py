@@ -17,11 +17,11 @@ from jaxcompress import distill
 
 from .. import common
 from ..data import Split
-from . import _losses as losses
-from ._config import Config, Setting
-from ._images import inventor, subset, views_of
+from ._config import Basis, Setting
+from ._images import subset, views_of
 from ._network import Answers, Network
-from ._rows import Row
+from ._rows import Asked, Remembered, Row, kl
+from ._tables import TEACHER, TEACHERS, Record
 
 Params = Any
 CHUNK = 1000  # images that a network is asked about at once
@@ -45,11 +45,10 @@ def only_logits(logits: Any) -> Answers:
 class Runs(common.Trainer):
     """Trains with one split; compiles once a loss, not once a seed or a weight."""
 
-    def __init__(self, config: Config, train: Split, classes: int) -> None:
+    def __init__(self, config: Basis, train: Split, classes: int) -> None:
         super().__init__(train, batch_size=config.teacher_batch, quick=config.quick)
         self.config, self.classes = config, classes
         self.student = Network(classes, config.widths)
-        self.assistant = Network(classes, config.assistant)
         # Not by patches: they would take more memory than caches have.
         self._large = Network(classes, config.teacher_widths, patches=False)
         if round(len(train) * config.share) < config.batch_size:
@@ -70,6 +69,11 @@ class Runs(common.Trainer):
     def logits(self, params: Params, x: Any, model: Network | None = None) -> Any:
         """``(n, classes)`` of images; of the teacher if no other network is named."""
         return self._asked(params, x, model, maps=False)
+
+    def ask(self, params: Params, x: jax.Array) -> jax.Array:
+        """Logits of a teacher, to be traced."""
+        answers: Any = self._large.apply({"params": params}, x)
+        return answers.logits
 
     def accuracy(
         self, params: Params, split: Split, model: Network | None = None
@@ -100,8 +104,6 @@ class Runs(common.Trainer):
                 views, self.split.x[rows], y, number=self.config.views, seed=seed
             )
             asked = [self.teacher(of) for of in teachers]
-            if views == "invented":
-                x = self._invented(asked[0], x)
             if views:  # the maps of all would be large, and no row asks for them
                 answers = [only_logits(self.logits(params, x)) for params in asked]
             else:
@@ -164,16 +166,14 @@ class Runs(common.Trainer):
                 getattr(answers, row.projector).shape[-1]
                 for answers in (shapes, transfer.teacher)
             )
-            width = losses.EMBEDDED if row.memory else theirs
+            width = row.memory or theirs
             params["projector"] = _projector(random, ours, width)
             if row.memory:
                 params["teacher_projector"] = _projector(random, theirs, width)
                 number, key = len(transfer.x), jax.random.key(seed)
                 transfer = transfer._replace(ids=np.arange(number))
                 bank = distill.memory(key, number, width)
-        program = self.compiled(
-            ("fit", model, row.traced), training(row, model, config.decay)
-        )
+        program = self.compiled(("fit", model, row.traced), training(row, model))
         return program(params, order, transfer, dataclasses.asdict(setting), bank, key)
 
     @staticmethod
@@ -195,24 +195,9 @@ class Runs(common.Trainer):
         ask = self.compiled(("ask", model, maps), answer)
         return common.in_chunks(lambda part: ask(params, part), CHUNK, x)
 
-    def _invented(self, params: Params, start: np.ndarray) -> np.ndarray:
-        """Images that a teacher is sure of, as many of each class."""
-        steps = 2 if self.quick else self.config.invention
-
-        def logits_of(params: Params, x: jax.Array) -> jax.Array:
-            answers: Any = self._large.apply({"params": params}, x)
-            return answers.logits
-
-        invent = self.compiled("invent", inventor(logits_of, steps))
-        labels = np.arange(len(start)) % self.classes
-        return common.in_chunks(
-            lambda *each: invent(params, *each), CHUNK, start, labels
-        )
-
     def _teaching(self, steps: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
         def loss(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
-            answers: Any = self._large.apply({"params": params}, batch["x"])
-            return common.cross_entropy(answers.logits, batch["y"])
+            return common.cross_entropy(self.ask(params, batch["x"]), batch["y"])
 
         schedule = optax.cosine_decay_schedule(self.config.teacher_rate, steps)
         init, step = jc.train_step(loss, optax.adam(schedule), donate=True)
@@ -223,7 +208,37 @@ class Runs(common.Trainer):
         return init(jax.random.key(seed), self.split.x[:1])["params"]
 
 
-def training(row: Row, model: Network, decay: float) -> Callable[..., Params]:
+def teachers(runs: Runs, test: Split) -> list[Record]:
+    """Every teacher on the test set, and all of them together."""
+    logits = [
+        jnp.asarray(runs.logits(runs.teacher(seed), test.x))
+        for seed in range(runs.config.teachers)
+    ]
+    each = [(TEACHER, seed, x) for seed, x in enumerate(logits)]
+    together = (TEACHERS, 0, distill.ensemble(jnp.stack(logits)))
+    return [
+        Record(
+            part="teachers",
+            name=name,
+            seed=seed,
+            accuracy=common.right(np.asarray(x), test),
+        )
+        for name, seed, x in (*each, together)
+    ]
+
+
+def fitted(runs: Runs, row: Row, seed: int, test: Split) -> list[Record]:
+    """A student of a row on the test set."""
+    setting = row.setting_in(runs.config.chosen)
+    every = range(runs.config.teachers)
+    by = every if row.ensemble else [seed % runs.config.teachers]
+    transfer = runs.transfer(seed, by, row.views, setting.temperature)
+    params = runs.fit(row, setting, transfer, seed)
+    accuracy = runs.accuracy(params, test, runs.student)
+    return [Record(part=row.part, name=row.name, seed=seed, accuracy=accuracy)]
+
+
+def training(row: Row, model: Network) -> Callable[..., Params]:
     """A whole training as one traced function; settings are arguments."""
 
     def train(
@@ -245,27 +260,28 @@ def training(row: Row, model: Network, decay: float) -> Callable[..., Params]:
             labels = (1 - share) * batch.y + share / batch.y.shape[-1]
             cross = optax.losses.softmax_cross_entropy(student.logits, labels)
             total = setting["labels"] * cross.mean()
-            asked = losses.Asked(
+            asked = Asked(
                 student,
                 answers,
                 batch.y.argmax(-1),
                 traced.get("temperature", setting["temperature"]),
                 params.get("projector"),
             )
-            if row.loss is not None:
-                total += setting["weight"] * row.loss(asked)
-            if row.kl:
-                asked = asked._replace(temperature=setting["kl_temperature"])
-                total += setting["kl"] * losses.kl(asked)
             if row.memory:
-                remembered = losses.Remembered(
+                remembered = Remembered(
                     traced["model_state"],
                     batch.ids,
                     traced["rng"],
                     params["teacher_projector"],
                 )
-                value, seen = losses.crd(asked, remembered)
+                assert row.loss is not None
+                value, seen = row.loss(asked._replace(memory=remembered))
                 return total + setting["weight"] * value, jc.Aux(model_state=seen)
+            if row.loss is not None:
+                total += setting["weight"] * row.loss(asked)
+            if row.kl:
+                asked = asked._replace(temperature=setting["kl_temperature"])
+                total += setting["kl"] * kl(asked)
             return total
 
         steps = len(order)
@@ -276,7 +292,7 @@ def training(row: Row, model: Network, decay: float) -> Callable[..., Params]:
         init, step = jc.train_step(
             loss_fn,
             optax.adam(optax.cosine_decay_schedule(setting["rate"], steps)),
-            distill.ema_teacher(decay) if row.average else None,
+            distill.ema_teacher(row.average) if row.average else None,
             schedules=schedules,
         )
 

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hinton's omitted class: students recognize a class of which they saw no example."""
