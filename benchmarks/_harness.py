@@ -5,12 +5,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import gc
+import importlib.metadata
 import json
 import os
 import platform
 import random
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +24,18 @@ import jax
 
 from jaxcompress import report
 
+from . import _results
+
+# Libraries that are measured beside ours: packages, by what is imported of them.
+_PEERS = {
+    "ai_edge_litert": "ai-edge-litert",
+    "ai_edge_quantizer": "ai-edge-quantizer",
+    "aqt": "aqtp",
+    "onnxruntime": "onnxruntime",
+    "qwix": "qwix",
+    "torch": "torch",
+    "torch_pruning": "torch-pruning",
+}
 Variant = Callable[[], Any]
 """Does the work once and returns its arrays, which the harness waits for."""
 
@@ -138,6 +154,12 @@ def parser(
     made.add_argument(
         "--quick", action="store_true", help="tiny sizes: does it run? no number counts"
     )
+    made.add_argument(
+        "--output",
+        type=Path,
+        help="file or folder for the results instead of benchmarks/results; - for none; "
+        "quick runs write none by default",
+    )
     made.set_defaults(benchmark=module, default_rounds=(rounds, quick))
     return made
 
@@ -145,34 +167,70 @@ def parser(
 def parse(
     made: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> argparse.Namespace:
-    """Parse a command line, the number of rounds settled."""
+    """Parse a command line, the number of rounds settled, its command and load noted."""
     settings = made.parse_args(argv)
+    options = _results.options(settings, made.parse_args([]))
     default_rounds = vars(settings).pop("default_rounds")
     if settings.rounds is None:
         settings.rounds = default_rounds[settings.quick]
     if settings.rounds < 2:
         made.error(f"--rounds {settings.rounds}: quartiles take 2 or more.")
+    settings.options = options
+    settings.load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
     return settings
 
 
 def show(rows: Sequence[Row], settings: argparse.Namespace) -> None:
-    """Print the rows as a table and, last, everything as one line of JSON."""
+    """Print the rows as a table, and record them."""
     print(table(rows))
-    print(line([dataclasses.asdict(row) for row in rows], settings))
+    record([dataclasses.asdict(row) for row in rows], settings)
+
+
+def record(rows: Sequence[Mapping[str, Any]], settings: argparse.Namespace) -> None:
+    """Write the results to their file, and print them, last, as one line of JSON."""
+    text, path, options = line(rows, settings), settings.output, settings.options
+    if path is None and not settings.quick:
+        path = _results.FOLDER
+    if path is not None and path != Path("-"):
+        if path.is_dir() or path == _results.FOLDER:
+            platform = jax.default_backend()
+            path = _results.path(settings.benchmark, options, platform, path)
+        _results.write(path, json.loads(text))
+        print(f"written: {path}", file=sys.stderr)
+    print(text)
 
 
 def line(rows: Sequence[Mapping[str, Any]], settings: argparse.Namespace) -> str:
-    """Rows, settings and where they come from, as one line of JSON."""
+    """Rows, settings and where they come from, as one line of JSON.
+
+    Paths are left out: they say where things lie and not what was measured.
+    """
     here = report.provenance(repository=Path(__file__).parent)
-    content = vars(settings) | {
+    known = {n: v for n, v in vars(settings).items() if not isinstance(v, Path | None)}
+    command = ["python", "-m", f"benchmarks.{settings.benchmark}"]
+    command += known.pop("options", [])
+    content = {
+        "benchmark": known.pop("benchmark"),
+        **known,
+        "command": shlex.join(command),
+        "date": datetime.date.today().isoformat(),
         "device": here.device,
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
-        "versions": dict(here.versions),
+        "versions": dict(here.versions) | _peers(),
         "commit": here.commit,
         "rows": list(rows),
     }
     return json.dumps(content)
+
+
+def _peers() -> dict[str, str]:
+    """Return the versions of the peers that were imported."""
+    return {
+        package: importlib.metadata.version(package)
+        for module, package in _PEERS.items()
+        if module in sys.modules
+    }
 
 
 def table(rows: Sequence[Row]) -> str:

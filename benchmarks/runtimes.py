@@ -148,7 +148,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         if settings.network == "resnet20" and not (folder / _resnet20.HALF).exists():
             _train(folder, settings)
         files = settings.files or Path(scratch)
-        settings.folder, settings.files = str(folder), str(files)
         with _one_core():
             _harness.show(_rows(folder, files, settings), settings)
 

