@@ -6,9 +6,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ._mission import _document
 from ._tables import Column, Table, aim, extra, milliseconds, ratio, speed
 
 Row = Mapping[str, Any]
+
+
+def _field(name: str) -> Any:
+    """Return a text of a row."""
+    return lambda row: row.get(name)
 
 
 def _two(benchmark: str, first: str, second: str) -> tuple[Column, Column]:
@@ -69,7 +75,18 @@ _KINDS = ("checkpoint", "teacher cache", "artifact", "update", "plan")
 _CODERS = ("numpy.savez", "numpy.savez_compressed", "jaxcompress")
 _TREES = ("float32", "int8", "90 % pruned, 4 bits", "97 % pruned, 4 bits")
 
+_MISSION = [
+    Column("the document", "mission", _field("document")),
+    Column("ours", "mission", _field("ours")),
+    Column("better?", "mission", _field("verdict")),
+]
+_CLAIMS = [f"({i}) {table.title}" for i, table in enumerate(_document.TABLES, 1)]
+
 TABLES: dict[str, Table] = {
+    "mission": Table(_MISSION, {name: name for name in _CLAIMS}),
+    "mission, every row": Table(
+        [*_MISSION, Column("why", "mission", _field("why"))], corner="table: row"
+    ),
     "runtimes": _runtimes(
         "runtimes",
         Column("accuracy %", "runtimes", extra("accuracy", "{:.2f}")),

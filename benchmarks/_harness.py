@@ -135,7 +135,12 @@ def measure(
 
 
 def parser(
-    module: str, doc: str | None, *, rounds: int, quick: int = 2
+    module: str,
+    doc: str | None,
+    *,
+    rounds: int,
+    quick: int = 2,
+    about_quick: str = "tiny sizes: does it run? no number counts",
 ) -> argparse.ArgumentParser:
     """The command line that all benchmarks share.
 
@@ -144,6 +149,7 @@ def parser(
       doc: its docstring, shown by ``--help``.
       rounds: how many to time by default.
       quick: how many with ``--quick``.
+      about_quick: what ``--quick`` does.
     """
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{module}",
@@ -151,9 +157,7 @@ def parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--rounds", type=int, help=f"default {rounds}; {quick} if quick")
-    made.add_argument(
-        "--quick", action="store_true", help="tiny sizes: does it run? no number counts"
-    )
+    made.add_argument("--quick", action="store_true", help=about_quick)
     made.add_argument(
         "--output",
         type=Path,
