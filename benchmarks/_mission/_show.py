@@ -22,8 +22,8 @@ _STYLES = {"better": "green", "not better": "red", "open": "yellow", "given": "d
 
 def terminal(made: Made, console: Console) -> None:
     """Print the tables."""
-    for number, (table, rows) in enumerate(made, 1):
-        grid = Grid(title=f"({number}) {table.title}", title_justify="left")
+    for title, (table, rows) in zip(_titles(made), made, strict=True):
+        grid = Grid(title=title, title_justify="left")
         for column in COLUMNS:
             grid.add_column(column, overflow="fold")
         for row in rows:
@@ -34,23 +34,32 @@ def terminal(made: Made, console: Console) -> None:
 
 
 def sections(made: Made) -> list[report.Section]:
-    """Return the tables for a page."""
-    return [
+    """Return the tables for a page, after one that sums them up."""
+    short = [
+        [title, *_summary(rows).values()]
+        for title, (_, rows) in zip(_titles(made), made, strict=True)
+    ]
+    summary = report.Section(
+        title="In short",
+        note="Better: less accuracy lost, at a larger factor. Open: the seeds cannot tell.",
+        columns=("table", "document", "ours", "better?"),
+        rows=short,
+    )
+    return [summary] + [
         report.Section(
-            title=f"({number}) {table.title}",
+            title=title,
             note=f"{table.note} Better: {table.rule}.",
             columns=COLUMNS,
             rows=[_cells(row) for row in rows],
         )
-        for number, (table, rows) in enumerate(made, 1)
+        for title, (table, rows) in zip(_titles(made), made, strict=True)
     ]
 
 
 def results(made: Made) -> list[dict[str, Any]]:
     """Return one row for each table, and one for each of its rows."""
     found = []
-    for number, (table, rows) in enumerate(made, 1):
-        title = f"({number}) {table.title}"
+    for title, (_, rows) in zip(_titles(made), made, strict=True):
         found.append({"name": title, **_summary(rows)})
         found += [
             {
@@ -65,22 +74,24 @@ def results(made: Made) -> list[dict[str, Any]]:
     return found
 
 
+def _titles(made: Made) -> list[str]:
+    return [f"({number}) {table.title}" for number, (table, _) in enumerate(made, 1)]
+
+
 def _summary(rows: Sequence[Row]) -> dict[str, str]:
     """A table in one row: figures by what each row is about, and how many are better."""
     judged = Counter(row.verdict for row in rows if row.verdict != "given")
     counts = [f"{judged[v]} of {judged.total()} {v}" for v in judged]
-    single = len(rows) == 1
+    if len(rows) == 1:
+        (row,) = rows
+        return {"document": row.document, "ours": row.ours, "verdict": row.verdict}
+    # Rows of several runtimes have the same figures of the document.
+    document = (f"{row.name.split(',')[0]} {row.document}" for row in rows)
     return {
-        "document": "; ".join(
-            dict.fromkeys(_named(r, r.document, single) for r in rows)
-        ),
-        "ours": "; ".join(_named(r, r.ours.split("; ")[0], single) for r in rows),
-        "verdict": rows[0].verdict if single else ", ".join(counts),
+        "document": "; ".join(dict.fromkeys(document)),
+        "ours": "; ".join(f"{row.name} {row.ours.split('; ')[0]}" for row in rows),
+        "verdict": ", ".join(counts),
     }
-
-
-def _named(row: Row, text: str, single: bool) -> str:
-    return text if single else f"{row.name.split(',')[0]} {text}"
 
 
 def _cells(row: Row) -> list[str]:
