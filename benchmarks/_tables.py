@@ -14,6 +14,7 @@ _AGAIN = " (again)"
 _NOT_SHOWN = ("jaxlib", "flax", "optax", "numpy")  # they are in the results
 
 Row = Mapping[str, Any]
+Key = str | tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,10 @@ class Column:
     value: Callable[[Row], str]
     row: str = "{}"
 
+    def of(self, key: Key) -> str:
+        """Return the name in the results of a row of the table."""
+        return self.row.format(*((key,) if isinstance(key, str) else key))
+
 
 @dataclasses.dataclass(frozen=True)
 class Table:
@@ -45,7 +50,7 @@ class Table:
     """
 
     columns: Sequence[Column]
-    rows: Mapping[str, str] | None = None
+    rows: Mapping[Key, str] | None = None
     corner: str = ""
 
 
@@ -62,7 +67,7 @@ def ratio(row: Row) -> str:
 
 def speed(row: Row) -> str:
     """Return how many times as fast as the baseline something is."""
-    return f"{1 / row['ratio'][1]:.2g}"
+    return f"{1 / row['ratio'][1]:#.2g}".rstrip(".")
 
 
 def aim(row: Row) -> str:
@@ -136,7 +141,7 @@ def _run(folder: Path, name: str) -> _results.Run:
     return run
 
 
-def _rows(column: Column, runs: Mapping[str, _results.Run]) -> dict[str, str]:
+def _rows(column: Column, runs: Mapping[str, _results.Run]) -> dict[Key, str]:
     """Return the names of all rows of results, the baseline once."""
     names = [row["name"] for row in runs[column.results]["rows"]]
     twice = {name.removesuffix(_AGAIN) for name in names if name.endswith(_AGAIN)}
@@ -147,9 +152,9 @@ def _rows(column: Column, runs: Mapping[str, _results.Run]) -> dict[str, str]:
     }
 
 
-def _cell(column: Column, row: str, runs: Mapping[str, _results.Run]) -> str | None:
+def _cell(column: Column, key: Key, runs: Mapping[str, _results.Run]) -> str | None:
     """Return the text of a cell, or None if these results have no such row."""
-    wanted = column.row.format(row)
+    wanted = column.of(key)
     for found in runs[column.results]["rows"]:
         if found["name"] == wanted:
             return column.value(found)

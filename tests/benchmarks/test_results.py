@@ -175,7 +175,7 @@ def test_rows_and_columns_that_nothing_measured_are_errors(measured):
 def test_cells():
     known = row("b", 0.25, 0.5, 100, aim="<= 0.5", extra={"KB": 1234.5})
     assert ratio(known) == "0.500 [0.250, 100]"
-    assert (speed(known), aim(known)) == ("2", "0.5")
+    assert (speed(known), aim(known)) == ("2.0", "0.5")
     assert milliseconds()(known) == "250" and milliseconds("first")(known) == "1,000"
     assert extra("KB", "{:,.0f}")(known) == "1,234" and extra("nothing")(known) == ""
     texts = ["0.0123", "1.00", "12.3", "100", "123,457"]
