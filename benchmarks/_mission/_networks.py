@@ -33,8 +33,8 @@ class Lenet(nn.Module):
 class ConvNet(nn.Module):
     """Two strided convolutions and two dense layers: 1.2 million parameters."""
 
-    width: int = 32
-    hidden: int = 380
+    width: int = 16
+    hidden: int = 750
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:

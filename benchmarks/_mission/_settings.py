@@ -62,19 +62,19 @@ EARLY = 0.3  # share of the steps after which filters are removed
 FULL = Settings(
     data="fashion_mnist",
     networks={
-        DENSE: Training(3440, 1290, kept=0.5, pruned=80),
+        DENSE: Training(2580, 1075, kept=0.5, pruned=80),
         CONV: Training(1290, 480),
-        RESNET: Training(800, 240, batch_size=64, rate=4e-3, pruned=50),
+        RESNET: Training(500, 160, batch_size=64, rate=4e-3, pruned=50),
     },
-    student=(60, 2),
-    rounds=5,
+    student=(50, 1),
+    rounds=4,
 )
 QUICK = Settings(
     data="fashion_mnist",
     networks={
         DENSE: Training(1290, 430, kept=0.5, pruned=80),
         CONV: Training(430, 220),
-        RESNET: Training(300, 100, batch_size=64, rate=4e-3, pruned=50),
+        RESNET: Training(200, 80, batch_size=64, rate=4e-3, pruned=50),
     },
     student=(40, 1),
     rounds=3,
