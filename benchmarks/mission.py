@@ -3,12 +3,13 @@
 
 Three networks (LeNet-300-100, a convolutional network of 1.2 million parameters and a
 residual network) are trained on Fashion-MNIST for each seed, and every compressed network
-comes from one of them. Settings were chosen on the validation split. A row is better than
-the document's if every part of it is: less accuracy lost, at a larger factor. Where the
-seeds cannot tell, it is open, and where it is not better, the row says why.
+comes from one of them. What a run chooses (the ratios of table 2, the students' rates), it
+chooses on the validation split. A row is better than the document's if every part of it is:
+less accuracy lost, at a larger factor. Where the seeds cannot tell, it is open, and where it
+is not better, the row says why.
 
---quick takes one seed and a third of the steps, under 10 minutes on 2 cores, and gives no
-verdicts on accuracy or time, which take two seeds. Runtimes that are not installed are left
+--quick takes one seed and fewer steps, under 10 minutes on 2 cores, and gives no verdicts
+on accuracy or time, which take two seeds. Runtimes that are not installed are left
 out: pip install -e ".[litert,onnx]". The page and the records are written to --report.
 """
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         __doc__,
         rounds=full,
         quick=quick,
-        about_quick="one seed and a third of the steps; real data",
+        about_quick="one seed and fewer steps; real data",
     )
     made.add_argument("--seeds", type=int, help="how many; default 3, 1 if quick")
     made.add_argument("--tiny", action="store_true", help="seconds: does it run?")

@@ -27,7 +27,7 @@ class Training:
     tuning: int
     batch_size: int = 128
     rate: float = 2e-3
-    tuning_rate: float = 1e-3
+    tuning_rate: float = 3e-3
     kept: float = 0.75
     pruned: int = 90
 
@@ -62,8 +62,8 @@ EARLY = 0.3  # share of the steps after which filters are removed
 FULL = Settings(
     data="fashion_mnist",
     networks={
-        DENSE: Training(2580, 1075, kept=0.5, pruned=80),
-        CONV: Training(1290, 480),
+        DENSE: Training(2150, 1720, kept=0.5, pruned=80),
+        CONV: Training(1075, 400),
         RESNET: Training(500, 160, batch_size=64, rate=4e-3, pruned=50),
     },
     student=(50, 1),
@@ -72,7 +72,7 @@ FULL = Settings(
 QUICK = Settings(
     data="fashion_mnist",
     networks={
-        DENSE: Training(1290, 430, kept=0.5, pruned=80),
+        DENSE: Training(860, 640, kept=0.5, pruned=80),
         CONV: Training(430, 220),
         RESNET: Training(200, 80, batch_size=64, rate=4e-3, pruned=50),
     },
