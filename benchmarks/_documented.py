@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ._mission import _document
-from ._tables import Column, Table, aim, extra, milliseconds, ratio, speed
+from ._tables import Column, Key, Table, Whole, aim, extra, milliseconds, ratio, speed
 
 Row = Mapping[str, Any]
 
@@ -78,6 +78,11 @@ _TECHNIQUES = {
     "int8": "8-bit weights and activations",
     "half width, int8": "half the channels and 8 bits",
     "zeros, 90 %": "masks, 90 % zeros",
+}
+_TIMES = "{:.2f}"
+_FLOATS: dict[Key, str] = {
+    Whole("train: JAX floats"): "floats in JAX",
+    Whole("train: PyTorch floats"): "floats in PyTorch",
 }
 _TREES = ("float32", "int8", "90 % pruned, 4 bits", "97 % pruned, 4 bits")
 _FILES = {
@@ -260,6 +265,91 @@ TABLES: dict[str, Table] = {
         {"8-bit activations": "8-bit activations: {}"},
         "operands",
         "everywhere",
+    ),
+    "peers that round": Table(
+        [
+            *(
+                Column(
+                    f"weights off by %, {bits} bits",
+                    "peers",
+                    extra("weights off by %", "{:.1f}", "rounding"),
+                    f"{bits} bits: {{}}",
+                )
+                for bits in (8, 4, 2)
+            ),
+            *(
+                Column(
+                    f"accuracy %, {bits} bits",
+                    "peers",
+                    extra("rounded %", "{:.2f}", "rounding"),
+                    f"{bits} bits: {{}}",
+                )
+                for bits in (8, 4, 2)
+            ),
+        ],
+        _FLOATS
+        | {
+            "jaxcompress": "jaxcompress",
+            "jaxcompress, mse": "jaxcompress, `mse()` scales",
+            "qwix": "qwix",
+            "AQT": "AQT",
+            "torchao": "torchao",
+            "Brevitas": "Brevitas",
+            "Brevitas, mse": "Brevitas, MSE scales",
+        },
+        corner="rounded after training",
+    ),
+    "peers that train": Table(
+        [
+            *(
+                Column(
+                    f"accuracy %, {bits} bits",
+                    "peers",
+                    extra("trained %", "{:.2f}", "training"),
+                    f"{bits} bits: {{}}",
+                )
+                for bits in (8, 4, 2)
+            ),
+            Column("step at 4 bits", "peers", ratio, "4 bits: {}"),
+            Column(
+                "to its floats", "peers", extra("to its floats", _TIMES), "4 bits: {}"
+            ),
+        ],
+        _FLOATS
+        | {
+            "jaxcompress": "jaxcompress",
+            "jaxcompress, LSQ": "jaxcompress, learned scales",
+            "qwix": "qwix",
+            "AQT": "AQT",
+            "torchao": "torchao",
+            "Brevitas": "Brevitas",
+        },
+        corner="trained on",
+    ),
+    "peers that serve": Table(
+        [
+            Column("accuracy %", "peers", extra("accuracy %", "{:.2f}"), "serve: {}"),
+            Column("call", "peers", ratio, "serve: {}"),
+            Column(
+                "to its floats", "peers", extra("to its floats", _TIMES), "serve: {}"
+            ),
+        ],
+        {
+            name: name
+            for name in (
+                "JAX floats",
+                "JAX floats (again)",
+                "PyTorch floats",
+                "jaxcompress, int8 products",
+                "jaxcompress, int8 simulated",
+                "qwix, int8 products",
+                "Neural Compressor, int8",
+                "Neural Compressor, FP8",
+                "torchao, int8 products",
+                "Brevitas, int8 simulated",
+            )
+        },
+        corner="8 bits",
     ),
     "files": Table(
         [

@@ -14,7 +14,16 @@ _AGAIN = " (again)"
 _NOT_SHOWN = ("jaxlib", "flax", "optax", "numpy")  # they are in the results
 
 Row = Mapping[str, Any]
-Key = str | tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A row whose name in the results is the same in every column."""
+
+    name: str
+
+
+Key = str | tuple[str, ...] | Whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +44,8 @@ class Column:
 
     def of(self, key: Key) -> str:
         """Return the name in the results of a row of the table."""
+        if isinstance(key, Whole):
+            return key.name
         return self.row.format(*((key,) if isinstance(key, str) else key))
 
 
@@ -60,7 +71,9 @@ def number(x: float) -> str:
 
 
 def ratio(row: Row) -> str:
-    """Return a ratio to the baseline, with its quartiles."""
+    """Return a ratio to the baseline, with its quartiles; nothing of what has no time."""
+    if "ratio" not in row:
+        return ""
     low, middle, high = map(number, row["ratio"])
     return f"{middle} [{low}, {high}]"
 
@@ -80,12 +93,20 @@ def milliseconds(name: str = "median") -> Callable[[Row], str]:
     return lambda row: number(1e3 * row[name])
 
 
-def extra(name: str, form: str = "{}") -> Callable[[Row], str]:
-    """Return what a benchmark knows besides times, in a form such as ``{:.2f}``."""
+def extra(name: str, form: str = "{}", instead: str = "") -> Callable[[Row], str]:
+    """Return what a benchmark knows besides times, in a form such as ``{:.2f}``.
+
+    Args:
+      name: of what is known.
+      form: how it is written.
+      instead: name of the text that is known where the other is not.
+    """
 
     def text(row: Row) -> str:
         value = row["extra"].get(name)
-        return "" if value is None else form.format(value)
+        if value is None:
+            return row["extra"].get(instead, "")
+        return form.format(value)
 
     return text
 

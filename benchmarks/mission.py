@@ -5,8 +5,8 @@ Three networks (LeNet-300-100, a convolutional network of 1.2 million parameters
 residual network) are trained on Fashion-MNIST for each seed, and every compressed network
 comes from one of them. What a run chooses (the ratios of table 2, the students' rates), it
 chooses on the validation split. A row is better than the document's if every part of it is:
-less accuracy lost, at a larger factor. Where the seeds cannot tell, it is open, and where it
-is not better, the row says why.
+less accuracy lost, at a larger factor. Where the seeds cannot tell, it is open, and where
+it is not better, the row says why.
 
 --quick takes one seed and fewer steps, under 10 minutes on 2 cores, and gives no verdicts
 on accuracy or time, which take two seeds. Runtimes that are not installed are left

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from benchmarks import __main__ as command, _documents, _harness, _results, damage
-from benchmarks._tables import Column, Table, number, rendered
+from benchmarks._tables import Column, Table, Whole, number, rendered
 
 from benchmarks._tables import aim, extra, milliseconds, ratio, speed  # isort: skip
 
@@ -172,7 +172,21 @@ def test_rows_and_columns_that_nothing_measured_are_errors(measured):
         rendered(table, measured)
 
 
+def test_rows_by_parts_and_by_their_whole_name(measured):
+    table = Table(
+        [Column("x", "some_benchmark-max-depth-4", ratio, "{}{}")],
+        {("", "b"): "of parts", Whole("c"): "whole"},
+    )
+    assert rendered(table, measured).splitlines()[2:4] == [
+        "| of parts | 2.00 [1.50, 3.00] |",
+        "| whole | 1.00 [1.00, 1.00] |",
+    ]
+
+
 def test_cells():
+    reason = row("b", extra={"training": "breaks"})
+    assert extra("trained %", "{:.2f}", "training")(reason) == "breaks"
+    assert ratio({"name": "b", "extra": {}}) == ""
     known = row("b", 0.25, 0.5, 100, aim="<= 0.5", extra={"KB": 1234.5})
     assert ratio(known) == "0.500 [0.250, 100]"
     assert (speed(known), aim(known)) == ("2.0", "0.5")
