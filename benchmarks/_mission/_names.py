@@ -6,6 +6,7 @@ from __future__ import annotations
 DENSE, CONV, RESNET = "LeNet-300-100", "conv net", "ResNet-8"
 NETWORKS = (DENSE, CONV, RESNET)
 PRUNED = "90 % of the weights pruned"
+LONGER = "trained on as long"  # as what is compressed after training
 SMALL = "pruned, 4 bits"
 NARROW = "filters removed"
 CHANNELS = "channels removed"

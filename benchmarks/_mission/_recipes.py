@@ -47,6 +47,8 @@ class Recipes:
         self.teacher = _train.logits(self.fn, self.dense.variables, self.data.train.x)
         self.versions = [_measure.Version("", self.fn, self.dense.variables)]
         yield from self._narrow_networks(advance)
+        advance(_names.LONGER)
+        yield self._tuned(_names.LONGER, None)[0]
         advance(_names.SMALL)
         both = jc.chain(self._pruner(self.training.pruned), self._learned_bits(4))
         yield self._tuned(_names.SMALL, both)[0]
@@ -141,9 +143,9 @@ class Recipes:
         return self.dense.variables | {"params": params}
 
     def _tuned(
-        self, variant: str, compressor: jc.Compressor
+        self, variant: str, compressor: jc.Compressor | None
     ) -> tuple[report.Record, Any]:
-        """Compress the dense network while it is trained on, taught by itself."""
+        """Train the dense network on, taught by itself, and compress it meanwhile."""
         tuned = self._fit(
             self.model,
             self.dense.variables,
@@ -159,6 +161,7 @@ class Recipes:
             tuned.shipped,
             ["trained", variant, "distilled from the dense network"],
             seconds=self.dense.seconds + tuned.seconds,
+            simulated=compressor is not None,
         )
         return record, tuned.shipped
 
