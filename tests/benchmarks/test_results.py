@@ -60,7 +60,9 @@ def test_results_are_named_for_the_options(tmp_path, argv, name, shown):
 
 
 def test_other_platforms_have_other_files(tmp_path):
-    path = _results.path("a", ["--rounds", "3", "--size", "2"], "gpu", tmp_path)
+    path = _results.path(
+        "a", ["--rounds", "3", "--size", "2", "--kills", "1"], "gpu", tmp_path
+    )
     assert path == tmp_path / "a-size-2-gpu.json"
 
 
