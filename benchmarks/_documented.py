@@ -368,7 +368,12 @@ TABLES: dict[str, Table] = {
         [
             Column("new file", "artifact", extra("new file", "{:,}"), "{}: diff"),
             Column("update", "artifact", extra("bytes", "{:,}"), "{}: diff"),
-            Column("share", "artifact", extra("share", "{:.0%}"), "{}: diff"),
+            Column(
+                "share",
+                "artifact",
+                lambda row: f"{100 * row['extra']['share']:.0f} %",
+                "{}: diff",
+            ),
             Column("`diff`", "artifact", ratio, "{}: diff"),
             Column("`patch`", "artifact", ratio, "{}: patch"),
         ],

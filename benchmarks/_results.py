@@ -2,8 +2,8 @@
 """Results on disk: one file of JSON for each benchmark with its options.
 
 A file is named for its benchmark, for the options that differ from the defaults, and for
-the platform unless that is the CPU: ``runtimes-network-encoder.json``. Paths and the
-number of rounds are not part of the name.
+the platform unless that is the CPU: ``runtimes-network-encoder.json``. Paths and numbers
+of repetitions are not part of the name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent / "results"
+_REPETITIONS = ("--rounds", "--kills")
 MACHINE = ("device", "machine", "cpu_count")
 
 Run = Mapping[str, Any]
@@ -35,9 +36,10 @@ def options(settings: argparse.Namespace, defaults: argparse.Namespace) -> list[
 
 def path(benchmark: str, options: Sequence[str], platform: str, folder: Path) -> Path:
     """Return where the results of a benchmark with these options are kept."""
-    if "--rounds" in options:
-        at = options.index("--rounds")
-        options = [*options[:at], *options[at + 2 :]]
+    for name in _REPETITIONS:
+        if name in options:
+            at = options.index(name)
+            options = [*options[:at], *options[at + 2 :]]
     words = [option.removeprefix("--") for option in options]
     words += [platform] * (platform != "cpu")
     return folder / ("-".join([benchmark, *words]) + ".json")

@@ -153,12 +153,10 @@ def _round(table: Table, library: Library, bits: int, given: Work) -> None:
         return
 
     def measured() -> dict[str, dict[str, float]]:
+        off = weights_off(given.layers, lambda layers: rounded(layers, bits))
         return {
             variant: {
-                "weights off by %": weights_off(
-                    given.layers,
-                    lambda layers, variant=variant: rounded(layers, bits)[variant],
-                ),
+                "weights off by %": off[variant],
                 "rounded %": given.accuracy(predict),
             }
             for variant, predict in rounded(given.layers, bits).items()

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -179,15 +180,18 @@ def in_jax(
     return Trained(update, predict)
 
 
-def weights_off(layers: Layers, rounded: Callable[[Layers], Predict]) -> float:
-    """Return how far rounding moves the weights, in percent of their norm.
+def weights_off(
+    layers: Layers, rounded: Callable[[Layers], Mapping[str, Predict]]
+) -> dict[str, float]:
+    """Return how far rounding moves the weights, in percent of their norm, by variant.
 
     One layer without bias shows its weights to whoever gives it unit vectors.
     """
-    moved, norm = 0.0, 0.0
+    moved: dict[str, float] = collections.defaultdict(float)
     for kernel, bias in layers:
         unit = np.eye(len(kernel), dtype=np.float32)
-        seen = np.asarray(rounded([(kernel, np.zeros_like(bias))])(unit))
-        moved += float(((seen - kernel) ** 2).sum())
-        norm += float((kernel**2).sum())
-    return 100 * (moved / norm) ** 0.5
+        for name, predict in rounded([(kernel, np.zeros_like(bias))]).items():
+            seen = np.asarray(predict(unit))
+            moved[name] += float(((seen - kernel) ** 2).sum())
+    norm = sum(float((kernel**2).sum()) for kernel, _ in layers)
+    return {name: 100 * (square / norm) ** 0.5 for name, square in moved.items()}

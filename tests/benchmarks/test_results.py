@@ -2,10 +2,12 @@
 """Results are kept by name, and the tables of all documents are made from them."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from benchmarks import __main__ as command, _documents, _harness, _results, damage
+from benchmarks._documented import TABLES
 from benchmarks._tables import Column, Table, Whole, number, rendered
 
 from benchmarks._tables import aim, extra, milliseconds, ratio, speed  # isort: skip
@@ -16,7 +18,7 @@ def parse(*argv):
     made.add_argument("--size", type=int, nargs="+", default=[1])
     made.add_argument("--max-depth", type=int, default=3)
     made.add_argument("--model", choices=("mlp", "conv"), default="mlp")
-    made.add_argument("--folder", type=_results.Path)
+    made.add_argument("--folder", type=Path)
     return _harness.parse(made, argv)
 
 
@@ -58,7 +60,9 @@ def test_results_are_named_for_the_options(tmp_path, argv, name, shown):
 
 
 def test_other_platforms_have_other_files(tmp_path):
-    path = _results.path("a", ["--rounds", "3", "--size", "2"], "gpu", tmp_path)
+    path = _results.path(
+        "a", ["--rounds", "3", "--size", "2", "--kills", "1"], "gpu", tmp_path
+    )
     assert path == tmp_path / "a-size-2-gpu.json"
 
 
@@ -200,6 +204,14 @@ def test_the_documents_are_current(capsys):
     status = _documents.main(["--check"])
     printed = capsys.readouterr()
     assert status == 0, f"{printed}: run python -m benchmarks tables"
+
+
+def test_every_table_that_has_its_results_is_in_a_document():
+    texts = "".join(path.read_text() for path in _documents.documents(_documents.ROOT))
+    for name, table in TABLES.items():
+        files = {_results.FOLDER / f"{c.results}.json" for c in table.columns}
+        if all(file.exists() for file in files):
+            assert f"<!-- table: {name} -->" in texts
 
 
 @pytest.mark.parametrize("path", sorted(_results.FOLDER.glob("*.json")), ids=str)
