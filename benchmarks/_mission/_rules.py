@@ -32,7 +32,7 @@ def loss(
     after: report.Metric,
     allowed: float,
     *,
-    whose: str = "the document",
+    own: bool = False,
 ) -> Judged:
     """Judge whether less accuracy is lost than the document loses.
 
@@ -42,12 +42,13 @@ def loss(
       before: accuracy of the original.
       after: accuracy of the compressed network, with the same seeds.
       allowed: what the document loses, as a fraction; negative for a gain.
-      whose: what allows it, in words.
+      own: whether that is a limit of ours, and no figure of the document.
     """
     lost = before.mean - after.mean
-    word = "gains" if allowed < 0 else "loses"
-    lost_text = f"{word} {100 * (-lost if allowed < 0 else lost):.2f} points"
-    text = f"{lost_text}, {whose} {abs(100 * allowed):.2f}"
+    limit = (
+        f"the limit is {100 * allowed:.2f}" if own else f"the document {_lost(allowed)}"
+    )
+    text = f"{_lost(lost)} points, {limit}"
     aim = dataclasses.replace(before, values=[v - allowed for v in before.values])
     aim, after = (dataclasses.replace(m, unit="") for m in (aim, after))
     return _decided(aim, after, text, lost < allowed)
@@ -106,6 +107,11 @@ def times(factor: float) -> str:
     return f"{factor:.1f}x" if factor >= 2 else f"{factor:.2f}x"
 
 
+def _lost(fraction: float) -> str:
+    points = round(100 * fraction, 2)
+    return f"{'gains' if points < 0 else 'loses'} {abs(points):.2f}"
+
+
 def _decided(
     aim: report.Metric, after: report.Metric, text: str, ahead: bool
 ) -> Judged:
@@ -121,4 +127,7 @@ def _decided(
     if verdict.better == _DOCUMENT:
         return Judged("not better", f"{text}.")
     side = "better" if ahead else "not better"
-    return Judged("open", f"{text}: {side} on average, but {verdict.reason}.")
+    reason = verdict.reason
+    if len(after.seeds) == 1:
+        reason, _, _ = reason.partition(":")
+    return Judged("open", f"{text}: {side} on average, but {reason}.")

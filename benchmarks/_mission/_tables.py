@@ -129,7 +129,7 @@ def _row(claim: Claim, records: Records) -> Row:
         document=claim.document,
         ours="; ".join(ours),
         verdict=_rules.together(parts),
-        why=f"{why} {_remark(claim, records)}".strip(),
+        why=f"{why} {_remark(claim, records, after)}".strip(),
     )
 
 
@@ -215,8 +215,7 @@ def _ratio(claim: Claim, before: Any, after: Any) -> _rules.Judged:
 
 def _loss(claim: Claim, first: report.Metric, last: report.Metric) -> _rules.Judged:
     assert claim.loss is not None
-    whose = "the document" if claim.document_loss else "the limit is"
-    return _rules.loss(first, last, claim.loss, whose=whose)
+    return _rules.loss(first, last, claim.loss, own=not claim.document_loss)
 
 
 def _floor(floor: float, last: report.Metric) -> _rules.Judged:
@@ -239,9 +238,13 @@ def _shown(measure: Measure, before: Any, after: Any, records: Records) -> str:
     return ", ".join(found)
 
 
-def _remark(claim: Claim, records: Records) -> str:
+def _remark(claim: Claim, records: Records, after: Sequence[report.Record]) -> str:
     """What else has to be said, as far as the records know it."""
     before = records[claim.before]
+    if claim.loss is not None and claim.measure is None and "bytes" in claim.shown:
+        x, y = _pair("bytes", before, after)
+        smaller = _rules.times(statistics.fmean(x) / statistics.fmean(y))
+        return f"The file is {smaller} smaller; the document names no size."
     if claim.on_top:
         base, all_ = (
             statistics.fmean(_values("training", r))
@@ -267,7 +270,9 @@ def _remark(claim: Claim, records: Records) -> str:
     if claim.teacher:
         teacher = _accuracy(records[claim.teacher]).mean
         missing = teacher - _accuracy(before).mean
-        return f"The student alone is {100 * missing:.2f} points below its teacher."
+        text = f"The student alone is {100 * missing:.2f} points below its teacher"
+        too_little = claim.loss is not None and missing < -claim.loss
+        return f"{text}{': there is no more to gain' if too_little else ''}."
     return ""
 
 
