@@ -278,6 +278,16 @@ def test_each_runtime_has_its_rows_and_jax_stands_in_where_there_is_none():
     assert {row.verdict for row in found} == {"better"}
 
 
+def test_a_runtime_says_what_removing_filters_alone_gains():
+    records = stubs(("LiteRT",), factor=6.0)
+    name = _names.of(_names.CONV, _names.NARROW, "LiteRT")
+    records[name] = [stub(name, s, factor=1.5, runtime=True) for s in SEEDS]
+    (found,) = [r for t, r in _tables.made(records) if t.title == "Inference time"]
+    (row,) = [row for row in found if row.name == "conv net, LiteRT"]
+    assert "Removing filters alone makes it 1.50x smaller" in row.why
+    assert "6.0x" in row.ours
+
+
 def test_a_missing_record_is_named():
     records = stubs()
     gone = _names.of(_names.CONV, _names.PRUNED)
