@@ -23,7 +23,8 @@ class Claim:
       document: its figures, as text.
       before: name of the record of our original.
       after: names of records of the compressed network. If there are several, the one that
-        gets smallest counts among those that lose at most ``loss`` on the validation split.
+        gets smallest counts among those that lose at most ``loss`` on the validation split
+        with every seed.
       measure: what gets smaller; None if only accuracy is compared.
       ratio: the document's factor; None if it has none.
       loss: the accuracy that the document loses, as a fraction; None: not compared.
@@ -128,7 +129,7 @@ TABLES = (
         title="Typical ratios",
         note=f"{DENSE}: float32 bytes of the parameters against bytes of the file, "
         "decoded again. The largest ratio that loses at most 1 point on the "
-        f"validation split. {_CONTROL}",
+        f"validation split with every seed. {_CONTROL}",
         rule="a larger factor than the end of the document's range, at a loss of less than "
         "1 point (the document names none)",
         claims=[

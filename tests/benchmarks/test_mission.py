@@ -241,12 +241,13 @@ def test_the_ratio_is_chosen_by_the_validation_split():
     records = stubs(factor=2.0)
     candidates = _document.TABLES[1].claims[0].after
     for i, name in enumerate(candidates):
-        worse = 0.02 if i == len(candidates) - 1 else 0.0
+        # One seed loses too much, though the mean does not.
+        worse = [0.02 if s == 1 and i == len(candidates) - 1 else 0.0 for s in SEEDS]
         records[name][:] = [
             dataclasses.replace(
                 stub(name, s, factor=20.0 + i),
                 metrics=[
-                    report.accuracy([ORIGINAL[s] - worse], [s], split="validation"),
+                    report.accuracy([ORIGINAL[s] - worse[s]], [s], split="validation"),
                     report.accuracy([ORIGINAL[s]], [s], split="test"),
                 ],
             )
