@@ -31,11 +31,11 @@ def served(work: Work) -> Mapping[str, Predict]:
     inputs = _quantizers().Int8ActPerTensorFloat
     model = _network(work.layers, _WEIGHTS[""], 8, input_quant=inputs)
     calibrate = importlib.import_module("brevitas.graph.calibrate")
-    predict = _in_torch.predict(model)
-    model.eval()
-    with calibrate.calibration_mode(model):
-        predict(work.calibration)
-    return {", int8 simulated": predict}
+    torch = _in_torch.torch()
+    model.eval()  # before, since calibration changes the mode of what observes
+    with torch.no_grad(), calibrate.calibration_mode(model):
+        model(torch.tensor(work.calibration))
+    return {", int8 simulated": _in_torch.predict(model)}
 
 
 def _network(layers: Layers, weights: str, bits: int, **options: Any) -> Any:

@@ -73,7 +73,7 @@ class Work:
     def accuracy(self, predict: Predict) -> float:
         """Percent of right answers on the test split."""
         x, y = flat(self.images.test.x), self.images.test.y
-        size = min(500, len(y) // 2)  # one shape, which runtimes compile once
+        size = min(1000, len(y) // 2)  # one shape, which runtimes compile once
         used = len(y) // size * size
         found = [
             np.asarray(predict(x[i : i + size])).argmax(-1)
