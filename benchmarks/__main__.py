@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""List the benchmarks, run one, or compare what two runs measured.
+"""List the benchmarks, run one, compare what two runs measured, or write the tables.
 
     python -m benchmarks                          lists the benchmarks
     python -m benchmarks threshold --quick        runs one, with its options
     python -m benchmarks compare OLD NEW          what became slower beyond the noise
+    python -m benchmarks tables                   writes the tables of the documents anew
+    python -m benchmarks tables --check           says which of them are stale
 
-OLD and NEW are files with the output of benchmarks: one JSON line each, of as many runs as
-you like.
+A run without --quick writes its results to benchmarks/results. OLD and NEW are such files,
+or the output of benchmarks, of as many runs as you like.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import _regressions
+from . import _documents, _regressions
 
 _FOLDER = Path(__file__).parent
 
@@ -36,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         case ["compare", *options]:
             return _regressions.main(options)
+        case ["tables", *options]:
+            return _documents.main(options)
         case [name, *options] if name in names():
             status = importlib.import_module(f"benchmarks.{name}").main(options)
             return int(status or 0)

@@ -4,21 +4,33 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
+import datetime
 import gc
+import importlib.metadata
 import json
 import os
 import platform
 import random
+import shlex
 import statistics
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from jaxcompress import report
+
+from . import _results
+
+# Modules of libraries that are measured beside ours.
+_PEERS = ("ai_edge_litert", "ai_edge_quantizer", "aqt", "brevitas", "keras")
+_PEERS += ("neural_compressor", "onnxruntime", "qwix", "torch", "torch_pruning")
+_PEERS += ("torchao",)
 
 Variant = Callable[[], Any]
 """Does the work once and returns its arrays, which the harness waits for."""
@@ -119,7 +131,12 @@ def measure(
 
 
 def parser(
-    module: str, doc: str | None, *, rounds: int, quick: int = 2
+    module: str,
+    doc: str | None,
+    *,
+    rounds: int,
+    quick: int = 2,
+    about_quick: str = "tiny sizes: does it run? no number counts",
 ) -> argparse.ArgumentParser:
     """The command line that all benchmarks share.
 
@@ -128,6 +145,7 @@ def parser(
       doc: its docstring, shown by ``--help``.
       rounds: how many to time by default.
       quick: how many with ``--quick``.
+      about_quick: what ``--quick`` does.
     """
     made = argparse.ArgumentParser(
         prog=f"python -m benchmarks.{module}",
@@ -135,8 +153,12 @@ def parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument("--rounds", type=int, help=f"default {rounds}; {quick} if quick")
+    made.add_argument("--quick", action="store_true", help=about_quick)
     made.add_argument(
-        "--quick", action="store_true", help="tiny sizes: does it run? no number counts"
+        "--output",
+        type=Path,
+        help="file or folder for the results instead of benchmarks/results; - for none; "
+        "quick runs write none by default",
     )
     made.set_defaults(benchmark=module, default_rounds=(rounds, quick))
     return made
@@ -145,34 +167,89 @@ def parser(
 def parse(
     made: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> argparse.Namespace:
-    """Parse a command line, the number of rounds settled."""
+    """Parse a command line, the number of rounds settled, its command and load noted."""
     settings = made.parse_args(argv)
+    options = _results.options(settings, made.parse_args([]))
     default_rounds = vars(settings).pop("default_rounds")
     if settings.rounds is None:
         settings.rounds = default_rounds[settings.quick]
     if settings.rounds < 2:
         made.error(f"--rounds {settings.rounds}: quartiles take 2 or more.")
+    settings.options = options
+    settings.load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
     return settings
 
 
+@contextlib.contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process, and the threads of every runtime, on one core.
+
+    Processor time then says what a call takes, also where others use the core.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def show(rows: Sequence[Row], settings: argparse.Namespace) -> None:
-    """Print the rows as a table and, last, everything as one line of JSON."""
+    """Print the rows as a table, and record them."""
     print(table(rows))
-    print(line([dataclasses.asdict(row) for row in rows], settings))
+    record([dataclasses.asdict(row) for row in rows], settings)
+
+
+def record(rows: Sequence[Mapping[str, Any]], settings: argparse.Namespace) -> None:
+    """Write the results to their file, and print them, last, as one line of JSON."""
+    text, path, options = line(rows, settings), settings.output, settings.options
+    if path is None and not settings.quick:
+        path = _results.FOLDER
+    if path is not None and path != Path("-"):
+        if path.is_dir() or path == _results.FOLDER:
+            platform = jax.default_backend()
+            path = _results.path(settings.benchmark, options, platform, path)
+        _results.write(path, json.loads(text))
+        print(f"written: {path}", file=sys.stderr)
+    print(text)
 
 
 def line(rows: Sequence[Mapping[str, Any]], settings: argparse.Namespace) -> str:
-    """Rows, settings and where they come from, as one line of JSON."""
+    """Rows, settings and where they come from, as one line of JSON.
+
+    Paths are left out: they say where things lie and not what was measured.
+    """
     here = report.provenance(repository=Path(__file__).parent)
-    content = vars(settings) | {
+    known = {n: v for n, v in vars(settings).items() if not isinstance(v, Path | None)}
+    command = ["python", "-m", f"benchmarks.{settings.benchmark}"]
+    command += known.pop("options", [])
+    content = {
+        "benchmark": known.pop("benchmark"),
+        **known,
+        "command": shlex.join(command),
+        "date": datetime.date.today().isoformat(),
         "device": here.device,
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
-        "versions": dict(here.versions),
+        "versions": dict(here.versions) | _peers(),
         "commit": here.commit,
         "rows": list(rows),
     }
     return json.dumps(content)
+
+
+def _peers() -> dict[str, str]:
+    """Return the versions of the peers that were imported."""
+    modules = [name for name in _PEERS if name in sys.modules]
+    packages = importlib.metadata.packages_distributions() if modules else {}
+    return {
+        package: importlib.metadata.version(package)
+        for module in modules
+        for package in sorted(set(packages.get(module, ())))
+    }
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_MACHINE = ("device", "machine", "cpu_count")
-_NOT_SETTINGS = (*_MACHINE, "versions", "commit", "rows", "rounds")
-_AGAIN = " (again)"
+from ._results import MACHINE, Run, read
 
-Run = Mapping[str, Any]
+_NOT_SETTINGS = (*MACHINE, "versions", "commit", "rows", "rounds")
+_NOT_SETTINGS += ("command", "date", "load", "missing")
+_AGAIN = " (again)"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,8 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("old", type=Path, help="output of benchmarks, before")
-    made.add_argument("new", type=Path, help="output of benchmarks, now")
+    made.add_argument("old", type=Path, help="results or output, before")
+    made.add_argument("new", type=Path, help="results or output, now")
     made.add_argument("--all", action="store_true", help="show what is the same, too")
     settings = made.parse_args(argv)
     try:
@@ -86,37 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 _VERDICTS = ("slower", "faster", "same")
-
-
-def read(path: Path) -> list[Run]:
-    """Return the runs in a file, whose tables are skipped.
-
-    Raises:
-      OSError: if the file cannot be read.
-      ValueError: naming the line, if it is damaged, or if there is no run to compare.
-    """
-    runs = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if not line.startswith("{"):
-            continue
-        try:
-            run = json.loads(line)
-            if not {"benchmark", "rows", *_MACHINE} <= run.keys():
-                raise ValueError("it is no line of a benchmark")
-        except ValueError as error:
-            raise ValueError(f"{str(path)!r}, line {number}: {error}.") from error
-        if run.get("quick"):
-            raise ValueError(
-                f"{str(path)!r}, line {number}: numbers of --quick mean nothing. Run "
-                f"python -m benchmarks {run['benchmark']} without it."
-            )
-        runs.append(run)
-    if not runs:
-        raise ValueError(
-            f"{str(path)!r} holds no line of JSON. Save what a benchmark prints: python -m "
-            f"benchmarks NAME > {path.name}."
-        )
-    return runs
 
 
 def compare(old: Sequence[Run], new: Sequence[Run]) -> list[Change]:
@@ -147,7 +115,7 @@ def _grouped(runs: Iterable[Run]) -> dict[str, list[Run]]:
 def _compare(run: str, old: Sequence[Run], new: Sequence[Run]) -> list[Change]:
     before, now = _rows(old), _rows(new)
     noise = max(map(_noise, (*before.items(), *now.items())), default=0.0)
-    same_machine = len({tuple(r[name] for name in _MACHINE) for r in (*old, *new)}) == 1
+    same_machine = len({tuple(r[name] for name in MACHINE) for r in (*old, *new)}) == 1
     baselines = {name.removesuffix(_AGAIN) for name in before if name.endswith(_AGAIN)}
     changes = []
     for row in dict.fromkeys([*before, *now]):

@@ -56,36 +56,41 @@ def block(
     return run
 
 
-def qwix(model: Any, variables: Any, x: jax.Array, steps: int) -> _harness.Variant:
-    with _quiet():
-        import qwix as library
+def by_qwix(model: Any, inputs: str | None, weights: str) -> Callable[..., Any]:
+    """``(variables, x) -> logits`` as qwix trains it, with types such as ``"int8"``."""
+    with quiet():
+        import qwix
 
-        rule = library.QuantizationRule(weight_qtype="int8", act_qtype="int8")
-        quantized = library.quantize_model(model, library.QtProvider([rule]))
-    return block(_quietly(quantized), variables, x, steps)
+        rule = qwix.QuantizationRule(weight_qtype=weights, act_qtype=inputs)
+        provider = qwix.QtProvider([rule])
+        return quietly(qwix.quantize_model(model, provider))
 
 
-def aqt(
-    model: _networks.MLP, variables: Any, x: jax.Array, steps: int
-) -> _harness.Variant:
-    with _quiet():
+def by_aqt(
+    model: _networks.MLP, inputs: int | None, weights: int
+) -> Callable[..., Any]:
+    """``(variables, x) -> logits`` as AQT trains it, with float gradients."""
+    with quiet():
         # By name: it is no dependency, also not of the developers.
         config = importlib.import_module("aqt.jax.v2.config")
-        product = config.config_v4(fwd_bits=8, dlhs_bits=None, drhs_bits=None)
-    quantized = _networks.MLP(model.widths, product)
-    return block(_quietly(quantized), variables, x, steps)
+        product = config.config_v4(fwd_bits=weights, dlhs_bits=None, drhs_bits=None)
+        if inputs != weights:
+            config.set_bits(product, inputs, weights, None, None, None, None)
+    return quietly(_networks.MLP(model.widths, product))
 
 
-def _quietly(model: Any) -> Callable[..., Any]:
+def quietly(model: Any) -> Callable[..., Any]:
+    """Apply a model whose library warns."""
+
     def fn(variables: Any, x: jax.Array) -> Any:
-        with _quiet():
+        with quiet():
             return model.apply(variables, x)
 
     return fn
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """For libraries that still ask JAX and Flax for what is deprecated there."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)

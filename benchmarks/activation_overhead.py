@@ -82,8 +82,11 @@ def _variants(
         ),
     }
     if importlib.util.find_spec("qwix") is not None:
-        variants["qwix, 8-bit weights and operands"] = _training.qwix(
-            model, variables, x, steps
+        variants["qwix, 8-bit weights and operands"] = _training.block(
+            _training.by_qwix(model, "int8", "int8"),
+            variables,
+            x,
+            steps,
         )
     return variants
 

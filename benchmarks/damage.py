@@ -140,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for title, outcomes in counts.items():
             print(f"{name:14} {title:6}", json.dumps(outcomes))
             rows.append({"name": f"{name}: {title}", "outcomes": outcomes})
-    print(_harness.line(rows, settings))
+    _harness.record(rows, settings)
     if any(row["outcomes"].get(failure) for row in rows for failure in FAILURES):
         raise SystemExit(1)
 

@@ -68,9 +68,9 @@ def _variants(
         ),
     }
     if importlib.util.find_spec("qwix") is not None:
-        variants["qwix"] = _training.qwix(model, variables, x, steps)
+        variants["qwix"] = block(_training.by_qwix(model, "int8", "int8"))
     if importlib.util.find_spec("aqt") is not None:
-        variants["AQT"] = _training.aqt(model, variables, x, steps)
+        variants["AQT"] = block(_training.by_aqt(model, 8, 8))
     return variants
 
 

@@ -11,15 +11,13 @@ is not installed is left out, and said.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,8 +146,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if settings.network == "resnet20" and not (folder / _resnet20.HALF).exists():
             _train(folder, settings)
         files = settings.files or Path(scratch)
-        settings.folder, settings.files = str(folder), str(files)
-        with _one_core():
+        with _harness.one_core():
             _harness.show(_rows(folder, files, settings), settings)
 
 
@@ -158,20 +155,6 @@ def _train(folder: Path, settings: Any) -> None:
     command = [sys.executable, "-m", "benchmarks._resnet20", str(folder)]
     command += ["--steps", str(settings.steps)]
     subprocess.run(command + ["--quick"] * settings.quick, check=True)
-
-
-@contextlib.contextmanager
-def _one_core() -> Iterator[None]:
-    """Keep this process, and the threads of every runtime, on one core."""
-    if not hasattr(os, "sched_setaffinity"):
-        yield
-        return
-    cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {max(cores)})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, cores)
 
 
 def _rows(folder: Path, scratch: Path, settings: Any) -> list[Any]:

@@ -71,6 +71,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         made.error("--keep: between 0 and 1")
     if settings.quick:
         settings.steps, settings.more = 3, 2
+    _harness.show(rows(settings), settings)
+
+
+def rows(settings: argparse.Namespace) -> list[_harness.Row]:
+    """Prune, train on and time, with the options of this benchmark."""
     task = _trained(settings)
     variants, extras = _ours(task)
     if all(map(importlib.util.find_spec, ("torch", "torch_pruning"))):
@@ -79,11 +84,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         missing = "torch and torch-pruning are not both installed: ours runs alone."
         print(f"{missing} pip install torch torch-pruning", file=sys.stderr)
-    rows = _harness.measure(variants, rounds=settings.rounds)
-    _harness.show(
-        [dataclasses.replace(row, extra=extras.get(row.name, {})) for row in rows],
-        settings,
-    )
+    measured = _harness.measure(variants, rounds=settings.rounds)
+    return [
+        dataclasses.replace(row, extra=extras.get(row.name, {})) for row in measured
+    ]
 
 
 def _trained(settings: argparse.Namespace) -> _Task:

@@ -42,7 +42,7 @@ from ._markdown import markdown
 from ._memory import Memory, memory
 from ._merge import merge
 from ._metric import Metric, accuracy, bits_per_character, loss, perplexity
-from ._page import html, plot
+from ._page import Section, html, plot
 from ._provenance import Provenance, provenance
 from ._record import Record, load_records, save_records
 from ._size import LeafSize, Size, size
@@ -58,6 +58,7 @@ __all__ = [
     "Metric",
     "Provenance",
     "Record",
+    "Section",
     "Size",
     "Verdict",
     "accuracy",

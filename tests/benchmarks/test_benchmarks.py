@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 FOLDER = Path(benchmarks.__file__).parent
 NAMES = sorted(path.stem for path in FOLDER.glob("[!_]*.py"))
-TIMED = [n for n in NAMES if n not in ("damage", "combinations")]  # which count
+TIMED = [n for n in NAMES if n not in ("combinations", "damage", "mission")]  # others
 
 
 @pytest.mark.parametrize("name", TIMED)
@@ -26,7 +26,7 @@ def test_a_benchmark_runs_and_its_last_line_is_json(name, capsys):
     names = [row["name"] for row in known["rows"]]
     assert len(set(names)) == len(names) > 2
     assert any(name.endswith("(again)") for name in names)
-    for row in known["rows"]:
+    for row in (row for row in known["rows"] if "ratio" in row):
         assert 0 < row["minimum"] <= row["median"] <= row["p90"]
         assert 0 < row["ratio"][0] <= row["ratio"][1] <= row["ratio"][2]
 

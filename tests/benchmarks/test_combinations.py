@@ -59,7 +59,7 @@ def test_a_compressor_that_breaks_a_law_is_found_out(monkeypatch, capsys):
         combinations, "TRANSFORMS", {"jit": combinations.TRANSFORMS["jit"]}
     )
     with pytest.raises(SystemExit) as stopped:
-        combinations.main(["--rounds", "2"])
+        combinations.main(["--rounds", "2", "--output", "-"])
     assert stopped.value.code == 1
     printed = capsys.readouterr()
     assert "jit and eager differ by up to" in printed.err

@@ -160,7 +160,9 @@ def test_the_table_is_aligned_and_the_last_line_is_json(capsys):
         rounds=2,
         aims={"much longer": "<= 3"},
     )
-    settings = argparse.Namespace(benchmark="x", rounds=2, quick=True)
+    settings = argparse.Namespace(
+        benchmark="x", rounds=2, quick=True, output=None, options=[]
+    )
     _harness.show(rows, settings)
     *lines, last = capsys.readouterr().out.splitlines()
     points = [[i for i, x in enumerate(line) if x == "."] for line in lines[1:]]

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import __main__ as command, _harness, _regressions
+from benchmarks import __main__ as command, _harness, _regressions, _results
 
 
 class Machine:
@@ -44,7 +44,7 @@ def verdicts(tmp_path, old, new, capsys=None, options=()):
     for name, lines in (("old", old), ("new", new)):
         (tmp_path / name).write_text("a table\n" + "\n".join(lines) + "\n")
     paths = [tmp_path / "old", tmp_path / "new"]
-    changes = _regressions.compare(*map(_regressions.read, paths))
+    changes = _regressions.compare(*map(_results.read, paths))
     status = command.main(["compare", *map(str, paths), *options])
     return {change.row: change.verdict for change in changes}, status
 

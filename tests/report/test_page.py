@@ -267,3 +267,30 @@ def test_in_a_browser_it_sorts_without_a_complaint(tmp_path):
         }).then(() => 0)""")
         page.evaluate("0")
         assert any("Content Security Policy" in str(p) for p in page.problems)
+
+
+def test_sections_come_before_the_records_and_are_escaped():
+    made = report.Section(
+        title="a < b", note="n & m", columns=["row", "why"], rows=[["<x>", "y"]]
+    )
+    page = report.html(small_records(), sections=[made, made])
+    reader = Reader(page)
+    assert reader.texts.count("a < b") == reader.texts.count("n & m") == 2
+    assert reader.texts.index("<x>") < reader.texts.index("first")
+    assert all(attrs.get("tabindex") == "0" for attrs in scrolling(reader))
+
+
+def scrolling(reader):
+    found = [attrs for attrs in reader.all("div") if "scroll" in attrs.get("class", "")]
+    assert len(found) > 2
+    return found
+
+
+def test_a_page_without_sections_has_no_heading_for_them():
+    assert "<h2>Models</h2>" not in report.html(small_records())
+
+
+@pytest.mark.parametrize("row", [["a"], ["a", "b", "c"], "ab"])
+def test_a_row_of_a_section_fits_its_columns(row):
+    with pytest.raises(ValueError, match="each row of 'sizes' must have 2 texts"):
+        report.Section(title="sizes", columns=["model", "MB"], rows=[row])

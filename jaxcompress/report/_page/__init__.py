@@ -3,5 +3,6 @@
 
 from ._page import html
 from ._plot import plot
+from ._sections import Section
 
-__all__ = ["html", "plot"]
+__all__ = ["Section", "html", "plot"]

@@ -13,6 +13,7 @@ from ._bars import bytes_by_leaf, macs_by_site
 from ._markup import Markup, element, raw
 from ._scatter import charts, draw
 from ._script import SCRIPT
+from ._sections import Section, section
 from ._style import PAGE
 from ._tables import sortable, verdicts
 
@@ -31,7 +32,12 @@ _NOTES = (
 )
 
 
-def html(records: Sequence[Record], *, title: str = "Compressed models") -> str:
+def html(
+    records: Sequence[Record],
+    *,
+    title: str = "Compressed models",
+    sections: Sequence[Section] = (),
+) -> str:
     """Show records as one HTML page that needs no network.
 
     The table sorts by any column. Nothing else beats the filled dots of the pictures.
@@ -40,6 +46,7 @@ def html(records: Sequence[Record], *, title: str = "Compressed models") -> str:
     Args:
       records: in the order of the rows.
       title: heading of the page.
+      sections: tables of texts to show before the records.
 
     Raises:
       ValueError: if ``records`` is empty.
@@ -65,6 +72,8 @@ def html(records: Sequence[Record], *, title: str = "Compressed models") -> str:
         "main",
         element("h1", title),
         element("p", _origin(records), class_="soft"),
+        *map(section, sections),
+        *([element("h2", "Models")] if sections else []),
         *_body(records),
     )
     body = element("body", main, raw("script", SCRIPT))

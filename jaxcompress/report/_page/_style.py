@@ -87,6 +87,7 @@ th[aria-sort="descending"] button::after { content: "\\2193"; }
 th .detail { display: block; font-weight: 400; color: var(--soft); font-size: 12px; }
 .missing { color: var(--soft); }
 td.verdict { white-space: normal; min-width: 22ch; }
+.prose { white-space: normal; min-width: 12ch; vertical-align: top; }
 .remark {
   margin-left: 8px; padding: 1px 6px; border-radius: 4px; background: var(--faint);
   color: var(--soft); font-size: 11px; font-weight: 400;

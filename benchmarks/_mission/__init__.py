@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The mission's ten tables: networks, recipes, measurements, and the rules of a verdict."""
