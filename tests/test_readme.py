@@ -37,8 +37,14 @@ def names(tmp_path_factory):
     return scope, folder
 
 
-def test_there_are_eight_examples_and_what_they_share():
-    assert len(blocks()) == 9
+def test_there_are_nine_examples_and_what_they_share():
+    assert len(blocks()) == 10
+
+
+def test_the_file_by_rate_is_the_smallest(names):
+    _, folder = names
+    sizes = {f.name: f.stat().st_size for f in folder.glob("*.safetensors")}
+    assert min(sizes, key=sizes.get) == "mlp-by-rate.safetensors"
 
 
 def test_pruning_learns_and_prunes(names):

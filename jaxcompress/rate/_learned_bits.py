@@ -24,7 +24,6 @@ from ..formats import Int
 from ..leaves import QArray, is_leaf
 from ..numerics import ste
 from ..quantize import Granularity, PerChannel, fake_quant, to_qarray
-from ..quantize._granularity import scale_shapes
 from ..quantize.gradients import through_scale
 from ..quantize.scales import Scale, absmax
 from ._multiplier import Multiplier, check_amount, rule_of
@@ -146,9 +145,8 @@ def learned_bits(
 
     def shapes_of(params: PyTree) -> dict[str, tuple[int, ...]]:
         paths, leaves, _ = paths_and_leaves(params)
-        return scale_shapes(
-            shared, {p: x.shape for p, x in zip(paths, leaves, strict=True)}
-        )
+        pairs = zip(paths, leaves, strict=True)
+        return {path: tuple(shared.scale_shape(path, x.shape)) for path, x in pairs}
 
     def apply(params: PyTree, state: LearnedBitsState) -> PyTree:
         shapes = shapes_of(params)
