@@ -230,6 +230,7 @@ def test_energy_says_that_there_is_no_counter_and_judges_the_worse_assumption():
     for row in rows:
         assert "Counter: unavailable" in row.why
         assert "1 µJ -> 0.333 µJ" in row.ours.replace("333 nJ", "0.333 µJ")
+        assert "(3.0x, operation model)" in row.ours
         assert row.verdict == "better"
 
 
@@ -249,7 +250,12 @@ def test_measured_energy_is_never_mixed_with_the_model():
         if c.before == name
     )
     (row,) = _tables.rows(claim, records)
-    assert "8 J" not in row.ours
+    assert "8 J" not in row.ours and "operation model" in row.ours
+    small = _names.of(_names.CONV, _names.NARROW)
+    fewer = dataclasses.replace(counted, joules=2.0)
+    records[small] = [dataclasses.replace(r, energy=fewer) for r in records[small]]
+    (row,) = _tables.rows(claim, records)
+    assert "8 J -> 2 J (4.0x)" in row.ours and "Counter" not in row.why
 
 
 def test_the_ratio_is_chosen_by_the_validation_split():
