@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Sequence
 from typing import Literal
 
@@ -36,7 +37,8 @@ def loss(
 ) -> Judged:
     """Judge whether less accuracy is lost than the document loses.
 
-    What we start from, less the document's loss, is compared with what we end with.
+    A network and what it is compressed to have the same seed, so what each seed loses is
+    compared with what the document loses.
 
     Args:
       before: accuracy of the original.
@@ -49,9 +51,8 @@ def loss(
         f"the limit is {100 * allowed:.2f}" if own else f"the document {_lost(allowed)}"
     )
     text = f"{_lost(lost)} points, {limit}"
-    aim = dataclasses.replace(before, values=[v - allowed for v in before.values])
-    aim, after = (dataclasses.replace(m, unit="") for m in (aim, after))
-    return _decided(aim, after, text, lost < allowed)
+    losses = [x - y for x, y in zip(before.values, after.values, strict=True)]
+    return _decided(losses, allowed, text, higher=False)
 
 
 def ratio(
@@ -69,7 +70,7 @@ def ratio(
       after: of the compressed network.
       wanted: the document's factor.
       counted: whether it is counted, such as bytes: then every seed has to be better.
-        What is measured, such as seconds, is compared as accuracies are.
+        Of what is measured, such as seconds, the factors are compared as losses are.
       what: what gets smaller, in words.
     """
     ratios = [x / y for x, y in zip(before, after, strict=True)]
@@ -82,15 +83,7 @@ def ratio(
             return Judged("not better", f"{text}.")
         spread = f"{times(min(ratios))} to {times(max(ratios))}"
         return Judged("open", f"{text}; the seeds give {spread}.")
-    seeds = range(len(ratios))
-
-    def metric(values: Sequence[float]) -> report.Metric:
-        return report.Metric(
-            name=what, values=values, seeds=seeds, split="", higher_is_better=False
-        )
-
-    aim = metric([value / wanted for value in before])
-    return _decided(aim, metric(after), text, ours > wanted)
+    return _decided(ratios, wanted, text, higher=True)
 
 
 def together(parts: Sequence[Judged]) -> Status:
@@ -113,21 +106,34 @@ def _lost(fraction: float) -> str:
 
 
 def _decided(
-    aim: report.Metric, after: report.Metric, text: str, ahead: bool
+    ours: Sequence[float], figure: float, text: str, *, higher: bool
 ) -> Judged:
-    """Compare by Welch's test; ``ahead`` says which side the means are on."""
+    """Compare a value for each seed with the document's figure, by Welch's test.
+
+    The figure has no spread, so the test is Student's for one sample.
+    """
+    ahead = (statistics.fmean(ours) > figure) == higher
+    if len(ours) > 1 and len(set(ours)) == 1:  # then there is no spread to test against
+        return Judged("better" if ahead else "not better", f"{text}.")
     here = report.Provenance(versions={}, device="", commit=None)
-    verdict = report.compare(
-        report.Record(name=_DOCUMENT, provenance=here, metrics=[aim]),
-        report.Record(name=_OURS, provenance=here, metrics=[after]),
-        aim.name,
-    )
-    if verdict.better == _OURS:
-        return Judged("better", f"{text}.")
-    if verdict.better == _DOCUMENT:
-        return Judged("not better", f"{text}.")
+
+    def record(name: str, values: Sequence[float]) -> report.Record:
+        metric = report.Metric(
+            name="value",
+            values=values,
+            seeds=range(len(values)),
+            split="",
+            higher_is_better=higher,
+        )
+        return report.Record(name=name, provenance=here, metrics=[metric])
+
+    figures = [figure] * len(ours)
+    verdict = report.compare(record(_DOCUMENT, figures), record(_OURS, ours), "value")
+    if verdict.better is not None:
+        status = "better" if verdict.better == _OURS else "not better"
+        return Judged(status, f"{text}.")
     side = "better" if ahead else "not better"
     reason = verdict.reason
-    if len(after.seeds) == 1:
+    if len(ours) == 1:
         reason, _, _ = reason.partition(":")
     return Judged("open", f"{text}: {side} on average, but {reason}.")

@@ -198,6 +198,8 @@ def _change(
 ) -> str:
     x, y = _pair(measure, before, after)
     factor = _rules.times(_factor(measure, before, after))
+    if measure == "energy" and not _is_counted([*before, *after]):
+        factor += ", operation model"
     return f"{_text(measure, x)} -> {_text(measure, y)} ({factor})"
 
 

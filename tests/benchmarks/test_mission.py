@@ -21,10 +21,6 @@ def accuracy(values, split="test"):
     return report.accuracy(values, range(len(values)), split=split)
 
 
-def shifted(by, values=ORIGINAL):
-    return accuracy([value + by for value in values])
-
-
 @pytest.mark.parametrize(
     ("lost", "allowed", "status"),
     [
@@ -33,17 +29,36 @@ def shifted(by, values=ORIGINAL):
         (0.010, 0.0105, "open"),
         (-0.040, -0.030, "better"),  # a gain
         (-0.020, -0.030, "not better"),
-        (0.0, 0.010, "better"),  # the very same values
+        (0.0, 0.010, "better"),
     ],
 )
 def test_a_loss_is_judged_against_the_documents(lost, allowed, status):
-    judged = _rules.loss(accuracy(ORIGINAL), shifted(-lost), allowed)
+    after = [v - lost + d for v, d in zip(ORIGINAL, (-0.002, 0.0, 0.002), strict=True)]
+    judged = _rules.loss(accuracy(ORIGINAL), accuracy(after), allowed)
     assert judged.status == status
     ours, document = (
         f"{'gains' if x < 0 else 'loses'} {abs(100 * x):.2f}" for x in (lost, allowed)
     )
     assert f"{ours} points, the document {document}" in judged.why
     assert ("on average, but the spreads overlap" in judged.why) == (status == "open")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "status"), [(0.01, "better"), (-0.01, "not better")]
+)
+def test_what_every_seed_loses_alike_needs_no_test(allowed, status):
+    judged = _rules.loss(accuracy(ORIGINAL), accuracy(ORIGINAL), allowed)
+    assert judged.status == status and "on average" not in judged.why
+
+
+def test_seeds_that_differ_do_not_hide_what_each_of_them_loses():
+    spread = [0.80, 0.90, 0.95]
+    after = accuracy(
+        [v - x for v, x in zip(spread, (0.001, 0.002, 0.001), strict=True)]
+    )
+    assert _rules.loss(accuracy(spread), after, 0.01).status == "better"
+    apart = accuracy([0.95, 0.80, 0.85])  # as large a spread, but not of the same seeds
+    assert _rules.loss(accuracy(spread), apart, 0.01).status == "open"
 
 
 def test_one_seed_gives_no_verdict_on_accuracy_and_says_on_which_side_it_is():
@@ -215,6 +230,7 @@ def test_energy_says_that_there_is_no_counter_and_judges_the_worse_assumption():
     for row in rows:
         assert "Counter: unavailable" in row.why
         assert "1 µJ -> 0.333 µJ" in row.ours.replace("333 nJ", "0.333 µJ")
+        assert "(3.0x, operation model)" in row.ours
         assert row.verdict == "better"
 
 
@@ -234,7 +250,12 @@ def test_measured_energy_is_never_mixed_with_the_model():
         if c.before == name
     )
     (row,) = _tables.rows(claim, records)
-    assert "8 J" not in row.ours
+    assert "8 J" not in row.ours and "operation model" in row.ours
+    small = _names.of(_names.CONV, _names.NARROW)
+    fewer = dataclasses.replace(counted, joules=2.0)
+    records[small] = [dataclasses.replace(r, energy=fewer) for r in records[small]]
+    (row,) = _tables.rows(claim, records)
+    assert "8 J -> 2 J (4.0x)" in row.ours and "Counter" not in row.why
 
 
 def test_the_ratio_is_chosen_by_the_validation_split():
