@@ -58,6 +58,9 @@ def _variants(task: _models.Task, steps: int) -> dict[str, _harness.Variant]:
         bits=4, granularity=jc.PerChannel(axes=jc.Axes(outputs=-1))
     )
     both = jc.chain(pruner(100), four_bits)
+    learned_steps = jc.weight_quantization(
+        bits=8, scale=jc.quantize.scales.log_step(), granularity=jc.PerTensor()
+    )
     return {
         "float": _block(task, steps),
         "float, without train_step": _by_hand(task, steps),
@@ -70,6 +73,10 @@ def _variants(task: _models.Task, steps: int) -> dict[str, _harness.Variant]:
         "4 bits": _block(task, steps, four_bits),
         "mask every 100 + 4 bits + distilled": _block(
             task, steps, both, distilled=True
+        ),
+        "8 bits, learned steps": _block(task, steps, learned_steps),
+        "bits of the file in the loss": _block(
+            task, steps, jc.rate.entropy_constrained(0.3)
         ),
     }
 
