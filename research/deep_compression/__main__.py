@@ -22,7 +22,7 @@ from .. import common
 from ..data import Dataset
 from ._config import DEFAULTS, Config, config_of
 from ._stages import MODELS, Stage, compressors, stages
-from ._tables import CONTROL, PACKED, draw, summary, table
+from ._tables import CONTROL, PACKED, claims, draw, summary, table
 from ._train import Evaluator, StageTrainer
 
 CODEC = common.Codec[report.Record](
@@ -42,7 +42,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     )
     add("--temperature", type=float, metavar="T", help="of distillation (1)")
     add("--distill", type=float, metavar="W", help="weight of distillation (0.9)")
-    add("--multiplier", type=float, metavar="M", help="cost of a bit a weight (0.3)")
+    add("--multiplier", type=float, metavar="M", help="cost of a bit a weight (0.2)")
     add("--curve", action="store_true", help="train other settings as well")
     add("--dense-epochs", type=int, metavar="N", help="training of the dense network")
     add("--epochs", type=int, metavar="N", help="training of each compressed one")
@@ -73,6 +73,7 @@ def run(config: Config, session: common.Session) -> None:
         summary(session.data, records),
         table(config, len(session.data.test), records),
         partial(draw, config, records),
+        claims(records),
     )
 
 

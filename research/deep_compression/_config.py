@@ -42,7 +42,7 @@ class Config:
     clusters: int | None = None
     temperature: float = 1.0
     distill: float = 0.9
-    multiplier: float = 0.3
+    multiplier: float = 0.2
     curve: bool = False
 
 

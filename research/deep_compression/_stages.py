@@ -90,7 +90,7 @@ class Stage:
 BY_HAND, BY_RATE = "pruned and quantized by hand", "by rate"
 # Around the settings of the run: what 20 to 400 times smaller takes.
 _SPARSITIES_AND_BITS = ((0.8, 4), (0.95, 4), (0.97, 3), (0.98, 3))
-_MULTIPLIERS = (0.03, 0.1, 1.0, 3.0)
+_MULTIPLIERS = (0.05, 0.1, 0.4, 1.0)
 
 
 def stages(config: Config, steps_per_epoch: int) -> list[Stage]:
@@ -130,8 +130,9 @@ def stages(config: Config, steps_per_epoch: int) -> list[Stage]:
 
     def by_rate(multiplier: float) -> Stage:
         name = f"rate x {multiplier:g}"
-        text = f"bits of the file in the loss, multiplier {multiplier:g}"
-        c = jc.rate.entropy_constrained(multiplier, where="*")
+        text = f"bits of the file in the loss, multiplier rising to {multiplier:g}"
+        ramp = optax.linear_schedule(0.0, multiplier, steps // 2)
+        c = jc.rate.entropy_constrained(ramp, where="*")
         return Stage(name, c, config.epochs, True, True, (text, words[2]), BY_RATE)
 
     curve = [

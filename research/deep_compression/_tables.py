@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import operator
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,33 @@ def _all(group: Sequence[report.Record], field: str) -> list[Any]:
     if len(measured) < len(group):
         raise ValueError(f"a record of this study lacks its {field}.")
     return measured
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tested:
+    seed: int
+    accuracy: float
+
+
+def claims(records: Sequence[report.Record]) -> Iterator[common.Claim]:
+    """What should be better than the trivial ways to a file of its size."""
+    tested = {
+        name: [
+            _Tested(metric.seeds[0], metric.mean)
+            for metric in (record.metric("accuracy", "test") for record in group)
+        ]
+        for name, group in common.grouped(records, "name").items()
+    }
+
+    def claim(row: str, clever: str, bar: str, trivial: str) -> common.Claim:
+        pair = (tested.get(clever, []), tested.get(trivial, []))
+        return common.Claim(row, bar, {"": pair})
+
+    yield claim("by rate", "by rate", "a small dense network of no more bytes", CONTROL)
+    yield claim(
+        "distilled", "+ distilled", "labels alone at equal steps", "+ quantized"
+    )
+    yield claim("by rate", "by rate", "settings by hand, a larger file", "+ distilled")
 
 
 def summary(data: Dataset, records: Sequence[report.Record]) -> dict[str, Any]:

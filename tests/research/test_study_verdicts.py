@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import research
+from jaxcompress import report
 from research import common
 
 ROOT = Path(research.__file__).parent
@@ -40,6 +41,19 @@ def test_the_readme_has_the_verdicts_of_the_stored_results(study, file):
         common.verdicts(tables.claims(records))
         in (ROOT / study / "README.md").read_text()
     ), "run the study with --resume, and copy what it prints"
+
+
+def test_the_readme_of_deep_compression_has_its_verdicts():
+    tables = importlib.import_module("research.deep_compression._tables")
+    folder = ROOT / "deep_compression"
+    stored = json.loads((folder / "results.json").read_text())["records"]
+    records = [
+        report.Record.from_json(json.dumps(record))
+        for group in stored.values()
+        for record in group
+    ]
+    text = common.verdicts(tables.claims(records))
+    assert text in (folder / "README.md").read_text()
 
 
 def test_a_trial_with_other_sparsities_has_verdicts_too():
