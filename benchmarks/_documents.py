@@ -84,4 +84,6 @@ def main(
         print(f"stale: {name}" if settings.check else f"written: {name}")
         if not settings.check:
             path.write_text(new, encoding="utf-8")
+    if not stale:
+        print("all tables are current")
     return int(stale and settings.check)

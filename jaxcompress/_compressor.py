@@ -70,6 +70,11 @@ class Compressor:
     def __post_init__(self) -> None:
         if self.finalize is None:
             object.__setattr__(self, "finalize", self.apply)
+        if self.penalty is not None and not callable(self.penalty):
+            raise TypeError(
+                "penalty must be a function (params, state) -> {name: scalar}, got a "
+                f"{type(self.penalty).__name__}."
+            )
         wrapped = {keep: keep}  # `keep` itself says that a compressor has no update.
         init = self.init
         for field in dataclasses.fields(self):

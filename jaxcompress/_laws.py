@@ -16,9 +16,11 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ._combine import chain, masked
-from ._compressor import Compressor, PyTree
+from ._compressor import Compressor, PyTree, split_learned
 from ._idle_update import LawError
+from ._penalty import penalty_and_grads
 from ._select import paths_and_leaves
+from ._skip import all_finite
 from .leaves import dense
 
 _TRACED_STEPS = 100
@@ -150,6 +152,20 @@ def _law7_gradient(case: Case) -> None:
     for path, grad in zip(*paths_and_leaves(grads)[:2], strict=True):
         if not np.isfinite(np.asarray(grad, np.float32)).all():
             raise LawError(f"law 7: the gradient at {path!r} is not finite.")
+    if case.c.penalty is not None:
+        _penalty_has_a_gradient(case)
+
+
+def _penalty_has_a_gradient(case: Case) -> None:
+    def both(params: PyTree, state: PyTree) -> Any:
+        learned, rebuild = split_learned(state)
+        return penalty_and_grads(case.c, params, learned, rebuild)
+
+    compiled = jax.jit(both)(case.params, case.state)
+    if not all_finite(compiled):
+        raise LawError("law 7: the penalty or its gradient is not finite.")
+    eager = both(case.params, case.state)[0]
+    _close(3, "the penalty, jit against eager", eager, compiled[0], case.rounding)
 
 
 def _law8_file_round_trip(case: Case) -> None:

@@ -58,8 +58,12 @@ def add_terms(metrics: Mapping[str, jax.Array], terms: Terms) -> dict[str, jax.A
     """
     if taken := metrics.keys() & terms.keys():
         raise ValueError(
-            f"the loss and the compressor both have a metric named {min(taken)!r}. Rename "
-            "the one of the loss."
+            f"the loss and the compressor both have a metric named {min(taken)!r}. "
+            + (
+                "Rename the one of the compressor's penalty."
+                if "loss" in taken
+                else "Rename the one of the loss."
+            )
         )
     return {**metrics, **terms, "loss": metrics["loss"] + _total(terms)}
 
@@ -68,11 +72,18 @@ def _terms(compressor: Compressor, params: PyTree, state: PyTree) -> Any:
     if compressor.penalty is None:
         return {}
     terms = compressor.penalty(params, state)
-    if not isinstance(terms, dict):
+    if not isinstance(terms, dict) or not all(isinstance(name, str) for name in terms):
+        kind = "other keys" if isinstance(terms, dict) else f"a {type(terms).__name__}"
         raise TypeError(
-            "a compressor's penalty must return a dict {name: scalar}, got a "
-            f"{type(terms).__name__}."
+            f"a compressor's penalty must return a dict {{name: scalar}}, got {kind}."
         )
+    for name, term in terms.items():
+        shape, dtype = getattr(term, "shape", ()), getattr(term, "dtype", type(term))
+        if shape or not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(
+                f"the penalty {name!r} must be a float scalar, got {dtype} of shape "
+                f"{tuple(shape)}. Sum it up."
+            )
     return terms
 
 

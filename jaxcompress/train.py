@@ -102,7 +102,8 @@ def train_step(
        loss (``value=``) and the raw parameters from before the step (``before=``).
 
     If the loss or a gradient is not finite, the compressor and the model state stay as
-    they were, as an optimizer inside ``optax.apply_if_finite`` does.
+    they were, as an optimizer inside ``optax.apply_if_finite`` does. What is ``Learned`` is
+    moved by an optimizer, like the parameters: only such an optimizer keeps it.
 
     Args:
       loss_fn: ``(view, batch, *args, **kwargs) -> loss`` or ``(loss, Aux)``. The loss is

@@ -30,7 +30,7 @@ IMAGINED = 4.0
 # What an adaptive coder pays until it knows the share of a row or column that is not
 # empty. Measured on networks trained with this rate, against the file.
 _LINE_BITS = 2.0
-_LEAF_BITS = 8 * 12  # a scale and the head of a payload
+_LEAF_BITS = 8 * 16  # a scale and the head of a payload
 
 
 class Values(NamedTuple):

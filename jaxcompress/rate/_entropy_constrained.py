@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.core import Tracer
 
 from .._arguments import check_whole
 from .._combine import masked
@@ -17,6 +19,7 @@ from .._compressor import Compressor
 from .._select import Where, is_weight, paths_and_leaves
 from .._signatures import name_defaults
 from .._types import PyTree
+from .._warn import warn
 from ..formats import Int
 from ..leaves import scales_as_floats
 from ..numerics import divide_by_tiles
@@ -50,8 +53,9 @@ def entropy_constrained(
     """Train weights with the size of their file as a term of the loss.
 
     The loss becomes ``loss + multiplier * (bits of the file / number of weights)``.
-    ``train_step`` and ``wrap_optimizer`` add the term, which is the metric ``"rate"`` (its
-    bits are those of the last count). It decides which weights become zero, how coarse the
+    ``train_step`` adds the term, which is the metric ``"rate"``, in units of the loss (its
+    bits are those of the last count); so does ``wrap_optimizer``, with a ``scale`` that is
+    not learned. It decides which weights become zero, how coarse the
     grid of each layer is, and which layers pay: there is no sparsity and no width to
     choose. ``finalize`` returns ``QArray`` leaves of ``bits`` bits; ``save`` then stores
     them in about as many bytes as
@@ -61,13 +65,17 @@ def entropy_constrained(
       multiplier: what one bit a weight costs, in units of the loss: a number of at least 0
         or an optax schedule of the update. 0.1 to 1 suits a cross-entropy and a network
         that is trained already; a larger one makes a smaller file.
-      target_bytes: instead of ``multiplier``, the size that the selected leaves shall have
-        in the file. The multiplier rises while they take more and falls while they take
-        less (dual ascent). Names and other leaves come on top. Train long enough that the
-        size settles, which takes some hundreds of updates, before the learning rate decays.
+      target_bytes: instead of ``multiplier``, the most that the selected leaves may take in
+        the file; names and other leaves come on top. The multiplier rises while they take
+        more and falls while they take less (dual ascent), from 0.1, by at most 5 % at each
+        count. So it takes some thousands of updates, or a smaller ``every``; compare
+        ``rate.measure(...) / 8``. ``finalize`` warns if the size was missed. A network that
+        takes less at coarse steps is not made larger.
       bits: width of the widest code, 2 to 8. The file does not grow with it.
       granularity: which weights share a step; None: those of a leaf (``PerTensor()``).
-      scale: how steps are chosen; None learns their logarithm (``scales.log_step()``).
+      scale: how steps are chosen; None learns their logarithm, from one standard deviation
+        (``scales.log_step()``). Do not start much finer: neighboring codes then take about
+        as many bits, so nothing pulls, and the file stays large.
       every: updates between two counts of the values, and two changes of the multiplier.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree. Include biases
         (``where="*"``), which are a tenth of a small file at 32 bits.
@@ -76,7 +84,11 @@ def entropy_constrained(
       TypeError: if an argument is of the wrong kind, such as a traced multiplier.
       ValueError: if the multiplier is negative or not finite, or the bits are not 2 to 8;
         in ``init``, if ``where`` selects nothing, the target is below what zeros alone
-        would take, or a leaf is empty or has NaN or infinite values.
+        would take or above what floats would, or a leaf is empty or has NaN or infinite
+        values; if a state was made with another multiplier or target.
+
+    Warns:
+      UserWarning: in ``finalize``, if the leaves take more than ``target_bytes``.
 
     Example:
       >>> import jax, jax.numpy as jnp, optax, jaxcompress as jc
@@ -99,9 +111,7 @@ def entropy_constrained(
       Oktay et al., 2020, https://arxiv.org/abs/1906.06624; Wiedemann et al., 2018,
       https://arxiv.org/abs/1812.07520
     """
-    first_multiplier, next_multiplier = rule_of(
-        multiplier, "target_bytes", target_bytes
-    )
+    rule = rule_of(multiplier, "target_bytes", target_bytes)
     check_whole(bits=bits, every=every)
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be 2 to 8, got {bits}.")
@@ -151,18 +161,20 @@ def entropy_constrained(
             _check_target(params, target_bytes, high)
         values, total = counted(params, leaves)
         number = sum(x.size for x in jax.tree.leaves(params))
-        start = Multiplier(first_multiplier(), number)
-        return RateState(leaves, values, start, jnp.zeros((), jnp.int32), total)
+        return RateState(
+            leaves, values, rule.start(number), jnp.zeros((), jnp.int32), total
+        )
 
     def update(
         params: PyTree, state: RateState, **extras: Any
     ) -> tuple[PyTree, RateState]:
+        rule.check(state.multiplier)
         params, leaves = inner.update(params, state.leaves, **extras)
         count = state.count + 1
 
         def recount() -> tuple[PyTree, jax.Array, jax.Array]:
             values, total = counted(params, leaves)
-            value = next_multiplier(state.multiplier.value, count, total / 8)
+            value = rule.follow(state.multiplier.value, count, total / 8)
             return values, total, value
 
         values, total, value = lax.cond(
@@ -170,10 +182,18 @@ def entropy_constrained(
             recount,
             lambda: (state.values, state.bits, state.multiplier.value),
         )
-        new = Multiplier(value, state.multiplier.per)
+        new = dataclasses.replace(state.multiplier, value=value)
         return params, RateState(leaves, values, new, count, total)
 
+    def finalize(params: PyTree, state: RateState) -> PyTree:
+        rule.check(state.multiplier)
+        _, total = counted(params, state.leaves)
+        if target_bytes is not None and not isinstance(total, Tracer):
+            _warn_if_missed(float(total) / 8, target_bytes)
+        return inner.finalize(params, state.leaves)
+
     def penalty(params: PyTree, state: RateState) -> dict[str, jax.Array]:
+        rule.check(state.multiplier)
         multiplier, leaves = state.multiplier, (state.leaves, state.values)
         if multiplier.counts:
             total = add_up(code_length, params, *leaves)
@@ -185,14 +205,29 @@ def entropy_constrained(
         init=init,
         apply=lambda params, state: inner.apply(params, state.leaves),
         update=update,
-        finalize=lambda params, state: inner.finalize(params, state.leaves),
+        finalize=finalize,
         penalty=penalty,
     )
     return masked(compressor, where)
 
 
+def _warn_if_missed(taken: float, target_bytes: float) -> None:
+    if taken > 1.03 * target_bytes:
+        warn(
+            f"the leaves take {taken:,.0f} bytes, but target_bytes={target_bytes:g} was "
+            "asked for. Train for longer before the learning rate decays, or change the "
+            "multiplier more often with a smaller every=."
+        )
+
+
 def _check_target(params: PyTree, target_bytes: float, high: int) -> None:
-    """Raise if even a network of zeros would take more bytes."""
+    """Raise if zeros would take more bytes, or floats would take fewer."""
+    floats = 4 * sum(x.size for x in jax.tree.leaves(params))
+    if target_bytes >= floats:
+        raise ValueError(
+            f"target_bytes={target_bytes:g} asks for nothing: as float32 these leaves take "
+            f"{floats:,} bytes. Give the size of their codes in the file, in bytes."
+        )
     least = 0.0
     for x in paths_and_leaves(params)[1]:
         zeros = jnp.zeros(x.shape)

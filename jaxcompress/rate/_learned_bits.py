@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +22,7 @@ from .._refuse import refuse_unfit
 from .._select import Where, is_weight, map_with_path, path_text, paths_and_leaves
 from .._signatures import name_defaults
 from .._types import PyTree
+from .._warn import warn
 from ..formats import Int
 from ..leaves import QArray, is_leaf
 from ..numerics import ste
@@ -64,12 +67,14 @@ def learned_bits(
     Args:
       multiplier: what the whole cost at the widest adds to the loss: a number of at least 0
         or an optax schedule of the update.
-      target: instead of ``multiplier``, the cost that the network shall have, in the units
-        of ``cost``. It is reached as nearly as whole widths allow.
+      target: instead of ``multiplier``, the most that the network may cost, in the units of
+        ``cost``. The multiplier rises from 0.1 by at most 5 % every ``every`` updates until
+        whole widths cost no more; ``finalize`` warns if they still do.
       cost: ``rate.costs.bytes_()`` (default), ``bit_operations(sites)`` or
         ``measured(table)``.
       widths: allowed bits, each 2 to 8 or 16.
-      granularity: which weights share a scale; None: ``PerChannel()``.
+      granularity: which weights share a scale; None: ``PerChannel()``. For convolutions,
+        ``PerChannel(axes=jc.weight_axes(fn, params, *args))``.
       scale: ``Scale`` that computes scales from the weights.
       every: updates between two changes of the multiplier.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
@@ -100,16 +105,13 @@ def learned_bits(
       Uhlich et al., 2020, https://arxiv.org/abs/1905.11452; van Baalen et al., 2020,
       https://arxiv.org/abs/2005.07093
     """
-    first_multiplier, next_multiplier = rule_of(multiplier, "target", target)
+    rule = rule_of(multiplier, "target", target)
     allowed = _check_widths(widths)
     check_whole(every=every)
     if every < 1:
         raise ValueError(f"every must be at least 1, got {every}.")
     price = bytes_() if cost is None else cost
-    if not callable(price):
-        raise TypeError(
-            f"cost must be a cost such as rate.costs.bytes_(), got {cost!r}."
-        )
+    _check_cost(price)
     shared = PerChannel() if granularity is None else granularity
     most, least = float(allowed[-1]), float(allowed[0])
 
@@ -140,8 +142,7 @@ def learned_bits(
             _check_target(
                 target, _concrete(lambda: total(params, all_at(params, least)))
             )
-        start = Multiplier(first_multiplier(), per)
-        return LearnedBitsState(bits, start, jnp.zeros((), jnp.int32))
+        return LearnedBitsState(bits, rule.start(per), jnp.zeros((), jnp.int32))
 
     def shapes_of(params: PyTree) -> dict[str, tuple[int, ...]]:
         paths, leaves, _ = paths_and_leaves(params)
@@ -166,11 +167,12 @@ def learned_bits(
         params: PyTree, state: LearnedBitsState, **extras: Any
     ) -> tuple[PyTree, LearnedBitsState]:
         del extras
+        rule.check(state.multiplier)
         count = state.count + 1
         old = state.multiplier
         value = lax.cond(
             count % every == 0,
-            lambda: next_multiplier(old.value, count, total(params, state.bits)),
+            lambda: rule.follow(old.value, count, total(params, state.bits)),
             lambda: old.value,
         )
         bits = jax.tree.map(
@@ -179,11 +181,16 @@ def learned_bits(
             state.bits,
             is_leaf=_is_learned,
         )
-        return params, LearnedBitsState(bits, Multiplier(value, old.per), count)
+        new = dataclasses.replace(old, value=value)
+        return params, LearnedBitsState(bits, new, count)
 
     def finalize(params: PyTree, state: LearnedBitsState) -> PyTree:
         refuse_unfit(params)
+        rule.check(state.multiplier)
         shapes = shapes_of(params)
+        spent = total(params, state.bits)
+        if target is not None and not isinstance(spent, Tracer):
+            _warn_if_missed(float(spent), target)
 
         def codes(path: str, x: jax.Array, bits: Learned) -> Any:
             if isinstance(bits.value, Tracer):
@@ -196,6 +203,7 @@ def learned_bits(
         return map_with_path(codes, params, state.bits)
 
     def penalty(params: PyTree, state: LearnedBitsState) -> dict[str, jax.Array]:
+        rule.check(state.multiplier)
         multiplier = state.multiplier
         spent = total(params, state.bits)
         return {"cost": multiplier.value * spent / multiplier.per}
@@ -207,11 +215,21 @@ def learned_bits(
 
 
 def widths_of(tree: PyTree) -> dict[str, int]:
-    """Return the bits of every quantized leaf of a finalized tree, by path."""
+    """Return the bits of every quantized leaf of a finalized tree, by path.
+
+    Raises:
+      ValueError: if nothing in the tree is quantized, such as in raw parameters.
+    """
     nodes, _ = jax.tree.flatten_with_path(tree, is_leaf=is_leaf)
-    return {
+    widths = {
         path_text(path): leaf.bits for path, leaf in nodes if isinstance(leaf, QArray)
     }
+    if not widths:
+        raise ValueError(
+            "nothing in this tree is quantized: pass what the compressor's finalize "
+            "returns."
+        )
+    return widths
 
 
 def _is_learned(x: Any) -> bool:
@@ -222,6 +240,32 @@ def _concrete(total: Any) -> float:
     """Evaluate a cost also while ``init`` is traced: it depends on shapes alone."""
     with jax.ensure_compile_time_eval():
         return float(np.asarray(total()))
+
+
+def _warn_if_missed(spent: float, target: float) -> None:
+    if spent > target:
+        warn(
+            f"the learned widths cost {spent:g}, but target={target:g} was asked for. "
+            "Train for longer, change the multiplier more often with a smaller every=, or "
+            "give the bits a larger learning rate with learned_tx=."
+        )
+
+
+def _check_cost(cost: Any) -> None:
+    if not callable(cost) or not _takes_three(cost):
+        name = getattr(cost, "__name__", None)
+        raise TypeError(
+            f"cost must be a cost such as rate.costs.bytes_(), got {name or cost!r}"
+            + (f", which makes one: call it, {name}(...)." if name else ".")
+        )
+
+
+def _takes_three(cost: Any) -> bool:
+    try:
+        inspect.signature(cost).bind(None, None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def _check_widths(widths: Sequence[int]) -> list[int]:

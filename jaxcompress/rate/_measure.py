@@ -18,8 +18,9 @@ def measure(compressor: Compressor, params: PyTree, state: PyTree) -> jax.Array:
     """Return how many bits the codes of the compressed leaves take: float32 [].
 
     This is what the penalty of ``entropy_constrained`` is made of, before the multiplier;
-    differentiable. Names, and leaves that no ``entropy_constrained`` compresses, come on
-    top in a file.
+    differentiable. What the leaves take in the file differs by less than 2 % from some
+    kilobytes on, and by a few bytes a leaf below. Names and manifest (about 250 bytes), and
+    leaves that no ``entropy_constrained`` compresses, come on top.
 
     Args:
       compressor: one that contains ``entropy_constrained``, perhaps in a chain.
@@ -27,7 +28,7 @@ def measure(compressor: Compressor, params: PyTree, state: PyTree) -> jax.Array:
       state: the compressor's state.
 
     Raises:
-      TypeError: if the first argument is not a compressor.
+      TypeError: if the first argument is not a compressor, or the last not its state.
       ValueError: if it has no rate.
 
     Example:
@@ -39,12 +40,17 @@ def measure(compressor: Compressor, params: PyTree, state: PyTree) -> jax.Array:
       True
     """
     check_compressor(compressor, "measure(compressor, params, state)")
+    if hasattr(state, "compression"):
+        raise TypeError(
+            "measure takes the compressor's state, got the state of a training run. Pass "
+            "state.params and state.compression."
+        )
 
     def count_bits(x: Any) -> Any:
         """Let the penalty be all bits, counted anew."""
         if not _is_mark(x):
             return x
-        return Multiplier(jnp.full_like(x.value, x.per), x.per, counts=True)
+        return Multiplier(jnp.full_like(x.value, x.per), x.per, x.origin, counts=True)
 
     whole = jax.tree.map(count_bits, state, is_leaf=_is_mark)
     terms = compressor.penalty(params, whole) if compressor.penalty else {}

@@ -6,12 +6,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.core import Tracer
+
+from .._origin import Origin, check_origin, make_origin
 
 _FIRST = 0.1  # before the first measurement, if a size is asked for
 _GAIN = 0.05  # share of the error, in logarithms, that one measurement corrects
@@ -26,23 +28,38 @@ class Multiplier:
     Attributes:
       value: float32 [].
       per: what costs this much in the loss: so many bits, or units of a cost (static).
+      origin: the rule that moves the value.
       counts: whether the penalty counts the bits anew, instead of the value of the last
         count (static).
     """
 
     value: jax.Array
     per: float = dataclasses.field(metadata={"static": True})
+    origin: Origin
     counts: bool = dataclasses.field(default=False, metadata={"static": True})
 
 
-# (multiplier, updates so far, what is spent now) -> the next multiplier
-Rule = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+class Rule(NamedTuple):
+    """How a multiplier starts and moves."""
+
+    name: str  # what it was made for: states of another rule are refused
+    first: Callable[[], jax.Array]
+    # (multiplier, updates so far, what is spent now) -> the next multiplier
+    follow: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+    def start(self, per: float) -> Multiplier:
+        """Return the multiplier before the first update."""
+        return Multiplier(self.first(), per, make_origin(self.name))
+
+    def check(self, multiplier: Multiplier) -> None:
+        """Refuse the state of another rule, such as that of a checkpoint."""
+        check_origin(multiplier.origin, self.name)
 
 
 def rule_of(
     multiplier: float | optax.Schedule | None, name: str, target: float | None
-) -> tuple[Callable[[], jax.Array], Rule]:
-    """Return the first multiplier, and the rule that gives the next one.
+) -> Rule:
+    """Return the rule for a number, a schedule or a target.
 
     Args:
       multiplier: a number or a schedule; or
@@ -55,25 +72,29 @@ def rule_of(
     """
     if (multiplier is None) == (target is None):
         raise ValueError(
-            f"pass either multiplier= or {name}=, not both; got "
+            f"pass multiplier= or {name}=."
+            if target is None
+            else f"pass either multiplier= or {name}=, not both; got "
             f"multiplier={multiplier}, {name}={target}."
         )
     if target is not None:
-        return _ascend(check_amount(name, target))
+        return _ascend(name, check_amount(name, target))
     if callable(multiplier):
         schedule = multiplier
-        return (
+        return Rule(
+            "multiplier_schedule",
             lambda: _scheduled(schedule, jnp.zeros((), jnp.int32)),
             lambda value, count, spent: _scheduled(schedule, count),
         )
     value = check_amount("multiplier", multiplier)
-    return (
+    return Rule(
+        f"multiplier_{value:g}",
         lambda: jnp.full((), value, jnp.float32),
         lambda value, count, spent: value,
     )
 
 
-def _ascend(target: float) -> tuple[Callable[[], jax.Array], Rule]:
+def _ascend(name: str, target: float) -> Rule:
     """Raise the multiplier while too much is spent, and lower it while too little is."""
 
     def follow(value: jax.Array, count: jax.Array, spent: jax.Array) -> jax.Array:
@@ -81,11 +102,16 @@ def _ascend(target: float) -> tuple[Callable[[], jax.Array], Rule]:
         error = jnp.clip(jnp.log(spent / target), -1.0, 1.0)
         return jnp.clip(value * jnp.exp(_GAIN * error), _LEAST, _MOST)
 
-    return lambda: jnp.full((), _FIRST, jnp.float32), follow
+    return Rule(f"{name}_{target:g}", lambda: jnp.full((), _FIRST, jnp.float32), follow)
 
 
 def _scheduled(schedule: optax.Schedule, count: jax.Array) -> jax.Array:
     value = jnp.asarray(schedule(count), jnp.float32)
+    if value.shape:
+        raise ValueError(
+            "the schedule of multiplier= must return a scalar, got an array of shape "
+            f"{value.shape}."
+        )
     # A negative multiplier would reward a large file. Inside jit there is no error.
     return jnp.maximum(value, 0.0)
 
@@ -105,7 +131,9 @@ def check_amount(name: str, value: Any) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}.") from None
+        raise TypeError(
+            f"{name} must be a number, got a {type(value).__name__}."
+        ) from None
     if not (number >= 0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite number of at least 0, got {value}.")
     return number

@@ -54,6 +54,8 @@ def bit_operations(sites: Iterable[Site], *, activation_bits: int = 8) -> Cost:
         runs = math.prod(site.layers) * (site.trips or 1)
         for path, share in site.parts:
             macs[path] = macs.get(path, 0.0) + share * runs * site.macs
+    if not macs:
+        raise ValueError("no product of these sites multiplies by a parameter.")
 
     def cost(path: str, leaf: Any, bits: jax.Array) -> jax.Array:
         del leaf
@@ -70,13 +72,14 @@ def bit_operations(sites: Iterable[Site], *, activation_bits: int = 8) -> Cost:
 def measured(table: Mapping[str, Mapping[int, float]]) -> Cost:
     """Use measured costs, such as milliseconds on the device, for some widths.
 
-    Between two widths the cost is interpolated, so that it has a slope.
+    Between two widths the cost is interpolated, so that it has a slope. Beyond them it is
+    that of the nearest, so measure every width that may be chosen.
 
     Args:
       table: ``{glob: {bits: cost}}``; the first glob that matches a path counts.
 
     Raises:
-      ValueError: if a glob has fewer than two widths.
+      ValueError: if a glob has fewer than two widths, or a cost is negative.
 
     Example:
       >>> import jax.numpy as jnp, jaxcompress as jc
@@ -84,7 +87,13 @@ def measured(table: Mapping[str, Mapping[int, float]]) -> Cost:
       >>> float(cost("kernel", None, jnp.float32(6)))
       2.0
     """
+    if not table:
+        raise ValueError("measured needs {glob: {bits: cost}}, got an empty table.")
     for pattern, costs in table.items():
+        if not all(math.isfinite(c) and c >= 0 for c in costs.values()):
+            raise ValueError(
+                f"{pattern!r} needs finite costs of at least 0, got {dict(costs)}."
+            )
         if len(costs) < 2:
             raise ValueError(
                 f"{pattern!r} needs costs of two or more widths, got {dict(costs)}."

@@ -26,7 +26,8 @@ class Config:
       clusters: shared values a matrix, instead of quantization.
       temperature: of distillation.
       distill: weight of the distillation loss; the labels' loss has the rest.
-      multiplier: what one bit a weight costs in the loss of the last network.
+      multiplier: what one bit a weight costs in the loss of the last network, from half of
+        its steps on.
       curve: whether other sparsities, widths and multipliers are trained as well.
     """
 

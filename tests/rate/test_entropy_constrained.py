@@ -200,7 +200,7 @@ def test_a_metric_of_the_same_name_is_refused():
 @pytest.mark.parametrize(
     ("kwargs", "error", "text"),
     [
-        ({}, ValueError, "either multiplier= or target_bytes=, not both"),
+        ({}, ValueError, "pass multiplier= or target_bytes=."),
         ({"multiplier": 1.0, "target_bytes": 9}, ValueError, "not both"),
         ({"multiplier": -0.1}, ValueError, "multiplier must be a finite number of at"),
         ({"multiplier": float("nan")}, ValueError, "at least 0, got nan"),
@@ -230,6 +230,49 @@ def test_a_size_that_zeros_exceed_is_refused_with_the_least():
     params, _ = task()
     with pytest.raises(ValueError, match=r"these leaves take \d+ bytes even if every"):
         jc.rate.entropy_constrained(target_bytes=3).init(params)
+
+
+def test_a_size_that_floats_would_take_is_refused():
+    params, _ = task()
+    with pytest.raises(ValueError, match="asks for nothing: as float32 these leaves"):
+        jc.rate.entropy_constrained(target_bytes=10**9).init(params)
+
+
+def test_a_size_that_was_missed_is_said():
+    params, _ = task()
+    c = jc.rate.entropy_constrained(target_bytes=100)
+    state = c.init(params)
+    with pytest.warns(UserWarning, match=r"take \d+ bytes, but target_bytes=100 was"):
+        c.finalize(params, state)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [{"multiplier": 0.1}, {"multiplier": lambda count: 0.3}, {"target_bytes": 200}],
+    ids=["a number", "a schedule", "a size"],
+)
+def test_the_state_of_another_multiplier_is_refused(kwargs):
+    """It would go on with the other one, silently."""
+    params, _ = task()
+    state = jc.rate.entropy_constrained(**kwargs).init(params)
+    c = jc.rate.entropy_constrained(0.3)
+    with pytest.raises(ValueError, match="but is read as 'multiplier_0.3'"):
+        c.update(params, state)
+    with pytest.raises(ValueError, match="the state was made for"):
+        c.finalize(params, state)
+
+
+def test_a_schedule_of_vectors_is_refused():
+    c = jc.rate.entropy_constrained(lambda count: jnp.ones(2))
+    with pytest.raises(ValueError, match="must return a scalar, got an array of shape"):
+        c.init(task()[0])
+
+
+def test_measure_takes_the_state_of_the_compressor():
+    c = jc.rate.entropy_constrained(0.1)
+    state, _ = train(c, steps=1)
+    with pytest.raises(TypeError, match=r"Pass state.params and state.compression"):
+        jc.rate.measure(c, state.params, state)
 
 
 def test_a_network_without_weights_is_refused():

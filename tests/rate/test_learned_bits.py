@@ -104,12 +104,13 @@ def test_leaves_that_cost_more_time_become_narrower_first():
 @pytest.mark.parametrize(
     ("kwargs", "error", "text"),
     [
-        ({}, ValueError, "either multiplier= or target=, not both"),
+        ({}, ValueError, "pass multiplier= or target=."),
         ({"multiplier": 1.0, "widths": (8,)}, ValueError, "two or more of 2 to 8"),
         ({"multiplier": 1.0, "widths": (1, 8)}, ValueError, "got (1, 8)"),
         ({"multiplier": 1.0, "widths": 8}, TypeError, "such as (2, 4, 8), got 8"),
         ({"multiplier": -1.0}, ValueError, "multiplier must be a finite number"),
         ({"multiplier": 1.0, "cost": 3}, TypeError, "cost must be a cost such as"),
+        ({"multiplier": 1.0, "cost": costs.bytes_}, TypeError, "call it, bytes_(...)"),
         ({"multiplier": 1.0, "every": 0}, ValueError, "every must be at least 1"),
     ],
 )
@@ -130,6 +131,28 @@ def test_widths_are_known_only_outside_of_jit():
     params = network()
     with pytest.raises(TypeError, match="call finalize there"):
         jax.jit(c.finalize)(params, c.init(params))
+
+
+def test_a_cost_that_was_missed_is_said():
+    params, c = network(), jc.rate.learned_bits(target=500)
+    with pytest.warns(
+        UserWarning, match="the learned widths cost 1536, but target=500"
+    ):
+        c.finalize(params, c.init(params))
+
+
+def test_a_tree_that_is_not_quantized_has_no_widths():
+    with pytest.raises(ValueError, match="nothing in this tree is quantized"):
+        jc.rate.widths_of(network())
+
+
+def test_unfit_tables_are_refused():
+    with pytest.raises(ValueError, match="got an empty table"):
+        costs.measured({})
+    with pytest.raises(ValueError, match="needs finite costs of at least 0"):
+        costs.measured({"*": {4: -1.0, 8: 2.0}})
+    with pytest.raises(ValueError, match="no product of these sites"):
+        costs.bit_operations([])
 
 
 def test_one_measured_width_is_refused():
