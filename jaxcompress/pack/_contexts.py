@@ -26,7 +26,7 @@ from . import _ans, _nested
 from ._payload import Bytes, CorruptPayload, Reader, varint
 
 # Larger arrays take the codecs that decode them fast.
-_MOST = 1 << 20
+_MOST = 1 << 18
 # Imagined lines with average places, before the first: the encoder takes the best.
 _IMAGINED = (2, 4, 8, 16, 32)
 _FIRST_CHUNK = 32
