@@ -16,7 +16,7 @@ from jax.core import Tracer
 from .._arguments import check_whole
 from .._combine import masked
 from .._compressor import Compressor
-from .._select import Where, is_weight, paths_and_leaves
+from .._select import Where, is_weight
 from .._signatures import name_defaults
 from .._types import PyTree
 from .._warn import warn
@@ -187,9 +187,10 @@ def entropy_constrained(
 
     def finalize(params: PyTree, state: RateState) -> PyTree:
         rule.check(state.multiplier)
-        _, total = counted(params, state.leaves)
-        if target_bytes is not None and not isinstance(total, Tracer):
-            _warn_if_missed(float(total) / 8, target_bytes)
+        if target_bytes is not None:
+            _, total = counted(params, state.leaves)
+            if not isinstance(total, Tracer):
+                _warn_if_missed(float(total) / 8, target_bytes)
         return inner.finalize(params, state.leaves)
 
     def penalty(params: PyTree, state: RateState) -> dict[str, jax.Array]:
@@ -229,9 +230,10 @@ def _check_target(params: PyTree, target_bytes: float, high: int) -> None:
             f"{floats:,} bytes. Give the size of their codes in the file, in bytes."
         )
     least = 0.0
-    for x in paths_and_leaves(params)[1]:
-        zeros = jnp.zeros(x.shape)
-        least += float(code_length(zeros, count_values(zeros, high))) / 8
+    with jax.ensure_compile_time_eval():  # shapes are known while `init` is traced
+        for x in jax.tree.leaves(params):
+            zeros = jnp.zeros(x.shape)
+            least += float(code_length(zeros, count_values(zeros, high))) / 8
     if target_bytes < least:
         raise ValueError(
             f"target_bytes={target_bytes:g} cannot be reached: these leaves take "

@@ -45,10 +45,14 @@ def train(compressor, steps=150, tx=None, loss=loss_fn):
 
 
 def rate_state(state):
+    return rate_of(state.compression)
+
+
+def rate_of(compression):
     def is_rate(x):
         return isinstance(x, jc.rate.RateState)
 
-    nodes = jax.tree.leaves(state.compression, is_leaf=is_rate)
+    nodes = jax.tree.leaves(compression, is_leaf=is_rate)
     return next(node for node in nodes if is_rate(node))
 
 
@@ -234,6 +238,14 @@ def test_a_size_that_zeros_exceed_is_refused_with_the_least():
     params, _ = task()
     with pytest.raises(ValueError, match=r"these leaves take \d+ bytes even if every"):
         jc.rate.entropy_constrained(target_bytes=3).init(params)
+
+
+def test_a_size_is_checked_while_init_is_traced():
+    params, _ = task()
+    state = jax.jit(jc.rate.entropy_constrained(target_bytes=300).init)(params)
+    assert float(rate_of(state).bits) > 0
+    with pytest.raises(ValueError, match="even if every weight is zero"):
+        jax.jit(jc.rate.entropy_constrained(target_bytes=3).init)(params)
 
 
 def test_a_size_that_floats_would_take_is_refused():
