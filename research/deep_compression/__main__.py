@@ -43,7 +43,6 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, metavar="T", help="of distillation (1)")
     add("--distill", type=float, metavar="W", help="weight of distillation (0.9)")
     add("--multiplier", type=float, metavar="M", help="cost of a bit a weight (0.2)")
-    add("--rate-learning-rate", type=float, metavar="R", help="with bits in the loss")
     add("--curve", action="store_true", help="train other settings as well")
     add("--dense-epochs", type=int, metavar="N", help="training of the dense network")
     add("--epochs", type=int, metavar="N", help="training of each compressed one")

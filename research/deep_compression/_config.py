@@ -28,7 +28,6 @@ class Config:
       distill: weight of the distillation loss; the labels' loss has the rest.
       multiplier: what one bit a weight costs in the loss of the last network, from half of
         its steps on.
-      rate_learning_rate: of the last network, as ``learning_rate``.
       curve: whether other sparsities, widths and multipliers are trained as well.
     """
 
@@ -45,7 +44,6 @@ class Config:
     temperature: float = 1.0
     distill: float = 0.9
     multiplier: float = 0.2
-    rate_learning_rate: float = 2e-3
     curve: bool = False
 
 
@@ -81,7 +79,6 @@ def config_of(data: str, *, seeds: int | None, quick: bool, **options: Any) -> C
             )
     if not 0 <= config.distill <= 1:
         raise common.UsageError(f"--distill {config.distill} is outside [0, 1].")
-    rates = (config.learning_rate, config.rate_learning_rate)
-    if config.temperature <= 0 or min(rates) <= 0:
-        raise common.UsageError("--temperature and learning rates are positive.")
+    if config.temperature <= 0 or config.learning_rate <= 0:
+        raise common.UsageError("--temperature and --learning-rate are positive.")
     return config

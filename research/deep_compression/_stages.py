@@ -76,7 +76,6 @@ class Stage:
       distilled: whether the dense network's logits are part of its loss.
       transforms: what is done, in words.
       curve: the curve of the picture that it is a point of; None if of none.
-      learning_rate: instead of that of the run.
     """
 
     name: str
@@ -86,7 +85,6 @@ class Stage:
     distilled: bool = False
     transforms: tuple[str, ...] = ()
     curve: str | None = None
-    learning_rate: float | None = None
 
 
 BY_HAND, BY_RATE = "pruned and quantized by hand", "by rate"
@@ -135,15 +133,7 @@ def stages(config: Config, steps_per_epoch: int) -> list[Stage]:
         text = f"bits of the file in the loss, multiplier rising to {multiplier:g}"
         ramp = optax.linear_schedule(0.0, multiplier, steps // 2)
         c = jc.rate.entropy_constrained(ramp, where="*")
-        return Stage(
-            name,
-            c,
-            config.epochs,
-            distilled=True,
-            transforms=(text, words[2]),
-            curve=BY_RATE,
-            learning_rate=config.rate_learning_rate,
-        )
+        return Stage(name, c, config.epochs, True, True, (text, words[2]), BY_RATE)
 
     curve = [
         *(by_hand(*point) for point in _SPARSITIES_AND_BITS),

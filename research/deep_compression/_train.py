@@ -34,8 +34,7 @@ class StageTrainer(common.Trainer):
         super().__init__(dataset.train, batch_size=config.batch_size, quick=False)
         self.config, self.model, self.stage = config, model, stage
         self.steps = stage.epochs * self.per_epoch
-        start = stage.learning_rate or config.learning_rate
-        schedule = optax.cosine_decay_schedule(start, self.steps)
+        schedule = optax.cosine_decay_schedule(config.learning_rate, self.steps)
         self._init, self._step = jc.train_step(
             self._loss, optax.adam(schedule), stage.compressor, donate=True
         )
