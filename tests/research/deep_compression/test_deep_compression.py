@@ -100,7 +100,12 @@ def test_a_damaged_file_is_named(finished, tmp_path, capsys):
 def interrupted(out, options, after, how):
     """Stop a run a moment after one of its stages has ended."""
     env = {**os.environ, "XLA_FLAGS": ""}
-    command = [sys.executable, "-m", "research.deep_compression", *options]
+    # A shell's background job ignores Ctrl-C, and so would the child of tests that are one.
+    start = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "runpy.run_module('research.deep_compression', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", start, *options]
     child = subprocess.Popen(
         [*command, "--out", str(out)],
         stdout=subprocess.PIPE,
