@@ -30,7 +30,7 @@ def rewritten(text: str, tables: Mapping[str, Table], folder: Path) -> str:
     """Return a document with its tables written anew.
 
     Raises:
-      OSError: if there are no results for a table.
+      OSError: if the results of a table are missing.
       ValueError: if a marker names no table, or has no end.
     """
     places = list(_MARKED.finditer(text))

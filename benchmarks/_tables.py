@@ -115,7 +115,7 @@ def rendered(table: Table, folder: Path) -> str:
     """Return the Markdown of a table, and of the line below it.
 
     Raises:
-      OSError: if there are no results of a column.
+      OSError: if the results of a column are missing.
       ValueError: if a row or a column of the table is in no results.
     """
     names = dict.fromkeys(column.results for column in table.columns)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 import warnings
 from collections.abc import Callable, Mapping
@@ -99,6 +100,17 @@ def check_counts(least: int = 1, /, **counts: Any) -> None:
     for name, value in counts.items():
         if value is not None and not isinstance(value, Tracer) and value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def takes_arguments(function: Callable[..., Any], number: int) -> bool:
+    """Return whether a function takes this many positional arguments."""
+    try:
+        inspect.signature(function).bind(*[None] * number)
+    except TypeError:
+        return False
+    except ValueError:  # no signature, such as a builtin
+        return True
+    return True
 
 
 def _is_whole(value: Any) -> bool:

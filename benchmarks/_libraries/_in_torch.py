@@ -12,7 +12,7 @@ from ._work import Layers, Predict, Trained, Work
 
 
 def torch() -> Any:
-    """PyTorch, which is no dependency, also not of developers."""
+    """PyTorch, which not even developers need to install."""
     return importlib.import_module("torch")
 
 

@@ -24,6 +24,7 @@ import numpy as np
 
 from . import _ans, _nested
 from ._payload import Bytes, CorruptPayload, Reader, varint
+from ._sparse import as_matrix
 
 # Larger arrays take the codecs that decode them fast.
 _MOST = 1 << 18
@@ -46,15 +47,14 @@ def encode(patterns: np.ndarray) -> bytearray | None:
     if patterns.dtype.itemsize > 1 or not 0 < patterns.size <= _MOST:
         return None
     fill = int(np.bincount(patterns.reshape(-1), minlength=256).argmax())
-    mask = patterns.reshape(_matrix(patterns.shape)) != fill
+    mask = patterns.reshape(as_matrix(patterns.shape)) != fill
     if not mask.any():
         return None
     # The difference to the most common value, as a signed number of one byte.
     values = (patterns.reshape(-1)[mask.reshape(-1)] - np.uint8(fill)).view(np.int8)
     high = int(np.abs(values.astype(np.int16)).max())
     plan, flags, probabilities = min(
-        (_plan(mask, by_columns, i) for by_columns in (False, True) for i in range(5)),
-        key=lambda made: _bits(*made[1:]) + 3 * made[0].classes.size,
+        _plans(mask), key=lambda made: _bits(*made[1:]) + 3 * made[0].classes.size
     )
     coded = bytearray([fill, high, 2 * plan.imagined + plan.by_columns])
     _nested.write(coded, plan.classes)
@@ -66,7 +66,7 @@ def encode(patterns: np.ndarray) -> bytearray | None:
 
 def decode(data: Bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Invert ``encode``."""
-    rows, columns = _matrix(shape)
+    rows, columns = as_matrix(shape)
     if dtype.itemsize > 1 or rows * columns > _MOST:
         raise CorruptPayload("the codec contexts is for small arrays of bytes")
     reader = Reader(data)
@@ -131,33 +131,32 @@ class _Lines:
         return ones / (self._seen - held + self._imagined * (1.0 - self._share))
 
 
-def _plan(
-    mask: np.ndarray, by_columns: bool, imagined: int
-) -> tuple[_Plan, np.ndarray, np.ndarray]:
-    """Return a plan, and the flags in its order with their probabilities."""
-    lines = np.ascontiguousarray(mask.T if by_columns else mask)
-    counts = np.count_nonzero(lines, axis=1)
+def _plans(mask: np.ndarray) -> Iterator[tuple[_Plan, np.ndarray, np.ndarray]]:
+    """Yield every plan, and the flags in its order with their probabilities."""
+    for by_columns in (False, True):
+        lines = np.ascontiguousarray(mask.T if by_columns else mask)
+        classes, ones = _classes(np.count_nonzero(lines, axis=1))
+        for imagined in range(len(_IMAGINED)):
+            plan = _Plan(by_columns, imagined, classes, ones)
+            model, parts = _Lines(plan, lines.shape[1]), []
+            for i in model.order:
+                parts.append(model.probabilities(i))
+                model.add(i, lines[i])
+            yield plan, lines[model.order].reshape(-1), np.concatenate(parts)
+
+
+def _classes(counts: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """Return the class of each line by how many ones it has, and the ones of each class."""
     # 0 for none, 1 for one, 2 for two or three, 3 for four to seven, ...
     classes = np.array([int(n).bit_length() for n in counts], np.uint8)
     # Without gaps between the classes, which would be stored as empty ones.
     _, classes = np.unique(np.concatenate([[0], classes]), return_inverse=True)
     classes = classes[1:].astype(np.uint8)
-    ones = np.bincount(classes, counts)[1:].astype(np.int64).tolist()
-    plan = _Plan(by_columns, imagined, classes, ones)
-    model, parts = _Lines(plan, lines.shape[1]), []
-    for i in model.order:
-        parts.append(model.probabilities(i))
-        model.add(i, lines[i])
-    return plan, lines[model.order].reshape(-1), np.concatenate(parts)
+    return classes, np.bincount(classes, counts)[1:].astype(np.int64).tolist()
 
 
 def _bits(flags: np.ndarray, probabilities: np.ndarray) -> float:
     return float(-np.log2(np.where(flags, probabilities, 1 - probabilities)).sum())
-
-
-def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
-    columns = shape[-1] if shape else 1
-    return int(np.prod(shape[:-1], dtype=np.int64)), columns
 
 
 def _value_runs(

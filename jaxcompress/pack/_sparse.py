@@ -64,7 +64,7 @@ def _encode(
         return None
     mask = patterns != fill
     coded = bytearray(varint(int(fill)))
-    _encode_mask(coded, mask.reshape(_matrix(mask.shape)), code_run)
+    _encode_mask(coded, mask.reshape(as_matrix(mask.shape)), code_run)
     values = patterns[mask]
     del mask
     _nested.write(coded, values, _VALUES)
@@ -78,7 +78,7 @@ def _decode(
     fill = reader.varint()
     if fill > np.iinfo(dtype).max:
         raise CorruptPayload(f"{fill} does not fit in {dtype}")
-    mask, places = _decode_mask(reader, _matrix(shape), decode_run)
+    mask, places = _decode_mask(reader, as_matrix(shape), decode_run)
     mask = mask.reshape(-1)
     count = int(np.count_nonzero(mask)) if places is None else places.size
     values, at = _nested.read(reader, (count,), dtype, _VALUES), 0
@@ -95,7 +95,8 @@ def _decode(
     return patterns.reshape(shape)
 
 
-def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+def as_matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the shape as rows, of all axes but the last, and columns."""
     columns = shape[-1] if shape else 1
     return int(np.prod(shape[:-1], dtype=np.int64)), columns
 

@@ -13,7 +13,7 @@ import optax
 from jax import lax
 from jax.core import Tracer
 
-from .._arguments import check_whole
+from .._arguments import check_counts, check_whole
 from .._combine import masked
 from .._compressor import Compressor
 from .._select import Where, is_weight
@@ -112,11 +112,10 @@ def entropy_constrained(
       https://arxiv.org/abs/1812.07520
     """
     rule = rule_of(multiplier, "target_bytes", target_bytes)
-    check_whole(bits=bits, every=every)
+    check_whole(bits=bits)
+    check_counts(every=every)
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be 2 to 8, got {bits}.")
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}.")
     fmt = Int(bits)
     high = int(fmt.high)
     steps_scale = log_step() if scale is None else scale

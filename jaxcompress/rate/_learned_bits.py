@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import optax
 from jax import lax
 from jax.core import Tracer
 
-from .._arguments import check_whole
+from .._arguments import check_counts, takes_arguments
 from .._combine import masked
 from .._compressor import Compressor, Learned
 from .._refuse import refuse_unfit
@@ -107,9 +106,7 @@ def learned_bits(
     """
     rule = rule_of(multiplier, "target", target)
     allowed = _check_widths(widths)
-    check_whole(every=every)
-    if every < 1:
-        raise ValueError(f"every must be at least 1, got {every}.")
+    check_counts(every=every)
     price = bytes_() if cost is None else cost
     _check_cost(price)
     shared = PerChannel() if granularity is None else granularity
@@ -135,7 +132,7 @@ def learned_bits(
 
     def init(params: PyTree) -> LearnedBitsState:
         refuse_unfit(params)
-        shapes_of(params)
+        shapes_of(params)  # refuses leaves whose axes are ambiguous
         bits = all_at(params, most)
         per = _concrete(lambda: total(params, bits))
         if target is not None:
@@ -188,9 +185,10 @@ def learned_bits(
         refuse_unfit(params)
         rule.check(state.multiplier)
         shapes = shapes_of(params)
-        spent = total(params, state.bits)
-        if target is not None and not isinstance(spent, Tracer):
-            _warn_if_missed(float(spent), target)
+        if target is not None:
+            spent = total(params, state.bits)
+            if not isinstance(spent, Tracer):
+                _warn_if_missed(float(spent), target)
 
         def codes(path: str, x: jax.Array, bits: Learned) -> Any:
             if isinstance(bits.value, Tracer):
@@ -252,20 +250,12 @@ def _warn_if_missed(spent: float, target: float) -> None:
 
 
 def _check_cost(cost: Any) -> None:
-    if not callable(cost) or not _takes_three(cost):
+    if not callable(cost) or not takes_arguments(cost, 3):
         name = getattr(cost, "__name__", None)
         raise TypeError(
             f"cost must be a cost such as rate.costs.bytes_(), got {name or cost!r}"
             + (f", which makes one: call it, {name}(...)." if name else ".")
         )
-
-
-def _takes_three(cost: Any) -> bool:
-    try:
-        inspect.signature(cost).bind(None, None, None)
-    except TypeError:
-        return False
-    return True
 
 
 def _check_widths(widths: Sequence[int]) -> list[int]:

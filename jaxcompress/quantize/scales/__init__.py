@@ -6,7 +6,7 @@ from ._calls import Call, largest
 from ._fixed import fixed
 from ._following import Scale, absmax, mean_above, of_range, rms, unit
 from ._learned import LearnedScaleState, lsq, lsq_plus, pact
-from ._log_step import LogStepState, log_step
+from ._log_step import log_step
 from ._ranges import Range, dynamic, minmax, moving_average, percentile
 from ._searched import SearchedState, entropy, mse
 from ._stateful import (
@@ -27,7 +27,6 @@ __all__ = [
     "HeldState",
     "StatefulScale",
     "LearnedScaleState",
-    "LogStepState",
     "Range",
     "Ranges",
     "Scale",

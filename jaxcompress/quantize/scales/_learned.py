@@ -24,10 +24,11 @@ _SMALLEST = 1e-12
 
 
 class LearnedScaleState(NamedTuple):
-    """State of ``lsq``, ``lsq_plus`` and ``pact``; trainable values are in ``Learned``."""
+    """State of ``lsq``, ``lsq_plus``, ``log_step`` and ``pact``; ``Learned`` is trained."""
 
     count: jax.Array  # int32 []: arrays observed; the first one sets the values
-    scale: Learned  # float32: the scale; for ``pact`` the clipping bound
+    # float32: the scale; the clipping bound of ``pact``, the logarithm of ``log_step``
+    scale: Learned
     zero_point: Learned | None  # float32, in steps; ``lsq_plus`` only
     origin: Origin  # the method, and for a scale the format: values are in its steps
 
@@ -64,12 +65,12 @@ def lsq(*, start: Scale | None = None) -> StatefulScale:
         state: LearnedScaleState, x: jax.Array, fmt: Format
     ) -> LearnedScaleState:
         shape = state.scale.value.shape
-        return _set_once(state, lambda: (_initial_scale(start, x, shape, fmt)[0], None))
+        return set_once(state, lambda: (_initial_scale(start, x, shape, fmt)[0], None))
 
     def init(shape: Shape, fmt: Format) -> LearnedScaleState:
-        return _unset_state(shape, make_origin("lsq", fmt))
+        return unset_state(shape, make_origin("lsq", fmt))
 
-    return _learned_scale("lsq", init, observe, read, through_scale)
+    return learned_scale("lsq", init, observe, read, through_scale)
 
 
 def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
@@ -96,7 +97,7 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
                 f"lsq_plus needs an asymmetric format such as Int(bits, "
                 f"symmetric=False); {fmt} has no zero point to learn. Or use lsq()."
             )
-        return _unset_state(shape, make_origin("lsq_plus", fmt), offset=True)
+        return unset_state(shape, make_origin("lsq_plus", fmt), offset=True)
 
     def observe(
         state: LearnedScaleState, x: jax.Array, fmt: Format
@@ -114,7 +115,7 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
             low, high = (end.reshape(shape) for end in ends)
             return of_range(low, high, fmt)
 
-        return _set_once(state, first)
+        return set_once(state, first)
 
     def read(state: LearnedScaleState, x: jax.Array, fmt: Format) -> Chosen:
         assert state.zero_point is not None
@@ -122,7 +123,7 @@ def lsq_plus(*, start: Scale | None = None) -> StatefulScale:
         zero_point = jnp.clip(ste(raw, jnp.round(raw)), fmt.low, fmt.high)
         return _read_scale(state, x, fmt), zero_point
 
-    return _learned_scale("lsq_plus", init, observe, read, through_scale)
+    return learned_scale("lsq_plus", init, observe, read, through_scale)
 
 
 def pact(*, start: float | None = None) -> StatefulScale:
@@ -156,22 +157,22 @@ def pact(*, start: float | None = None) -> StatefulScale:
             wide = jnp.abs(lax.stop_gradient(x).astype(jnp.float32))
             return reduce_tiles(jnp.max, wide, shape or (1,) * x.ndim), None
 
-        return _set_once(state, first)
+        return set_once(state, first)
 
     def read(state: LearnedScaleState, x: jax.Array, fmt: Format) -> Chosen:
         del x
-        bound = _nan_if_unset(state, jnp.abs(state.scale.value))
+        bound = nan_if_unset(state, jnp.abs(state.scale.value))
         low = -bound if fmt.symmetric else jnp.zeros_like(bound)
         return of_range(low, bound, fmt)
 
     def init(shape: Shape, fmt: Format) -> LearnedScaleState:
         del fmt  # A bound is in the units of the values: any format can read it.
-        return _unset_state(shape, make_origin("pact"))
+        return unset_state(shape, make_origin("pact"))
 
-    return _learned_scale("pact", init, observe, read, to_the_bound, any_format=True)
+    return learned_scale("pact", init, observe, read, to_the_bound, any_format=True)
 
 
-def _learned_scale(
+def learned_scale(
     name: str,
     init: Callable[[Shape, Format], LearnedScaleState],
     observe: Callable[[LearnedScaleState, jax.Array, Format], LearnedScaleState],
@@ -204,7 +205,7 @@ def _learned_scale(
     )
 
 
-def _unset_state(
+def unset_state(
     shape: Shape, origin: Origin, *, offset: bool = False
 ) -> LearnedScaleState:
     ones = jnp.ones(shape, jnp.float32)
@@ -214,7 +215,7 @@ def _unset_state(
     )
 
 
-def _set_once(
+def set_once(
     state: LearnedScaleState, first: Callable[[], Chosen]
 ) -> LearnedScaleState:
     """Choose the values from the first array only; later ones skip the work."""
@@ -235,7 +236,7 @@ def _set_once(
     return LearnedScaleState(state.count + 1, Learned(scale), learned, state.origin)
 
 
-def _nan_if_unset(state: LearnedScaleState, value: jax.Array) -> jax.Array:
+def nan_if_unset(state: LearnedScaleState, value: jax.Array) -> jax.Array:
     return jnp.where(state.count > 0, value, jnp.nan)
 
 
@@ -255,12 +256,12 @@ def _initial_scale(
 
 def _read_scale(state: LearnedScaleState, x: jax.Array, fmt: Format) -> jax.Array:
     if not fmt.scaled:
-        return _nan_if_unset(state, jnp.ones_like(state.scale.value))
+        return nan_if_unset(state, jnp.ones_like(state.scale.value))
     # The optimizer may step across zero; dividing by the smallest scale stays finite.
     positive = jnp.maximum(
         jnp.abs(_damp_gradient(state.scale.value, x, fmt)), _SMALLEST
     )
-    return _nan_if_unset(state, positive)
+    return nan_if_unset(state, positive)
 
 
 def _damp_gradient(value: jax.Array, x: jax.Array, fmt: Format) -> jax.Array:

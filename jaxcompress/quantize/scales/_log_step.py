@@ -4,27 +4,23 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..._compressor import Learned
-from ..._origin import Origin, check_origin, make_origin
+from ..._origin import make_origin
 from ...formats import Format
 from ...numerics import reduce_tiles
 from ..gradients import through_scale
-from ._calls import largest
+from ._learned import (
+    LearnedScaleState,
+    learned_scale,
+    nan_if_unset,
+    set_once,
+    unset_state,
+)
 from ._stateful import Chosen, Shape, StatefulScale
-
-
-class LogStepState(NamedTuple):
-    """State of ``log_step``."""
-
-    count: jax.Array  # int32 []: arrays observed; the first one sets the step
-    log_step: Learned  # float32: natural logarithm of the scale
-    origin: Origin  # the method and the format whose levels the step separates
 
 
 def log_step(start: float = 1.0) -> StatefulScale:
@@ -55,37 +51,30 @@ def log_step(start: float = 1.0) -> StatefulScale:
     if not (start > 0 and math.isfinite(start)):
         raise ValueError(f"start must be a positive number, got {start}.")
 
-    def init(shape: Shape, fmt: Format) -> LogStepState:
-        log = Learned(jnp.zeros(shape, jnp.float32))
-        return LogStepState(jnp.zeros((), jnp.int32), log, make_origin("log_step", fmt))
+    def init(shape: Shape, fmt: Format) -> LearnedScaleState:
+        return unset_state(shape, make_origin("log_step", fmt))
 
-    def observe(state: LogStepState, x: jax.Array, fmt: Format) -> LogStepState:
-        check_origin(state.origin, "log_step", fmt)
-        shape = state.log_step.value.shape
+    def observe(
+        state: LearnedScaleState, x: jax.Array, fmt: Format
+    ) -> LearnedScaleState:
+        del fmt
+        shape = state.scale.value.shape
 
-        def first() -> jax.Array:
+        def first() -> Chosen:
             wide = lax.stop_gradient(x).astype(jnp.float32)
             deviation = reduce_tiles(jnp.std, wide, shape or (1,) * x.ndim)
             # Equal values, such as biases at zero, have no spread.
             largest = reduce_tiles(jnp.max, jnp.abs(wide), shape or (1,) * x.ndim)
             spread = jnp.where(deviation > 1e-3 * largest, deviation, largest)
             spread = jnp.where(spread > jnp.finfo(jnp.float32).tiny, spread, 1e-2)
-            return jnp.log(start * spread).reshape(shape)
+            return jnp.log(start * spread), None
 
-        log = lax.cond(state.count == 0, first, lambda: state.log_step.value)
-        return LogStepState(state.count + 1, Learned(log), state.origin)
+        return set_once(state, first)
 
-    def read(state: LogStepState, x: jax.Array, fmt: Format) -> Chosen:
+    def read(state: LearnedScaleState, x: jax.Array, fmt: Format) -> Chosen:
         del x
-        check_origin(state.origin, "log_step", fmt)
-        step = jnp.exp(jnp.clip(state.log_step.value, -60.0, 60.0))
-        scale = jnp.where(state.count > 0, step, jnp.nan)
+        step = jnp.exp(jnp.clip(state.scale.value, -60.0, 60.0))
+        scale = nan_if_unset(state, step)
         return scale, None if fmt.symmetric else jnp.full_like(scale, fmt.low)
 
-    return StatefulScale(
-        init=init,
-        observe=observe,
-        read=read,
-        gradient=through_scale,
-        call=largest(observe),
-    )
+    return learned_scale("log_step", init, observe, read, through_scale)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..._arguments import check_counts, check_whole
+from ..._arguments import check_counts, check_whole, takes_arguments
 from ..._origin import Origin, check_origin, make_origin
 from ...formats import Format, Int
 from ...leaves import Scales
@@ -108,7 +107,7 @@ def as_stateful(scale: AnyScale) -> StatefulScale:
         return scale
     if isinstance(scale, Ranges):
         return _wrap_ranges(scale)
-    if callable(scale) and _accepts(scale, 3):
+    if callable(scale) and takes_arguments(scale, 3):
         return _wrap_scale(scale)
     name = getattr(scale, "__name__", None)
     if callable(scale) and name:
@@ -119,17 +118,6 @@ def as_stateful(scale: AnyScale) -> StatefulScale:
     raise TypeError(
         f"scale must be a scale such as absmax, mse() or lsq(), got {scale!r}."
     )
-
-
-def _accepts(function: Callable[..., Any], arguments: int) -> bool:
-    """Return whether a function accepts this many positional arguments."""
-    try:
-        inspect.signature(function).bind(*[None] * arguments)
-    except TypeError:
-        return False
-    except ValueError:  # no signature, such as a builtin
-        return True
-    return True
 
 
 def blocks(size: int, *, axis: int = -1, scale: Scale | None = None) -> StatefulScale:
