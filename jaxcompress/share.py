@@ -35,7 +35,12 @@ class ShareState(NamedTuple):
 
 
 def share(
-    clusters: int, *, keep_zero: bool = True, every: int = 1, iterations: int = 20
+    clusters: int,
+    *,
+    keep_zero: bool = True,
+    every: int = 1,
+    iterations: int = 20,
+    revive: bool = True,
 ) -> Compressor:
     """Cluster the weights of every leaf; ``weight_sharing`` adds a selection of leaves.
 
@@ -75,7 +80,9 @@ def share(
         centroids = lax.cond(
             count % every == 0,
             lambda: jax.tree.map(
-                lambda p, c: move_clusters(p, c, keep_zero), params, state.centroids
+                lambda p, c: move_clusters(p, c, keep_zero, revive),
+                params,
+                state.centroids,
             ),
             lambda: state.centroids,
         )
@@ -103,13 +110,14 @@ def weight_sharing(
     keep_zero: bool = True,
     every: int = 1,
     iterations: int = 20,
+    revive: bool = True,
     where: Where = is_weight,
 ) -> Compressor:
     """Cluster weights with k-means: each weight becomes the nearest centroid of its leaf.
 
     ``init`` finds the centroids. In training, gradients pass straight through to the
-    weights, and ``update`` moves each centroid to the mean of its weights. One that has
-    none moves to where the error is largest. ``finalize`` returns ``Codebook`` leaves.
+    weights, and ``update`` moves each centroid to the mean of its weights. ``finalize``
+    returns ``Codebook`` leaves.
 
     Args:
       clusters: number of values per leaf, 2 to 65536; ``2**b`` values cost b bits per
@@ -117,6 +125,8 @@ def weight_sharing(
       keep_zero: True pins one centroid to exactly zero, so pruned weights stay zero.
       every: updates between two moves of the centroids.
       iterations: iterations of k-means in ``init``.
+      revive: whether ``update`` moves a centroid that has no weights to where the error is
+        largest; if not, it stays where it is.
       where: which leaves: a glob, ``(path, leaf) -> bool`` or a bool tree.
 
     Raises:
@@ -134,7 +144,13 @@ def weight_sharing(
     References:
       Han et al., 2015, https://arxiv.org/abs/1510.00149
     """
-    sharing = share(clusters, keep_zero=keep_zero, every=every, iterations=iterations)
+    sharing = share(
+        clusters,
+        keep_zero=keep_zero,
+        every=every,
+        iterations=iterations,
+        revive=revive,
+    )
     return masked(sharing, where)
 
 

@@ -113,16 +113,19 @@ def nearest_cluster(leaf: jax.Array, centroids: jax.Array) -> jax.Array:
     return jnp.where(centroids[exact] == leaf, exact, index)
 
 
-def move_clusters(leaf: jax.Array, centroids: jax.Array, keep_zero: bool) -> jax.Array:
+def move_clusters(
+    leaf: jax.Array, centroids: jax.Array, keep_zero: bool, revive: bool = True
+) -> jax.Array:
     """Move each centroid to the mean of its values: one iteration of k-means.
 
-    A centroid without values moves next to the centroid with the largest deviations, and
-    takes a part of its values in the next iteration.
+    A centroid without values that is revived moves next to the centroid with the largest
+    deviations, and takes a part of its values in the next iteration.
 
     Args:
       leaf: float array of any shape. Values that are not finite are ignored.
       centroids: ``(clusters,)``, ascending.
       keep_zero: True leaves a centroid at zero where it is.
+      revive: whether centroids without values move; if not, they stay where they are.
 
     Returns:
       Array like ``centroids``, ascending.
@@ -138,6 +141,8 @@ def move_clusters(leaf: jax.Array, centroids: jax.Array, keep_zero: bool) -> jax
     mean, spread_each = start + total * each, spread * each
     pinned = (start == 0) & keep_zero
     moved = jnp.where(pinned, 0, mean)
+    if not revive:
+        return jnp.sort(moved.astype(centroids.dtype))
     unused = (counts == 0) & ~pinned
     order = jnp.argsort(-spread, stable=True)
     split = order[jnp.maximum(jnp.cumsum(unused) - 1, 0)]

@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
-from jax.core import Tracer
 
 from .._arguments import check_counts, check_whole
 from .._combine import masked
@@ -19,24 +15,13 @@ from .._compressor import Compressor
 from .._select import Where, is_weight
 from .._signatures import name_defaults
 from .._types import PyTree
-from .._warn import warn
 from ..formats import Int
 from ..leaves import scales_as_floats
 from ..numerics import divide_by_tiles
 from ..quantize import Granularity, PerTensor, quantize
 from ..quantize.scales import StatefulScale, as_scale, log_step
-from ._code_length import Values, code_length, count_values, pull
-from ._multiplier import Multiplier, rule_of
-
-
-class RateState(NamedTuple):
-    """State of ``entropy_constrained``."""
-
-    leaves: PyTree  # of the quantizer; the steps in it are ``Learned``
-    values: PyTree  # ``Values`` of each leaf
-    multiplier: Multiplier
-    count: jax.Array  # int32 []: updates so far
-    bits: jax.Array  # float32 []: of the codes, when they were last counted
+from ._add_price import add_price
+from ._multiplier import rule_of
 
 
 @name_defaults
@@ -117,7 +102,6 @@ def entropy_constrained(
     if not 2 <= bits <= 8:
         raise ValueError(f"bits must be 2 to 8, got {bits}.")
     fmt = Int(bits)
-    high = int(fmt.high)
     steps_scale = log_step() if scale is None else scale
     if not isinstance(steps_scale, StatefulScale):
         raise TypeError(
@@ -132,110 +116,15 @@ def entropy_constrained(
         step, _ = as_scale(steps_scale, leaf.scale)(wide, (1,) * x.ndim, fmt)
         return divide_by_tiles(wide, scales_as_floats(step, x.dtype))
 
-    def add_up(
-        bits: Callable[[jax.Array, Values], jax.Array],
-        params: PyTree,
-        leaves: PyTree,
-        values: PyTree,
-    ) -> jax.Array:
-        terms = jax.tree.map(
-            lambda x, leaf, own: bits(steps_of(x, leaf), own), params, leaves, values
-        )
-        return sum(jax.tree.leaves(terms), start=jnp.zeros(()))
+    def positions(params: PyTree, leaves: PyTree) -> PyTree:
+        return jax.tree.map(steps_of, params, leaves)
 
-    def counted(params: PyTree, leaves: PyTree) -> tuple[PyTree, jax.Array]:
-        """Return the bits of each value as it is now, and the total."""
-
-        def count(x: jax.Array, leaf: Any) -> Values:
-            steps = lax.stop_gradient(steps_of(x, leaf))
-            return count_values(jnp.clip(jnp.round(steps), -high, high), high)
-
-        values = jax.tree.map(count, params, leaves)
-        total = add_up(code_length, params, leaves, values)
-        return values, lax.stop_gradient(total)
-
-    def init(params: PyTree) -> RateState:
-        leaves = inner.init(params)
-        if target_bytes is not None:
-            _check_target(params, target_bytes, high)
-        values, total = counted(params, leaves)
-        number = sum(x.size for x in jax.tree.leaves(params))
-        return RateState(
-            leaves, values, rule.start(number), jnp.zeros((), jnp.int32), total
-        )
-
-    def update(
-        params: PyTree, state: RateState, **extras: Any
-    ) -> tuple[PyTree, RateState]:
-        rule.check(state.multiplier)
-        params, leaves = inner.update(params, state.leaves, **extras)
-        count = state.count + 1
-
-        def recount() -> tuple[PyTree, jax.Array, jax.Array]:
-            values, total = counted(params, leaves)
-            value = rule.follow(state.multiplier.value, count, total / 8)
-            return values, total, value
-
-        values, total, value = lax.cond(
-            count % every == 0,
-            recount,
-            lambda: (state.values, state.bits, state.multiplier.value),
-        )
-        new = dataclasses.replace(state.multiplier, value=value)
-        return params, RateState(leaves, values, new, count, total)
-
-    def finalize(params: PyTree, state: RateState) -> PyTree:
-        rule.check(state.multiplier)
-        if target_bytes is not None:
-            _, total = counted(params, state.leaves)
-            if not isinstance(total, Tracer):
-                _warn_if_missed(float(total) / 8, target_bytes)
-        return inner.finalize(params, state.leaves)
-
-    def penalty(params: PyTree, state: RateState) -> dict[str, jax.Array]:
-        rule.check(state.multiplier)
-        multiplier, leaves = state.multiplier, (state.leaves, state.values)
-        if multiplier.counts:
-            total = add_up(code_length, params, *leaves)
-        else:  # only slopes matter in training, and they take a fraction of the time
-            total = state.bits + add_up(pull, params, *leaves)
-        return {"rate": multiplier.value * total / multiplier.per}
-
-    compressor = Compressor(
-        init=init,
-        apply=lambda params, state: inner.apply(params, state.leaves),
-        update=update,
-        finalize=finalize,
-        penalty=penalty,
+    priced = add_price(
+        inner,
+        positions,
+        high=int(fmt.high),
+        rule=rule,
+        every=every,
+        target_bytes=target_bytes,
     )
-    return masked(compressor, where)
-
-
-def _warn_if_missed(taken: float, target_bytes: float) -> None:
-    if taken > 1.03 * target_bytes:
-        warn(
-            f"the leaves take {taken:,.0f} bytes, but target_bytes={target_bytes:g} was "
-            "asked for. Train for longer before the learning rate decays, or change the "
-            "multiplier more often with a smaller every=."
-        )
-
-
-def _check_target(params: PyTree, target_bytes: float, high: int) -> None:
-    """Raise if zeros would take more bytes, or floats would take fewer."""
-    floats = 4 * sum(x.size for x in jax.tree.leaves(params))
-    if target_bytes >= floats:
-        raise ValueError(
-            f"target_bytes={target_bytes:g} asks for nothing: as float32 these leaves take "
-            f"{floats:,} bytes. Give the size of their codes in the file, in bytes."
-        )
-    least = 0.0
-    with jax.ensure_compile_time_eval():  # shapes are known while `init` is traced
-        for x in jax.tree.leaves(params):
-            zeros = jnp.zeros(x.shape)
-            least += float(code_length(zeros, count_values(zeros, high))) / 8
-    if target_bytes < least:
-        raise ValueError(
-            f"target_bytes={target_bytes:g} cannot be reached: these leaves take "
-            f"{least:,.0f} bytes even if every weight is zero. Ask for more, or select "
-            "fewer leaves with where=."
-        )
+    return masked(priced, where)

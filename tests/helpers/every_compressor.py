@@ -113,6 +113,9 @@ COMPRESSORS = {
         granularity=draw(st.sampled_from([jc.PerTensor(), jc.PerChannel()])),
         every=2,
     ),
+    "rate of shared values": lambda draw: jc.rate.entropy_constrained_sharing(
+        draw(st.sampled_from([5, 9])), 0.3, every=draw(EVERY)
+    ),
     "learned bits": lambda draw: jc.rate.learned_bits(
         draw(st.sampled_from([0.1, 1.0])), every=draw(EVERY)
     ),
