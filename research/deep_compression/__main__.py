@@ -21,7 +21,8 @@ from jaxcompress import report
 from .. import common
 from ..data import Dataset
 from ._config import DEFAULTS, Config, config_of
-from ._stages import MODELS, Stage, compressors, stages
+from ._networks import MODELS
+from ._stages import Stage, compressors, stages
 from ._tables import CONTROL, PACKED, claims, draw, summary, table
 from ._train import Evaluator, StageTrainer
 

@@ -49,7 +49,7 @@ class Config:
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"dense_epochs": 60, "epochs": 200, "batch_size": 64},
-    "fashion_mnist": {"dense_epochs": 20, "epochs": 80, "batch_size": 128},
+    "fashion_mnist": {"dense_epochs": 20, "epochs": 160, "batch_size": 128},
     "shakespeare": {
         "model": "characters",
         "dense_epochs": 8,

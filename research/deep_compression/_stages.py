@@ -1,67 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks of the study, and its stages: each a compressor, perhaps taught."""
+"""The stages of the study: each a compressor, perhaps taught."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import optax
 
 import jaxcompress as jc
 
-from ..common import Perceptron
 from ._config import Config
-
-
-class ConvNet(nn.Module):
-    """Two convolutions and two dense layers."""
-
-    classes: int
-    widths: Sequence[int] = (16, 32, 64)
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Images ``(n, h, w, c)``, h and w multiples of 4, to logits."""
-        *convolutions, dense = self.widths
-        for width in convolutions:
-            x = _max_pool(nn.relu(nn.Conv(width, (3, 3))(x)))
-        x = nn.relu(nn.Dense(dense)(x.reshape(len(x), -1)))
-        return nn.Dense(self.classes)(x)
-
-
-class Characters(nn.Module):
-    """The same perceptron over the embeddings of the last 16 characters."""
-
-    classes: int
-    widths: Sequence[int] = (300, 100)
-    context: int = 16
-    features: int = 16
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Characters ``(n, length)`` to logits of the next one."""
-        x = nn.Embed(self.classes, self.features)(x[:, -self.context :])
-        # Its first name: what is drawn at the start depends on it.
-        return Perceptron(self.classes, self.widths, name="LeNet300100_0")(x)
-
-
-MODELS: dict[str, type[nn.Module]] = {
-    "lenet_300_100": Perceptron,
-    "conv": ConvNet,
-    "characters": Characters,
-}
-
-
-def _max_pool(x: jax.Array) -> jax.Array:
-    # The gradient of nn.max_pool (select-and-scatter) takes as long on a CPU as all the
-    # rest of the step.
-    n, h, w, c = x.shape
-    return jnp.max(x.reshape(n, h // 2, 2, w // 2, 2, c), axis=(2, 4))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,7 +18,7 @@ from jaxcompress import report
 from research.data import Split, load
 from research.deep_compression.__main__ import main
 from research.deep_compression._config import DEFAULTS, config_of
-from research.deep_compression._stages import MODELS
+from research.deep_compression._networks import MODELS
 from research.deep_compression._tables import CONTROL, PACKED
 from research.deep_compression._train import Evaluator
 
