@@ -116,6 +116,14 @@ def parts(size: int, width: int = 1) -> Iterator[tuple[int, int]]:
     return ((i, min(i + step, size)) for i in range(0, size, step))
 
 
+def histogram(flat: np.ndarray) -> np.ndarray:
+    """Return how often each pattern of one or two bytes occurs, in bounded memory."""
+    counts = np.zeros(1 << 8 * flat.dtype.itemsize, np.int64)
+    for start, stop in parts(flat.size):
+        counts += np.bincount(flat[start:stop], minlength=counts.size)
+    return counts
+
+
 def _model(counts: np.ndarray) -> Any:
     # `perfect=True` searches for a better rounding: slow, and gains below 0.01 % here.
     return _constriction().stream.model.Categorical(

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from . import _bytes, _contexts, _packed, _raw, _sparse, _symbols
+from . import _bytes, _contexts, _lanes, _packed, _raw, _sparse, _symbols
 from ._nested import Codec, smallest
 from ._payload import Bytes, CorruptPayload, Unsupported
 
@@ -26,6 +26,7 @@ CODECS = {
     "sparse": Codec(_sparse.encode, _sparse.decode),
     "gaps": Codec(_sparse.encode_gaps, _sparse.decode_gaps, allowance=0.0005),
     "contexts": Codec(_contexts.encode, _contexts.decode, allowance=-0.01),
+    "lanes": Codec(_lanes.encode, _lanes.decode, allowance=_lanes.ALLOWANCE),
 }
 
 ALL = tuple(CODECS.values())

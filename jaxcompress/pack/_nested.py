@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import _packed, _raw, _symbols
+from . import _lanes, _packed, _raw, _symbols
 from ._payload import Bytes, CorruptPayload, Reader, varint
 
 
@@ -28,6 +28,7 @@ PLAIN = (
     Codec(_raw.encode, _raw.decode),
     Codec(_packed.encode, _packed.decode),
     Codec(_symbols.encode, _symbols.decode),
+    Codec(_lanes.encode, _lanes.decode, allowance=_lanes.ALLOWANCE),
 )
 
 

@@ -21,7 +21,12 @@ import numpy as np
 from . import _ans, _bytes, _gaps, _nested
 from ._payload import Bytes, CorruptPayload, Reader, varint
 
-_VALUES = (*_nested.PLAIN, _nested.Codec(_bytes.encode, _bytes.decode))
+# In the order in which they came: the index is the codec number in the file.
+_VALUES = (
+    *_nested.PLAIN[:3],
+    _nested.Codec(_bytes.encode, _bytes.decode),
+    *_nested.PLAIN[3:],
+)
 _CLASSES = (1, 2, 3, 4, 6, 8)
 # From this share of the most common value on, gaps are decoded faster than bits.
 _GAPS_FROM = 0.8
@@ -107,10 +112,7 @@ def _most_common(patterns: np.ndarray) -> tuple[np.generic, int]:
     if patterns.dtype.itemsize > 2:
         zeros = patterns.size - int(np.count_nonzero(patterns))
         return patterns.dtype.type(0), zeros
-    counts = np.zeros(1 << 8 * patterns.dtype.itemsize, np.int64)
-    flat = patterns.reshape(-1)
-    for start, stop in _ans.parts(flat.size):
-        counts += np.bincount(flat[start:stop], minlength=counts.size)
+    counts = _ans.histogram(patterns.reshape(-1))
     return patterns.dtype.type(np.argmax(counts)), int(counts.max())
 
 

@@ -10,7 +10,7 @@ import itertools
 
 import numpy as np
 
-from . import _ans
+from . import _ans, _lanes
 from ._payload import Bytes, CorruptPayload, Reader, varint
 
 # A sample of this many elements identifies arrays with few distinct values, before the
@@ -20,7 +20,10 @@ _MOST = 1 << 16  # distinct values
 
 
 def encode(patterns: np.ndarray) -> bytearray | None:
-    """Encode as alphabet, counts and coded symbols; None if the alphabet is too big."""
+    """Encode as alphabet, counts and coded symbols.
+
+    None if the alphabet is too big, or if ``lanes`` does the same faster.
+    """
     if patterns.size == 0:
         return None
     flat = patterns.reshape(-1)
@@ -29,6 +32,8 @@ def encode(patterns: np.ndarray) -> bytearray | None:
         return None
     alphabet, counts = _alphabet(flat)
     if alphabet.size > _MOST:
+        return None
+    if flat.dtype.itemsize == 1 and _lanes.lanes_for(counts) is not None:
         return None
     gaps = [int(alphabet[0]), *np.diff(alphabet).tolist()]
     model = b"".join(map(varint, [alphabet.size, *gaps, *counts.tolist()]))
@@ -81,9 +86,7 @@ def _alphabet(flat: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the distinct patterns and how often each occurs; it stops at too many."""
     if flat.dtype.itemsize <= 2:
         # Counting is ten times as fast as sorting.
-        every = np.zeros(1 << 8 * flat.dtype.itemsize, np.int64)
-        for start, stop in _ans.parts(flat.size):
-            every += np.bincount(flat[start:stop], minlength=every.size)
+        every = _ans.histogram(flat)
         alphabet = np.flatnonzero(every)
         return alphabet, every[alphabet]
     alphabet, counts = flat[:0], np.zeros(0, np.int64)

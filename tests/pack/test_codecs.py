@@ -5,7 +5,7 @@ import pytest
 from examples import examples
 from hypothesis import given, strategies as st
 
-from jaxcompress.pack import _ans, _codecs, _packed
+from jaxcompress.pack import _ans, _codecs, _lanes, _packed
 from jaxcompress.pack._codecs import CODECS
 from jaxcompress.pack._payload import CorruptPayload, Reader, varint
 from jaxcompress.report import code_entropy
@@ -103,11 +103,12 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_weights_without_structure_cost_their_entropy(name):
     codes = CASES[name]
-    _, data = _codecs.encode(codes)
+    codec, data = _codecs.encode(codes)
     ideal = code_entropy(codes) * codes.size / 8
     # Of each symbol the value and the count (up to 3 bytes); the coder's last words.
     table = 4 * np.unique(codes).size + 16
-    assert ideal <= len(data) <= 1.001 * ideal + table
+    most = 1 + _lanes.ALLOWANCE if codec == "lanes" else 1.001
+    assert ideal <= len(data) <= most * ideal + table
 
 
 def test_rows_and_columns_of_unlike_density_cost_less_than_the_entropy():
