@@ -65,6 +65,19 @@ def _pretrained(corner: str, settings: Mapping[str, str], *rows: str) -> Table:
     return Table(columns, {row: row for row in rows}, corner)
 
 
+def _peer_bits(title: str, name: str, spec: str, part: str) -> list[Column]:
+    """Return one value of the peers at each of three widths."""
+    return [
+        Column(
+            f"{title}, {bits} bits",
+            "peers",
+            extra(name, spec, part),
+            f"{bits} bits: {{}}",
+        )
+        for bits in (8, 4, 2)
+    ]
+
+
 _BITS = {f"{bits} bits": f"{bits} bits a {{}}" for bits in (8, 4, 3)}
 _CORRECTED = ("as it is", "bias correction", "equalization")
 _GRAINS = {
@@ -268,24 +281,8 @@ TABLES: dict[str, Table] = {
     ),
     "peers that round": Table(
         [
-            *(
-                Column(
-                    f"weights off by %, {bits} bits",
-                    "peers",
-                    extra("weights off by %", "{:.1f}", "rounding"),
-                    f"{bits} bits: {{}}",
-                )
-                for bits in (8, 4, 2)
-            ),
-            *(
-                Column(
-                    f"accuracy %, {bits} bits",
-                    "peers",
-                    extra("rounded %", "{:.2f}", "rounding"),
-                    f"{bits} bits: {{}}",
-                )
-                for bits in (8, 4, 2)
-            ),
+            *_peer_bits("weights off by %", "weights off by %", "{:.1f}", "rounding"),
+            *_peer_bits("accuracy %", "rounded %", "{:.2f}", "rounding"),
         ],
         _FLOATS
         | {
@@ -301,15 +298,7 @@ TABLES: dict[str, Table] = {
     ),
     "peers that train": Table(
         [
-            *(
-                Column(
-                    f"accuracy %, {bits} bits",
-                    "peers",
-                    extra("trained %", "{:.2f}", "training"),
-                    f"{bits} bits: {{}}",
-                )
-                for bits in (8, 4, 2)
-            ),
+            *_peer_bits("accuracy %", "trained %", "{:.2f}", "training"),
             Column("step at 4 bits", "peers", ratio, "4 bits: {}"),
             Column(
                 "to its floats", "peers", extra("to its floats", _TIMES), "4 bits: {}"

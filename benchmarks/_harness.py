@@ -86,7 +86,8 @@ def measure(
         every call starts from nothing.
       control: the second entry of the baseline; None: the same callable.
       aims: what the ratios should be, by name.
-      clock: seconds.
+      clock: seconds; under ``one_core``, ``time.process_time``, which counts what this
+        process takes of the core and not what its neighbors take.
 
     Raises:
       ValueError: for fewer than two rounds, or an aim for a name that is no variant.

@@ -9,6 +9,7 @@ both, dynamic ranges, integer products in the forward pass.
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ _AIMS = {
 }
 
 
+@_harness.one_core()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("activation_overhead", __doc__, rounds=30)
@@ -42,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         units=settings.steps,
         control=_training.block(fn, variables, x, settings.steps),
         aims=_AIMS,
+        clock=time.process_time,
     )
     _harness.show(rows, settings)
 

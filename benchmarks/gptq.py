@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
+import time
 from collections.abc import Sequence
 
 import jax
@@ -26,6 +27,7 @@ from . import _harness
 _FORMAT = Int(4)
 
 
+@_harness.one_core()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("gptq", __doc__, rounds=5)
@@ -80,7 +82,7 @@ def _ours(size: int, group: int) -> dict[str, _harness.Variant]:
 
 
 def _measure(size: int, group: int, rounds: int) -> list[_harness.Row]:
-    rows = _harness.measure(_ours(size, group), rounds=rounds)
+    rows = _harness.measure(_ours(size, group), rounds=rounds, clock=time.process_time)
     return [dataclasses.replace(row, name=f"{size}: {row.name}") for row in rows]
 
 
@@ -108,7 +110,7 @@ def _beside_qwix(size: int, group: int, rounds: int) -> list[_harness.Row]:
         "qwix, per channel": qwix({}),
         f"qwix, groups of {group}": qwix({1: group}),
     }
-    rows = _harness.measure(variants, rounds=rounds)
+    rows = _harness.measure(variants, rounds=rounds, clock=time.process_time)
     return [dataclasses.replace(row, name=f"{size}: {row.name}") for row in rows]
 
 

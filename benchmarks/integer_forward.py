@@ -10,6 +10,7 @@ both take their gradients at the operands before rounding.
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ import jaxcompress as jc
 from . import _harness, _networks, _training
 
 
+@_harness.one_core()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("integer_forward", __doc__, rounds=20)
@@ -40,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rounds=settings.rounds,
         units=settings.steps,
         control=variants.pop("control"),
+        clock=time.process_time,
     )
     _harness.show(rows, settings)
 

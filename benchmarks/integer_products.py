@@ -7,6 +7,7 @@ times int8 into int32, scaled. The baseline is the product of float32 matrices.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import jax
@@ -18,6 +19,7 @@ import jaxcompress as jc
 from . import _harness
 
 
+@_harness.one_core()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("integer_products", __doc__, rounds=20)
@@ -54,7 +56,7 @@ def _measure(count: int, width: int, rounds: int) -> list[_harness.Row]:
     }
     if count < 8:
         variants[f"int8 without padding, {size}"] = lambda: _plain(packed["kernel"], x)
-    return _harness.measure(variants, rounds=rounds)
+    return _harness.measure(variants, rounds=rounds, clock=time.process_time)
 
 
 @jax.jit

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +37,7 @@ _SCALES = {
 }
 
 
+@_harness.one_core()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("pretrained", __doc__, rounds=2)
@@ -165,7 +167,10 @@ def _rows(
         return call
 
     rows = _harness.measure(
-        {name: kept(name) for name in variants}, rounds=rounds, warm_up=False
+        {name: kept(name) for name in variants},
+        rounds=rounds,
+        warm_up=False,
+        clock=time.process_time,
     )
     run = jax.jit(network.fn)
     exact = run(network.params, *network.inputs)

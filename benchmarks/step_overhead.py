@@ -7,6 +7,7 @@ steps are redrawn once a block. Times are per step.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ _AIMS = {
 }
 
 
+@_harness.one_core()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("step_overhead", __doc__, rounds=30)
@@ -46,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         units=settings.steps,
         control=_block(task, settings.steps),
         aims=_AIMS,
+        clock=time.process_time,
     )
     _harness.show(rows, settings)
 

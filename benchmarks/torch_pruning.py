@@ -19,6 +19,7 @@ import importlib
 import importlib.util
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -59,6 +60,7 @@ class _Task:
             yield self.train.x[rows], self.train.y[rows]
 
 
+@_harness.one_core()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("torch_pruning", __doc__, rounds=5)
@@ -84,7 +86,9 @@ def rows(settings: argparse.Namespace) -> list[_harness.Row]:
     else:
         missing = "torch and torch-pruning are not both installed: ours runs alone."
         print(f"{missing} pip install torch torch-pruning", file=sys.stderr)
-    measured = _harness.measure(variants, rounds=settings.rounds)
+    measured = _harness.measure(
+        variants, rounds=settings.rounds, clock=time.process_time
+    )
     return [
         dataclasses.replace(row, extra=extras.get(row.name, {})) for row in measured
     ]

@@ -7,6 +7,7 @@ blocks with batch norm) or a transformer of three layers in a scan, both in Flax
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from . import _harness, _networks
 _AIM = "<= 3"
 
 
+@_harness.one_core()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("trace_cost", __doc__, rounds=15)
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         {name: _fresh(run) for name, run in variants.items()},
         rounds=settings.rounds,
         aims=dict.fromkeys(list(variants)[1:], _AIM),
+        clock=time.process_time,
     )
     _harness.show(rows, settings)
 
