@@ -5,15 +5,37 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
+from ._mesh import on_any_mesh
 from ._types import PyTree
 
 
 def all_finite(tree: PyTree) -> jax.Array:
     """Return whether every float in a tree is finite: bool []."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    finite = [jnp.isfinite(x).all() for x in leaves]
+    return on_any_mesh(_all_finite)(leaves)
+
+
+def _all_finite(leaves: list[jax.Array]) -> jax.Array:
+    finite = [jnp.isfinite(_small_sums(x)).all() for x in leaves]
     return jnp.stack(finite).all() if finite else jnp.ones((), bool)
+
+
+def _small_sums(x: jax.Array) -> jax.Array:
+    """Return sums over all axes but the last that are finite if and only if ``x`` is.
+
+    A matrix product is several times as fast as a test of each element. Its other factor
+    is so small that finite numbers do not overflow, and so large that few are subnormal.
+    """
+    if x.ndim < 2:
+        return x
+    axes = tuple(range(x.ndim - 1))
+    small = jnp.full(x.shape[:-1], jnp.finfo(x.dtype).tiny ** 0.5, x.dtype)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return lax.dot_general(
+        small, x, ((axes, axes), ((), ())), preferred_element_type=wide
+    )
 
 
 def keep_unless(finite: jax.Array, new: PyTree, old: PyTree) -> PyTree:

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import jaxcompress as jc
+from jaxcompress._skip import all_finite
 
 PARAMS = {"kernel": jnp.linspace(-1, 1, 32).reshape(4, 8)}
 GOOD = {"x": jnp.linspace(-1, 2, 8).reshape(2, 4)}
@@ -83,3 +84,22 @@ def test_ranges_and_batch_statistics_survive():
     start, _ = step(init(PARAMS, model_state=ranges), GOOD)
     skipped, _ = step(start, BAD)
     equal(skipped.model_state, start.model_state)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("shape", [(), (7,), (300, 5), (3, 3, 4, 2)])
+def test_one_value_that_is_not_finite_is_found_and_extreme_ones_are_not(dtype, shape):
+    most = float(jnp.finfo(dtype).max)
+    x = np.full(shape, most, dtype)
+    least = np.full(shape, jnp.finfo(dtype).smallest_subnormal, dtype)
+    check = jax.jit(all_finite)
+    assert check([jnp.asarray(x), jnp.asarray(-x), jnp.asarray(least)])
+    for value in (np.nan, np.inf, -np.inf):
+        bad = x.copy()
+        bad[(-1,) * len(shape)] = value
+        assert not check([jnp.asarray(x), jnp.asarray(bad)])
+        assert not check([jnp.asarray(bad), jnp.asarray(least)])
+
+
+def test_trees_without_floats_are_finite():
+    assert all_finite({}) and all_finite([jnp.arange(3)])
