@@ -58,19 +58,23 @@ def test_a_field_called_value_keeps_its_name_outside_nnx():
     assert paths_and_leaves({"value": {"value": jnp.ones(1)}})[0] == ["value/value"]
 
 
-@pytest.mark.parametrize(
-    "params",
-    [
-        linen_params(),
-        FrozenDict(linen_params()),
-        nnx_params(),
-        eqx.filter(eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array),
-        filled(jax.eval_shape(HAIKU.init, jax.random.key(0), jnp.ones((1, 2)))),
-        ({"kernel": jnp.ones((2, 2))}, [None, {"kernel": jnp.eye(2)}]),
-    ],
-    ids=["linen", "frozen", "nnx", "equinox", "haiku", "plain"],
-)
-def test_a_technique_runs_on_every_container(params):
+CONTAINERS = {
+    "linen": linen_params,
+    "frozen": lambda: FrozenDict(linen_params()),
+    "nnx": nnx_params,
+    "equinox": lambda: eqx.filter(
+        eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0)), eqx.is_array
+    ),
+    "haiku": lambda: filled(
+        jax.eval_shape(HAIKU.init, jax.random.key(0), jnp.ones((1, 2)))
+    ),
+    "plain": lambda: ({"kernel": jnp.ones((2, 2))}, [None, {"kernel": jnp.eye(2)}]),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_a_technique_runs_on_every_container(name):
+    params = CONTAINERS[name]()
     pruner = jc.magnitude_pruning(0.5)
     pruned = jc.compress(pruner, params)
     assert jax.tree.structure(pruned) == jax.tree.structure(params)

@@ -6,12 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from draws import put
 
 import jaxcompress as jc
 from jaxcompress._skip import all_finite
 
-PARAMS = {"kernel": jnp.linspace(-1, 1, 32).reshape(4, 8)}
-GOOD = {"x": jnp.linspace(-1, 2, 8).reshape(2, 4)}
+PARAMS = {"kernel": put(np.linspace(-1, 1, 32).reshape(4, 8))}
+GOOD = {"x": put(np.linspace(-1, 2, 8).reshape(2, 4))}
 BAD = {"x": GOOD["x"].at[0, 0].set(jnp.nan)}
 COMPRESSORS = {
     "movement": lambda: jc.movement_pruning(0.5),

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from draws import normal
+from draws import normal, put
 from two_layers import cache_size
 
 import jaxcompress as jc
@@ -30,10 +30,10 @@ def empty():
 
 def drawn(seed, ids):
     steps = np.random.default_rng(seed).integers(1, EXAMPLES, (len(ids), NEGATIVES))
-    return jnp.asarray((np.asarray(ids)[:, None] + steps) % EXAMPLES, jnp.int32)
+    return put((np.asarray(ids)[:, None] + steps) % EXAMPLES, jnp.int32)
 
 
-IDS = jnp.array([3, 0, 11, 7])
+IDS = put([3, 0, 11, 7], jnp.int32)
 OTHERS = drawn(0, IDS)
 
 

@@ -16,7 +16,7 @@ VOCABULARY, WIDTH = 4, 6
 TABLE = jnp.asarray(
     np.random.default_rng(0).normal(size=(VOCABULARY, VOCABULARY)), jnp.float32
 )
-PROMPTS = jnp.array([[0, 1, 2, 3, 3, 3, 3, 3], [3, 3, 1, 0, 0, 0, 0, 0]])
+PROMPTS = put([[0, 1, 2, 3, 3, 3, 3, 3], [3, 3, 1, 0, 0, 0, 0, 0]], jnp.int32)
 WAYS = ("passes", "steps")
 every_way = pytest.mark.parametrize("way", WAYS)
 
@@ -63,7 +63,7 @@ def made_by(way, end=None):
 
 
 KEY = jax.random.key(3)
-STARTS = jnp.array([4, 2])
+STARTS = put([4, 2], jnp.int32)
 
 
 def test_samples_have_the_frequencies_of_a_bigram_table():

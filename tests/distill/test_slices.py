@@ -2,10 +2,9 @@
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from draws import normal
+from draws import normal, put
 from models import initialized
 
 from jaxcompress.distill import take_slices
@@ -24,7 +23,7 @@ class ConvNet(nn.Module):
 
 X = normal(2, 6, 6, 1)
 TEACHER: Any = initialized(ConvNet(6, 5), X)["params"]
-CHANNELS = jnp.array([True, False, True, True, False, True])
+CHANNELS = put([True, False, True, True, False, True], bool)
 UNITS = np.array([4, 0, 3])
 PLAN = {
     ("conv/kernel", -1): CHANNELS,

@@ -2,9 +2,9 @@
 """LiteRT computes what was trained."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal, put
 from exported import NETWORKS, built, quantized
 
 import jaxcompress as jc
@@ -112,8 +112,8 @@ def dense(params, x):
     return x @ params["w"]
 
 
-X = jnp.arange(12.0).reshape(3, 4) / 7
-W = {"w": jax.random.normal(jax.random.key(0), (4, 8))}
+X = put(np.arange(12.0).reshape(3, 4) / 7)
+W = {"w": normal(4, 8)}
 
 
 def packed_by(**kwargs):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal, put
 from exported import built, quantized
 
 import jaxcompress as jc
@@ -22,8 +23,8 @@ RUNTIMES = {
     "litert": (LITERT, "litert_converter", "LiteRT"),
     "onnx": (ONNX, "onnxruntime", "ONNX Runtime"),
 }
-X = jnp.arange(12.0).reshape(3, 4) / 7
-W = {"w": jax.random.normal(jax.random.key(0), (4, 8))}
+X = put(np.arange(12.0).reshape(3, 4) / 7)
+W = {"w": normal(4, 8)}
 
 
 def dense(params, x):

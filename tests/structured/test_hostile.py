@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from draws import normal
+from draws import normal, put
 from jax import lax
 
 import jaxcompress as jc
@@ -16,15 +16,14 @@ KEY = jax.random.key(5)
 
 
 def weights(**shapes):
-    keys = jax.random.split(jax.random.key(1), len(shapes))
     return {
-        name: jax.random.normal(key, shape)
-        for (name, shape), key in zip(shapes.items(), keys, strict=True)
+        name: normal(*shape, seed=seed)
+        for seed, (name, shape) in enumerate(shapes.items(), 1)
     }
 
 
 PARAMS = weights(up=(4, 6), down=(6, 2))
-CODES = jnp.array([1, 0, 1, 1, 0, 1])
+CODES = put([1, 0, 1, 1, 0, 1], jnp.int32)
 
 
 def between(change):
@@ -133,11 +132,11 @@ EXACT = {
         between(lambda h: h * jax.random.normal(KEY, (3, 1))),
         PARAMS,
     ),
-    "empty arrays": (sums_of_nothing, PARAMS | {"none": jnp.ones((4, 0))}),
-    "axes of size one": (axes_of_one, PARAMS | {"one": jnp.ones((1, 1, 1, 1))}),
+    "empty arrays": (sums_of_nothing, PARAMS | {"none": put(np.ones((4, 0)))}),
+    "axes of size one": (axes_of_one, PARAMS | {"one": put(np.ones((1, 1, 1, 1)))}),
     "complex numbers": (complex_numbers, PARAMS),
     "random keys": (keys, PARAMS | {"key": KEY}),
-    "integers": (counters, PARAMS | {"codes": CODES, "step": jnp.array(3)}),
+    "integers": (counters, PARAMS | {"codes": CODES, "step": put(3, jnp.int32)}),
     "bfloat16": (halves, jax.tree.map(lambda w: w.astype(jnp.bfloat16), PARAMS)),
 }
 
@@ -220,7 +219,7 @@ def with_rule(rule):
     return between(doubled)
 
 
-TABLE = jnp.arange(6.0)[None]
+TABLE = put(np.arange(6.0)[None])
 
 
 def refused(h, g):

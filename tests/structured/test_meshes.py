@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import normal
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec as P
 
@@ -12,12 +13,11 @@ import jaxcompress as jc
 from jaxcompress.structured import mask_params, slice_params, trace_blocks, verify
 
 MESH = jax.make_mesh((2, 2), ("data", "model"))
-KEYS = jax.random.split(jax.random.key(0), 4)
-X = jax.random.normal(KEYS[0], (4, 8))
+X = normal(4, 8)
 PARAMS = {
-    "up": jax.random.normal(KEYS[1], (8, 16)),
-    "down": jax.random.normal(KEYS[2], (16, 8)),
-    "layers": jax.random.normal(KEYS[3], (3, 8, 8)),
+    "up": normal(8, 16, seed=1),
+    "down": normal(16, 8, seed=2),
+    "layers": normal(3, 8, 8, seed=3),
 }
 ROWS, COLUMNS = P(None, "model"), P("model", None)
 
@@ -105,10 +105,10 @@ def test_channels_are_reordered_on_a_mesh():
     pattern = jc.prune.patterns.NOfM(2, 4, axes=jc.Axes(contraction=0))
     kernels = {name: params[name] for name in ("up", "down")}
     new, (order,) = jc.prune.patterns.permuted_for(
-        pattern, kernels, couplings, key=KEYS[0]
+        pattern, kernels, couplings, key=jax.random.key(0)
     )
     alone, (wanted,) = jc.prune.patterns.permuted_for(
-        pattern, {n: PARAMS[n] for n in kernels}, couplings, key=KEYS[0]
+        pattern, {n: PARAMS[n] for n in kernels}, couplings, key=jax.random.key(0)
     )
     np.testing.assert_array_equal(order, wanted)
     for name, kernel in new.items():

@@ -4,8 +4,9 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from draws import normal
+from draws import normal, put
 from models import initialized
 
 import jaxcompress as jc
@@ -13,9 +14,9 @@ from jaxcompress.program import ActivationQuantizer, everywhere
 from jaxcompress.quantize.scales import minmax
 
 PARAMS = {name: normal(4, 4, seed=i) for i, name in enumerate("qkvo")}
-STACKED = jax.tree.map(lambda w: jnp.stack([w, w[::-1]]), PARAMS)
+STACKED = {n: put(np.stack([w, w[::-1]])) for n, w in PARAMS.items()}
 X = normal(2, 3, 4, seed=9)
-SEEN = jnp.tril(jnp.ones((3, 3), bool))[None]
+SEEN = put(np.tril(np.ones((3, 3), bool))[None], bool)
 
 
 def attention(params, x, masked):
@@ -31,7 +32,7 @@ def in_layers(params, x, masked):
     return jax.lax.scan(layer, x, params)[0]
 
 
-BIAS = jnp.where(SEEN, 0.0, -1e9)
+BIAS = put(np.where(SEEN, 0.0, -1e9))
 # How a mask is given, and the same mask from inside of the function.
 MASKS = {
     "a bias": (lambda s, m: s + m, BIAS),

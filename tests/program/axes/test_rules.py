@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from draws import normal
+from draws import normal, put
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jax.extend.core import ClosedJaxpr, Jaxpr
@@ -15,7 +15,7 @@ from jaxcompress.program.axes._rules import RULES
 
 X = normal(4, 4)
 KEY = jax.random.key(1)
-ROWS = jnp.array([2, 0, 1, 3])
+ROWS = put([2, 0, 1, 3], jnp.int32)
 ORDER = "the order of the indices matters"
 WINDOW = "a window moves along it"
 SELECTED = "indices select along it"
@@ -43,7 +43,7 @@ def image(h):
 
 
 NAMES = ("NHWC", "HWIO", "NHWC")
-ONES = jnp.ones((1, 1, 1, 6))
+ONES = put(np.ones((1, 1, 1, 6)))
 
 UNARY = {
     name: getattr(lax, name)
