@@ -33,7 +33,7 @@ COMPRESSORS = {
     "low rank": jc.low_rank(rank=2),
 }
 # Others of the same kinds, which compile for as long.
-VARIANTS = ("movement", "groups", "floats in blocks")
+VARIANTS = ("movement", "groups", "floats in blocks", "two of four", "learned scale")
 KINDS = {
     "explicit": (AxisType.Explicit,) * 2,
     "mixed": (AxisType.Auto, AxisType.Explicit),

@@ -14,6 +14,7 @@ import optax
 import pytest
 from draws import normal
 from two_layers import cache_size
+from variants import marked
 
 import jaxcompress as jc
 
@@ -150,7 +151,15 @@ def arrays(opt_state):
     return own, others
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+# Their state is that of others here: a count, or moments like those of Adam or SGD.
+ALIKE = {
+    "adabelief", "adamax", "adamaxw", "adan", "adamw", "ademamix", "fromage", "lion",
+    "noisy_sgd", "optimistic_gradient_descent", "radam", "sign_sgd",
+    "simplified_ademamix", "yogi", "novograd", "sm3", "averaged", "named", "inject",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", marked(OPTIMIZERS, slow=ALIKE & set(OPTIMIZERS)))
 def test_weights_that_grow_again_start_without_a_past(name):
     tx = OPTIMIZERS[name]()
     init, step = jc.train_step(loss_fn, tx, turns())

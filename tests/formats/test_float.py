@@ -9,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from examples import examples
+from variants import marked
 
 from jaxcompress import formats
 
@@ -17,6 +18,7 @@ FORMATS = {
     for name in ("E5M2", "E4M3", "E3M2", "E2M3", "E2M1", "BF16", "F16")
 }
 NAMES = list(FORMATS)
+OTHERS = ["float8_e4m3", "float8_e3m4", "float8_e4m3fnuz"]
 
 
 def values_of(fmt):
@@ -134,7 +136,9 @@ def test_what_is_no_float_of_few_bits_is_refused(name):
         formats.Float(name)
 
 
-@pytest.mark.parametrize("name", ["float8_e4m3", "float8_e3m4", "float8_e4m3fnuz"])
+@pytest.mark.parametrize(
+    "name", marked(OTHERS, slow=("float8_e4m3", "float8_e4m3fnuz"))
+)
 def test_other_dtypes_of_ml_dtypes_work_too(name):
     fmt = formats.Float(name)
     x = hard_values(fmt)

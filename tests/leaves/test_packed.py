@@ -243,6 +243,7 @@ def test_a_packed_leaf_is_executed_like_the_leaf(bits):
     )
 
 
+@pytest.mark.slow
 def test_a_packed_leaf_lives_in_a_sharded_program():
     mesh = jax.make_mesh((4,), ("d",))
     rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("d"))

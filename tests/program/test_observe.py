@@ -123,7 +123,7 @@ def test_shapes_are_enough_but_for_an_update(whole):
 @pytest.mark.parametrize(
     "name",
     [
-        "linen_cnn_training",
+        pytest.param("linen_cnn_training", marks=pytest.mark.slow),
         pytest.param("linen_transformer", marks=pytest.mark.slow),
         "linen_dropout",
         "nnx_cnn",

@@ -15,6 +15,7 @@ from draws import put
 from examples import examples
 from flax import nnx
 from flax.core import freeze
+from variants import marked
 
 import jaxcompress as jc
 from jaxcompress.prune import PruneState, prune
@@ -250,7 +251,7 @@ TREES = {
 }
 
 
-@pytest.mark.parametrize("name", TREES)
+@pytest.mark.parametrize("name", marked(TREES, slow=("a tuple", "a FrozenDict")))
 def test_any_tree(name):
     params = TREES[name]()
     unnamed = name in ("a bare array", "a tuple", "nested lists")

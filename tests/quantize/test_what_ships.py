@@ -136,14 +136,14 @@ def test_what_is_trained_is_what_ships(
     ("fmt", "scale"),
     [
         (formats.E2M1, q.scales.two_level),
-        (formats.E2M1, q.scales.power_of_two),
+        pytest.param(formats.E2M1, q.scales.power_of_two, marks=pytest.mark.slow),
         pytest.param(formats.E4M3, q.scales.absmax, marks=pytest.mark.slow),
         (formats.NF4, q.scales.absmax),
         pytest.param(Int(8), q.scales.power_of_two, marks=pytest.mark.slow),
         (Int(3, False), q.scales.lsq_plus()),
         pytest.param(Int(3, False), q.scales.pact(), marks=pytest.mark.slow),
         (Int(3), q.scales.lsq()),
-        (Int(3), q.scales.percentile(0.9)),
+        pytest.param(Int(3), q.scales.percentile(0.9), marks=pytest.mark.slow),
         (Int(3), q.scales.mse()),
     ],
 )

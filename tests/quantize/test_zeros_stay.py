@@ -40,7 +40,9 @@ WAYS = {
 
 
 # Other settings of what the rest rounds by.
-VARIANTS = ("int4, groups", "uint3 learned", "uint4, narrow", "codebook", "mx")
+VARIANTS = (
+    "int4, groups", "uint3 learned", "uint4, narrow", "codebook", "mx", "signs",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", marked(WAYS, slow=VARIANTS))

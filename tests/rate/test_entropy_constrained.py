@@ -121,6 +121,7 @@ def test_pruned_weights_stay_zero_and_take_no_slope():
     np.testing.assert_array_equal(jc.dense(shipped)["kernel"], view)
 
 
+@pytest.mark.slow
 def test_factors_are_compressed_like_any_leaf():
     params, _ = task()
     factors = jc.factorize(params, rank=8)

@@ -11,7 +11,9 @@ from variants import marked
 import jaxcompress as jc
 
 # Other networks whose channels meet in the same ways.
-VARIANTS = ("resnet, padded shortcut", "transformer, fused", "vit", "gru")
+VARIANTS = (
+    "resnet, padded shortcut", "transformer", "transformer, fused", "vit", "gru", "vgg",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=marked(CASES, slow=VARIANTS))

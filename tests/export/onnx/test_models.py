@@ -156,11 +156,11 @@ def test_networks_of_floats(name):
 
 LONG = [
     pytest.param(n, marks=pytest.mark.slow)
-    for n in ("equinox", "mobile", "nnx", "recurrent")
+    for n in ("equinox", "mobile", "nnx", "recurrent", "resnet")
 ]
 
 
-@pytest.mark.parametrize("name", ["resnet", "encoder", *LONG])
+@pytest.mark.parametrize("name", ["encoder", *LONG])
 def test_networks_of_integers(name):
     fn, params, x = NETWORKS[name]()
     policy = targets.onnxruntime.policy

@@ -63,6 +63,7 @@ def round_rows(site, op, operands, state):
     return op(*operands), state
 
 
+@pytest.mark.slow
 def test_layers_in_a_checkpointed_scan_are_multiplied_by_integers():
     packed = packed_transformer(bits=8)
     execution = jc.execute(transformer, pays=always)

@@ -34,7 +34,9 @@ FORWARD, REVERSE = {"forward"}, {"reverse"}
         pytest.param("linen_transformer", REVERSE, marks=pytest.mark.slow),
         pytest.param("nnx_cnn", REVERSE, marks=pytest.mark.slow),
         ("equinox_mlp", FORWARD),
-        ("loops", FORWARD),  # a `while` has no reverse mode
+        pytest.param(
+            "loops", FORWARD, marks=pytest.mark.slow
+        ),  # a `while` has no reverse mode
         ("linen_dropout", REVERSE),
         ("nested_scans", FORWARD | REVERSE),
     ],

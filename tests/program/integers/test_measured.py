@@ -47,8 +47,8 @@ def recurrent(product):
 @pytest.mark.parametrize(
     ("rows", "symmetric"),  # on CPU, few rows are padded
     [
-        (10, False),
         (3, True),
+        pytest.param(10, False, marks=pytest.mark.slow),
         pytest.param(10, True, marks=pytest.mark.slow),
         pytest.param(3, False, marks=pytest.mark.slow),
     ],

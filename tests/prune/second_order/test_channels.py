@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from draws import normal
 from jax import lax
+from variants import marked
 
 import jaxcompress as jc
 from jaxcompress.prune import obs_pruning, sparsegpt_pruning
@@ -43,7 +44,7 @@ def pruned(method, layout, axes=None):
     return np.transpose(new, np.argsort(LAYOUTS[layout]))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", marked(METHODS, slow=("sparsegpt",)))
 def test_groups_are_input_channels_in_every_layout(method):
     expected = pruned(method, "HWIO")
     for layout in LAYOUTS:
