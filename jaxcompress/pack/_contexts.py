@@ -135,6 +135,8 @@ def _plans(mask: np.ndarray) -> Iterator[tuple[_Plan, np.ndarray, np.ndarray]]:
     """Yield every plan, and the flags in its order with their probabilities."""
     for by_columns in (False, True):
         lines = np.ascontiguousarray(mask.T if by_columns else mask)
+        if lines.shape[1] == 1 < lines.shape[0]:
+            continue  # a vector: a class for each code would say more than the code
         classes, ones = _classes(np.count_nonzero(lines, axis=1))
         for imagined in range(len(_IMAGINED)):
             plan = _Plan(by_columns, imagined, classes, ones)
