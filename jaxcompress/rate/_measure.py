@@ -17,13 +17,13 @@ from ._multiplier import Multiplier
 def measure(compressor: Compressor, params: PyTree, state: PyTree) -> jax.Array:
     """Return how many bits the codes of the compressed leaves take: float32 [].
 
-    This is what the penalty of ``entropy_constrained`` is made of, before the multiplier;
-    differentiable. What the leaves take in the file differs by less than 2 % from some
-    kilobytes on, and by a few bytes a leaf below. Names and manifest (about 250 bytes), and
-    leaves that no ``entropy_constrained`` compresses, come on top.
+    This is what the penalty of ``entropy_constrained`` and ``entropy_constrained_sharing``
+    is made of, before the multiplier; differentiable. What the leaves take in the file
+    differs by less than 2 % from some kilobytes on, and by a few bytes a leaf below. Names
+    and manifest (about 250 bytes), and leaves that neither compresses, come on top.
 
     Args:
-      compressor: one that contains ``entropy_constrained``, perhaps in a chain.
+      compressor: one that contains either, perhaps in a chain.
       params: raw parameters.
       state: the compressor's state.
 
@@ -56,8 +56,8 @@ def measure(compressor: Compressor, params: PyTree, state: PyTree) -> jax.Array:
     terms = compressor.penalty(params, whole) if compressor.penalty else {}
     if "rate" not in terms:
         raise ValueError(
-            "this compressor has no rate. Use rate.entropy_constrained, alone or in a "
-            "chain."
+            "this compressor has no rate. Use rate.entropy_constrained or "
+            "rate.entropy_constrained_sharing, alone or in a chain."
         )
     return terms["rate"]
 
