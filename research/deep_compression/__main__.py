@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 import jaxcompress as jc
 from jaxcompress import report
@@ -24,7 +25,9 @@ from ._config import DEFAULTS, Config, config_of
 from ._networks import MODELS
 from ._stages import Stage, compressors, stages
 from ._tables import CONTROL, PACKED, claims, draw, summary, table
-from ._train import Evaluator, StageTrainer
+from ._train import Evaluator, StageTrainer, mean_logits
+
+_OTHER_SEEDS = 1000  # apart from those of the networks that are compressed
 
 CODEC = common.Codec[report.Record](
     lambda record: json.loads(record.to_json()),
@@ -41,6 +44,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     codes.add_argument(
         "--clusters", type=int, metavar="K", help="share K values instead of quantizing"
     )
+    add("--teachers", type=int, metavar="K", help="dense networks that teach together")
     add("--temperature", type=float, metavar="T", help="of distillation (1)")
     add("--distill", type=float, metavar="W", help="weight of distillation (0.9)")
     add("--multiplier", type=float, metavar="M", help="cost of a bit a weight (0.2)")
@@ -94,9 +98,14 @@ def jobs(
         return once(("dense", seed), lambda: jc.dense(_load(artifact(seed, "dense"))))
 
     def teacher(seed: int) -> Any:
-        return once(
-            ("teacher", seed), lambda: evaluator.logits(dense(seed), data.train)
-        )
+        def logits() -> np.ndarray:
+            files = [_another(k) for k in range(1, config.teachers)]
+            networks = [dense(seed), *(_load(artifact(seed, file)) for file in files)]
+            return mean_logits(
+                [evaluator.logits(params, data.train) for params in networks]
+            )
+
+        return once(("teacher", seed), logits)
 
     def record(
         stage: Stage, seed: int, tree: Any, evaluator: Evaluator, seconds: float | None
@@ -135,6 +144,16 @@ def jobs(
         shutil.rmtree(checkpoints, ignore_errors=True)
         return record(stage, seed, tree, evaluator, seconds)
 
+    def train_teacher(number: int, seed: int) -> list[report.Record]:
+        """Train a dense network that only teaches, and has no row."""
+        trainer, name = trainers["dense"], _another(number)
+        checkpoints = path / "checkpoints" / _slug(seed, name)
+        start = _OTHER_SEEDS * number + seed
+        params, _, _ = trainer.train(start, trainer.start(start), None, checkpoints)
+        jc.save(artifact(seed, name), params)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return []
+
     def reload(seed: int) -> list[report.Record]:
         """Evaluate the file of the last stage as a stranger would get it."""
         file, stage = artifact(seed, PACKED), trained[-1]
@@ -150,7 +169,9 @@ def jobs(
         return train(trainer, once("judge", lambda: Evaluator(trainer.model)), seed)
 
     for seed in range(config.seeds):
+        others = range(1, config.teachers)
         makes = {
+            **{_another(k): partial(train_teacher, k) for k in others},
             **{s: partial(train, t, evaluator) for s, t in trainers.items()},
             PACKED: reload,
             CONTROL: control,
@@ -186,6 +207,10 @@ def _load(file: Path) -> Any:
         raise common.RunError(
             f"{error}\nMove that file away; --resume then makes it again."
         ) from error
+
+
+def _another(number: int) -> str:
+    return f"teacher {number}"
 
 
 def _slug(seed: int, row: str) -> str:

@@ -24,6 +24,8 @@ class Config:
       sparsity: final fraction of pruned weights, over all weight matrices.
       bits: of a quantized weight; or
       clusters: shared values a matrix, instead of quantization.
+      teachers: dense networks that teach together: the one that is compressed, and others
+        that start from other random numbers.
       temperature: of distillation.
       distill: weight of the distillation loss; the labels' loss has the rest.
       multiplier: what one bit a weight costs in the loss of the last network, from half of
@@ -41,6 +43,7 @@ class Config:
     sparsity: float = 0.9
     bits: int = 4
     clusters: int | None = None
+    teachers: int = 1
     temperature: float = 1.0
     distill: float = 0.9
     multiplier: float = 0.2
@@ -49,7 +52,13 @@ class Config:
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "digits": {"dense_epochs": 60, "epochs": 200, "batch_size": 64},
-    "fashion_mnist": {"dense_epochs": 20, "epochs": 160, "batch_size": 128},
+    "fashion_mnist": {
+        "dense_epochs": 20,
+        "epochs": 80,
+        "batch_size": 128,
+        "teachers": 3,
+        "multiplier": 0.15,
+    },
     "shakespeare": {
         "model": "characters",
         "dense_epochs": 8,
@@ -71,7 +80,7 @@ def config_of(data: str, *, seeds: int | None, quick: bool, **options: Any) -> C
     config = Config(data=data, seeds=seeds or (1 if quick else 3), **settings)
     if (config.model == "characters") != (data == "shakespeare"):
         raise common.UsageError(f"--model {config.model} does not fit --data {data}.")
-    for name in ("dense_epochs", "epochs", "batch_size"):
+    for name in ("dense_epochs", "epochs", "batch_size", "teachers"):
         if getattr(config, name) < 1:
             option = "--" + name.replace("_", "-")
             raise common.UsageError(

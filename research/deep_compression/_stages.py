@@ -56,7 +56,7 @@ def stages(config: Config, steps_per_epoch: int) -> list[Stage]:
         f"{config.bits}-bit weights, one scale a matrix, 8-bit biases"
         if config.clusters is None
         else f"{config.clusters} shared values a matrix, 8-bit biases",
-        f"distilled from the dense network, T={config.temperature:g}",
+        f"distilled from {_teachers(config.teachers)}, T={config.temperature:g}",
     )
 
     def stage(name: str, c: jc.Compressor, done: int) -> Stage:
@@ -96,6 +96,10 @@ def stages(config: Config, steps_per_epoch: int) -> list[Stage]:
         *(curve if config.curve else ()),
         dataclasses.replace(by_rate(config.multiplier), name="by rate"),
     ]
+
+
+def _teachers(number: int) -> str:
+    return "the dense network" if number == 1 else f"{number} dense networks"
 
 
 def compressors(config: Config, steps: int) -> tuple[jc.Compressor, jc.Compressor]:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,14 @@ class StageTrainer(common.Trainer):
         ).mean()
         weight = self.config.distill
         return weight * teaching + (1 - weight) * labels
+
+
+def mean_logits(logits: Sequence[np.ndarray]) -> np.ndarray:
+    """Return logits of the mean of the probabilities of several networks."""
+    if len(logits) == 1:
+        return logits[0]
+    stacked = jax.nn.log_softmax(jnp.stack(logits))
+    return np.asarray(jax.nn.logsumexp(stacked, axis=0)) - np.log(len(logits))
 
 
 class Evaluator:

@@ -20,7 +20,7 @@ from research.deep_compression.__main__ import main
 from research.deep_compression._config import DEFAULTS, config_of
 from research.deep_compression._networks import MODELS
 from research.deep_compression._tables import CONTROL, PACKED
-from research.deep_compression._train import Evaluator
+from research.deep_compression._train import Evaluator, mean_logits
 
 pytestmark = pytest.mark.slow
 
@@ -154,6 +154,26 @@ def test_weight_sharing_runs_in_place_of_quantization(tmp_path):
     assert main([*TINY, "--clusters", "8", "--out", str(tmp_path / "out")]) == 0
     tree = jc.load(tmp_path / "out" / "seed0-distilled.safetensors")
     assert isinstance(tree["Dense_0"]["kernel"], jc.Codebook)
+
+
+def test_several_networks_teach_together_and_have_no_row(tmp_path):
+    out = tmp_path / "out"
+    assert main([*TINY, "--teachers", "2", "--out", str(out)]) == 0
+    assert list(results(out)["rows"]) == ROWS
+    first, second = (
+        jc.load(out / f"seed0-{name}.safetensors") for name in ("dense", "teacher-1")
+    )
+    assert not np.array_equal(first["Dense_0"]["kernel"], second["Dense_0"]["kernel"])
+
+
+def test_the_mean_of_teachers_is_that_of_their_probabilities():
+    logits = [np.random.default_rng(i).normal(size=(4, 3)) for i in range(3)]
+    np.testing.assert_allclose(
+        jax.nn.softmax(mean_logits(logits)),
+        np.mean([jax.nn.softmax(x) for x in logits], axis=0),
+        rtol=1e-5,
+    )
+    assert mean_logits(logits[:1]) is logits[0]
 
 
 @pytest.mark.parametrize("name", MODELS)
