@@ -174,7 +174,7 @@ def _pull(
         row = flat[begin : begin + lanes]
         state, slots, entries = states[: row.size], slot[: row.size], entry[: row.size]
         np.bitwise_and(state, of_slot.size - 1, out=slots)
-        np.take(table, slots, out=entries, mode="clip")
+        table.take(slots, out=entries, mode="clip")
         row[:] = entries  # the lowest byte
         np.right_shift(state, _PRECISION, out=state)
         np.right_shift(entries, 8, out=slots)
@@ -182,7 +182,7 @@ def _pull(
         np.multiply(state, slots, out=state)
         np.right_shift(entries, 32, out=entries)
         np.add(state, entries, out=state)
-        low = np.flatnonzero(state < _LEAST)
+        (low,) = (state < _LEAST).nonzero()
         if low.size > words.size - at:
             raise CorruptPayload("the words end too early")
         state[low] = state[low] << _WORD | words[at : at + low.size]
