@@ -139,7 +139,7 @@ def move_clusters(
     counts, total, spread = _sums_by_cluster(index, finite, deviations, size)
     each = 1 / jnp.maximum(counts, 1).astype(wide.dtype)
     mean, spread_each = start + total * each, spread * each
-    pinned = (start == 0) & keep_zero
+    pinned = (jnp.arange(size) == _zero(start)) & (start == 0) & keep_zero
     moved = jnp.where(pinned, 0, mean)
     if not revive:
         return jnp.sort(moved.astype(centroids.dtype))
@@ -150,6 +150,13 @@ def move_clusters(
     beside = jnp.minimum(jnp.where(pinned, 0, mean)[split] + spread_each[split], bound)
     moved = jnp.where(unused & (spread[split] > 0), beside, moved)
     return jnp.sort(moved.astype(centroids.dtype))
+
+
+def _zero(centroids: jax.Array) -> jax.Array:
+    """Return the index of the centroid at zero, of several the one in the middle."""
+    zeros = centroids == 0
+    first, number = jnp.argmax(zeros), jnp.sum(zeros)
+    return first + number // 2
 
 
 def _pin_zero(centroids: jax.Array) -> jax.Array:

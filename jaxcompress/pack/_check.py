@@ -60,8 +60,9 @@ def _check_codebook(leaf: Codebook) -> None:
     fits = lead >= 0 and table.shape[:-1] == codes.shape[:lead]
     _need(fits, leaf, "centroids", "a vector (for each stacked leaf)", table)
     _check_range(leaf, _codes_of(codes), 0, table.shape[-1] - 1)
-    values = np.asarray(table, np.float64)
-    if bool((np.diff(values, axis=-1) < 0).any()):
+    with np.errstate(invalid="ignore"):  # of damaged or infinite values
+        steps = np.diff(np.asarray(table, np.float64), axis=-1)
+    if bool((steps < 0).any()):
         raise ValueError("the centroids of a Codebook must be sorted")
 
 

@@ -37,7 +37,7 @@ def add_price(
     rule: Rule,
     every: int,
     target_bytes: float | None = None,
-    table_bits: int = 0,
+    table: int = 0,
 ) -> Compressor:
     """Return a compressor with the penalty ``"rate"``: the bits of its codes, at a price.
 
@@ -49,7 +49,7 @@ def add_price(
       rule: how the multiplier starts and moves.
       every: updates between two counts of the values, and two changes of the multiplier.
       target_bytes: what the leaves should take, if the rule is to find the multiplier.
-      table_bits: what each leaf takes besides its codes and a scale.
+      table: how many values of its dtype each leaf takes besides its codes and a scale.
     """
 
     def add_up(
@@ -61,8 +61,9 @@ def add_price(
         terms = jax.tree.map(bits, positions(params, state), values)
         return sum(jax.tree.leaves(terms), start=jnp.zeros(()))
 
-    def length(positions: jax.Array, values: Values) -> jax.Array:
-        return code_length(positions, values) + table_bits
+    def length(params: PyTree, state: PyTree, values: PyTree) -> jax.Array:
+        tables = sum(8 * table * x.dtype.itemsize for x in jax.tree.leaves(params))
+        return add_up(code_length, params, state, values) + tables
 
     def counted(params: PyTree, state: PyTree) -> tuple[PyTree, jax.Array]:
         """Return the bits of each value as it is now, and the total."""
@@ -72,13 +73,13 @@ def add_price(
             return count_values(jnp.clip(jnp.round(x), -high, high), high)
 
         values = jax.tree.map(count, positions(params, state))
-        total = add_up(length, params, state, values)
+        total = length(params, state, values)
         return values, lax.stop_gradient(total)
 
     def init(params: PyTree) -> RateState:
         state = inner.init(params)
         if target_bytes is not None:
-            _check_target(params, target_bytes, high, table_bits)
+            _check_target(params, target_bytes, high)
         values, total = counted(params, state)
         number = sum(x.size for x in jax.tree.leaves(params))
         return RateState(
@@ -117,7 +118,7 @@ def add_price(
         rule.check(state.multiplier)
         multiplier = state.multiplier
         if multiplier.counts:
-            total = add_up(length, params, state.inner, state.values)
+            total = length(params, state.inner, state.values)
         else:  # only slopes matter in training, and they take a fraction of the time
             total = state.bits + add_up(pull, params, state.inner, state.values)
         return {"rate": multiplier.value * total / multiplier.per}
@@ -140,9 +141,7 @@ def _warn_if_missed(taken: float, target_bytes: float) -> None:
         )
 
 
-def _check_target(
-    params: PyTree, target_bytes: float, high: int, table_bits: int
-) -> None:
+def _check_target(params: PyTree, target_bytes: float, high: int) -> None:
     """Raise if zeros would take more bytes, or floats would take fewer."""
     floats = 4 * sum(x.size for x in jax.tree.leaves(params))
     if target_bytes >= floats:
@@ -154,8 +153,7 @@ def _check_target(
     with jax.ensure_compile_time_eval():  # shapes are known while `init` is traced
         for x in jax.tree.leaves(params):
             zeros = jnp.zeros(x.shape)
-            bits = code_length(zeros, count_values(zeros, high)) + table_bits
-            least += float(bits) / 8
+            least += float(code_length(zeros, count_values(zeros, high))) / 8
     if target_bytes < least:
         raise ValueError(
             f"target_bytes={target_bytes:g} cannot be reached: these leaves take "

@@ -125,6 +125,6 @@ def entropy_constrained(
         high=int(fmt.high),
         rule=rule,
         every=every,
-        target_bytes=target_bytes,
+        target_bytes=None if target_bytes is None else float(target_bytes),
     )
     return masked(priced, where)

@@ -112,6 +112,11 @@ def _scheduled(schedule: optax.Schedule, count: jax.Array) -> jax.Array:
             "the schedule of multiplier= must return a scalar, got an array of shape "
             f"{value.shape}."
         )
+    if not isinstance(value, Tracer) and not (value >= 0 and jnp.isfinite(value)):
+        raise ValueError(
+            f"multiplier must be a finite number of at least 0, the schedule gives {value} "
+            f"at count {count}."
+        )
     # A negative multiplier would reward a large file. Inside jit there is no error.
     return jnp.maximum(value, 0.0)
 

@@ -18,6 +18,8 @@ from ..share import ShareState, share
 from ._add_price import add_price
 from ._multiplier import rule_of
 
+_APART_IN_ZEROS = 0.01
+
 
 @name_defaults
 def entropy_constrained_sharing(
@@ -31,13 +33,14 @@ def entropy_constrained_sharing(
     """Share values among weights, with the size of their file as a term of the loss.
 
     Like ``entropy_constrained``, but the values of a leaf are free instead of multiples of
-    a step: each is the mean of its weights, and one of them is zero. They start one
-    standard deviation of the leaf apart, and a value that no weight needs stays unused, so
-    ``clusters`` is an upper bound. ``finalize`` returns ``Codebook`` leaves. The result is
-    small as a file. It computes in floats.
+    a step: each is the mean of its weights, and one of them is zero. They start one root
+    mean square of the leaf apart (0.01 in a leaf of zeros), and stay where they are while
+    no weight needs them. ``finalize`` returns ``Codebook`` leaves. The result is small as a
+    file. It computes in floats.
 
     Args:
-      clusters: number of values of a leaf, 3 to 127.
+      clusters: number of values of a leaf, 3 to 127. Each takes its 2 or 4 bytes in the
+        file, used or not, so few are best for small leaves. Stacked layers share them.
       multiplier: what one bit a weight costs in the loss: a number of at least 0 or an
         optax schedule, as for ``entropy_constrained``.
       target_bytes: instead of ``multiplier``, the most that the selected leaves may take.
@@ -48,7 +51,7 @@ def entropy_constrained_sharing(
       TypeError: if an argument is of the wrong kind, such as a traced multiplier.
       ValueError: if an argument is out of range; in ``init``, if ``where`` selects nothing,
         the target cannot be reached, or a leaf is empty or has NaN or infinite values; if
-        a state was made with other arguments.
+        a state was made with another number of clusters, multiplier or target.
 
     Warns:
       UserWarning: in ``finalize``, if the leaves take more than ``target_bytes``.
@@ -99,17 +102,26 @@ def entropy_constrained_sharing(
         high=clusters - 1,
         rule=rule,
         every=every,
-        target_bytes=target_bytes,
-        table_bits=8 * 4 * clusters,
+        target_bytes=None if target_bytes is None else float(target_bytes),
+        table=clusters,
     )
     return masked(priced, where)
 
 
 def _spaced(leaf: jax.Array, clusters: int) -> jax.Array:
-    """Return multiples of the leaf's standard deviation, zero in the middle."""
+    """Return multiples of the leaf's root mean square, zero in the middle."""
     wide = leaf.astype(jnp.promote_types(leaf.dtype, jnp.float32))
-    apart = jnp.maximum(jnp.sqrt(jnp.mean(wide**2)), jnp.finfo(leaf.dtype).tiny)
-    return ((jnp.arange(clusters) - clusters // 2) * apart).astype(leaf.dtype)
+    info = jnp.finfo(leaf.dtype)
+    largest = jnp.max(jnp.abs(wide))
+    # Divided by the largest first: squares of large and small floats are out of range.
+    share = wide / jnp.where(largest > 0, largest, 1)
+    apart = largest * jnp.sqrt(jnp.mean(share**2))
+    apart = jnp.where(apart > info.tiny, apart, _APART_IN_ZEROS)
+    most = info.max.astype(wide.dtype)
+    values = (jnp.arange(clusters) - clusters // 2) * jnp.minimum(
+        apart, most / clusters
+    )
+    return values.astype(leaf.dtype)
 
 
 def _position(leaf: jax.Array, centroids: jax.Array) -> jax.Array:

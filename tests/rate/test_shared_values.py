@@ -84,7 +84,7 @@ def test_a_size_is_asked_for_and_a_missed_one_said():
     with pytest.warns(UserWarning, match=r"but target_bytes=100 was"):
         c.finalize(PARAMS, state)
     with pytest.raises(ValueError, match="even if every weight is zero"):
-        jc.rate.entropy_constrained_sharing(100, target_bytes=100).init(PARAMS)
+        jc.rate.entropy_constrained_sharing(100, target_bytes=3).init(PARAMS)
 
 
 @pytest.mark.parametrize(
@@ -108,3 +108,41 @@ def test_leaves_of_zeros_and_of_few_weights_are_compressed():
     assert jnp.isfinite(jc.rate.measure(c, params, state))
     shipped = jc.dense(c.finalize(params, state))
     assert not shipped["zeros"].any() and shipped["one"] == 1
+
+
+def test_leaves_of_zeros_learn():
+    params = {"kernel": PARAMS["kernel"], "bias": jnp.zeros(40)}
+
+    def loss(view, batch):
+        x, y = batch
+        return jnp.mean((x @ view["kernel"] + view["bias"][None] - y - 1) ** 2)
+
+    for c in (
+        jc.rate.entropy_constrained_sharing(5, 0.01, where="*", every=5),
+        jc.weight_sharing(5, where="*"),
+    ):
+        init, step = jc.train_step(loss, optax.adam(0.02), c)
+        state = init(params)
+        for _ in range(100):
+            state, _ = step(state, BATCH)
+        assert float(c.apply(state.params, state.compression)["bias"].min()) > 0.5
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e20, 1e38])
+def test_weights_of_any_magnitude_keep_finite_values(scale):
+    params = {"kernel": put(scale * np.clip(np.asarray(normal(8, 8)), -3, 3))}
+    c = jc.rate.entropy_constrained_sharing(9, 0.1)
+    values = c.finalize(params, c.init(params))["kernel"]
+    assert (
+        jnp.isfinite(values.centroids).all() and (np.diff(values.centroids) > 0).all()
+    )
+    assert values.dense().any()
+
+
+def test_a_schedule_that_is_negative_is_refused():
+    for make in (
+        jc.rate.entropy_constrained,
+        lambda m: jc.rate.entropy_constrained_sharing(5, m),
+    ):
+        with pytest.raises(ValueError, match=r"the schedule gives -1\.0 at count 0"):
+            make(lambda count: -1.0).init(PARAMS)
