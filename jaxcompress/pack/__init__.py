@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Save and load a tree of parameters as one small file, bit for bit."""
 
-from ._delta import diff, is_delta, patch, read_delta
-from ._delta_file import Delta
+from ._delta import diff, patch, read_delta
+from ._delta_file import Delta, is_delta
 from ._errors import ArtifactError
 from ._file import Contents, inspect, load, save
 from ._manifest import Entry

@@ -138,19 +138,6 @@ def read_delta(path: PathText) -> Delta:
         return _delta_file.read_head(data)[0]
 
 
-def is_delta(path: PathText) -> bool:
-    """Return whether a file starts like a delta of ``diff``.
-
-    Args:
-      path: path of the file.
-
-    Raises:
-      OSError: if it cannot be read.
-    """
-    with open(path, "rb") as file:
-        return file.read(7) == _delta_file.MAGIC[:7]
-
-
 def _checked(chunks: Iterator[bytes], delta: Delta) -> Iterator[bytes]:
     """Yield the bytes of the new file, and raise in the end if they are others."""
     digest, left = hashlib.sha256(), delta.new_bytes

@@ -13,6 +13,7 @@ CRC-32 of all of that           4 bytes
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -56,6 +57,19 @@ def with_checksum(chunks: Iterator[bytes]) -> Iterator[bytes]:
         crc = zlib.crc32(chunk, crc)
         yield chunk
     yield crc.to_bytes(_FOOT, "little")
+
+
+def is_delta(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file starts like a delta of ``diff``.
+
+    Args:
+      path: path of the file.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return file.read(7) == MAGIC[:7]
 
 
 def read_head(data: memoryview) -> tuple[Delta, Reader]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _layout_1, _layout_2
+from ._delta_file import is_delta
 from ._errors import ArtifactError
 from ._opened import Opened
 from ._payload import CorruptPayload, Unsupported
@@ -29,8 +30,15 @@ def opened(path: Path) -> Iterator[Opened]:
       FileNotFoundError: if there is no such file.
       ArtifactError: if it cannot be read, or its contents are refused while it is open.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder. Pass the path of a file.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}. Check the path.")
+    if is_delta(path):
+        raise ArtifactError(
+            f"{str(path)!r} is an update, made by diff. Apply it to the file it was made "
+            "for: patch(old, update, new)."
+        )
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(path, framework="numpy") as file:

@@ -317,3 +317,17 @@ def test_progress_ends_with_the_total(paths):
         write(*files, progress=lambda *at, seen=seen: seen.append(at))
         assert [x for x, _ in seen] == sorted(x for x, _ in seen)
         assert seen[-1][0] == seen[-1][1]
+
+
+def test_an_update_and_a_folder_are_no_files_to_load(tmp_path):
+    old, new, delta = (tmp_path / name for name in ("old", "new", "delta"))
+    pack.save(old, {"w": np.zeros((4, 4), np.float32)})
+    pack.save(new, {"w": np.ones((4, 4), np.float32)})
+    pack.diff(old, new, delta)
+    for read in (pack.load, pack.inspect):
+        with pytest.raises(
+            pack.ArtifactError, match=r"is an update, made by diff\. Ap"
+        ):
+            read(delta)
+        with pytest.raises(IsADirectoryError, match="is a folder. Pass the path of a"):
+            read(tmp_path)
