@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from draws import normal
+from variants import marked
 
 import jaxcompress as jc
 from jaxcompress._axes import contraction_axes, layer_axes, output_axes
@@ -82,7 +83,7 @@ def attention_params():
     return {"query": normal(16, 4, 8), "out": normal(4, 8, 16, seed=1)}
 
 
-@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 8, 16, 32])
+@pytest.mark.parametrize("size", [*marked((2, 8, 32), slow=(2, 8)), 16])
 def test_groups_over_heads_equal_groups_of_the_merged_matrix(size):
     params = attention_params()
     axes = jc.weight_axes(attention, params, jnp.ones((2, 16)))

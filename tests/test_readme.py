@@ -41,12 +41,14 @@ def test_there_are_nine_examples_and_what_they_share():
     assert len(blocks()) == 10
 
 
+@pytest.mark.slow
 def test_the_file_by_rate_is_the_smallest(names):
     _, folder = names
     sizes = {f.name: f.stat().st_size for f in folder.glob("*.safetensors")}
     assert min(sizes, key=lambda name: sizes[name]) == "mlp-by-rate.safetensors"
 
 
+@pytest.mark.slow
 def test_pruning_learns_and_prunes(names):
     scope, _ = names
     kernel = scope["sparse"]["Dense_0"]["kernel"]
@@ -55,6 +57,7 @@ def test_pruning_learns_and_prunes(names):
     assert loss(scope["sparse"], scope["batch"]) < loss(scope["params"], scope["batch"])
 
 
+@pytest.mark.slow
 def test_the_narrow_network_is_small_and_computes_what_the_masked_one_does(names):
     scope, _ = names
     jc, plan = scope["jc"], scope["plan"]
@@ -69,6 +72,7 @@ def test_the_narrow_network_is_small_and_computes_what_the_masked_one_does(names
     )
 
 
+@pytest.mark.slow
 def test_the_files_hold_what_was_trained(names):
     scope, folder = names
     small = jc.load(folder / "mlp-small.safetensors")
@@ -85,6 +89,7 @@ def test_the_files_hold_what_was_trained(names):
 
 
 @pytest.mark.skipif(not HAS_LITERT, reason="needs the extra litert")
+@pytest.mark.slow
 def test_the_phone_and_the_pc_compute_what_was_trained(names):
     scope, folder = names
     jc, x = scope["jc"], scope["x"]
@@ -94,6 +99,7 @@ def test_the_phone_and_the_pc_compute_what_was_trained(names):
         assert np.abs(out - exact).max() < 0.05 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_weights_and_activations_train_together(names):
     scope, _ = names
     state, batch = scope["w8a8"], scope["batch"]
@@ -107,6 +113,7 @@ def test_weights_and_activations_train_together(names):
     assert jnp.mean(jnp.argmax(logits, -1) == batch["y"]) > 0.95
 
 
+@pytest.mark.slow
 def test_one_compilation(names):
     assert names[0]["step"]._cache_size() == 1
 

@@ -176,6 +176,7 @@ def test_the_range_of_a_half_float_is_no_limit():
     np.testing.assert_array_equal(shared.dense(), params["kernel"])
 
 
+@pytest.mark.slow
 def test_the_mean_of_more_weights_than_float32_counts():
     leaf = jnp.ones(3 << 23)
     moved = jax.jit(move_clusters, static_argnums=2)(leaf, jnp.array([0.0, 4.0]), False)

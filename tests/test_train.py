@@ -267,6 +267,7 @@ def test_a_model_state_must_come_back():
         step(init(PARAMS, model_state=jnp.ones(2)), BATCH)
 
 
+@pytest.mark.slow
 def test_data_and_tensor_parallel_training_equals_one_device():
     mesh = jax.make_mesh(
         (2, 2), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2

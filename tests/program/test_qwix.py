@@ -148,6 +148,7 @@ def test_gradients_agree_to_rounding(oracle):
             np.testing.assert_allclose(grad, want, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_outputs_differ_by_less_than_a_code_where_the_bounds_differ(oracle):
     out, hidden = ours(dynamic(-1))
     variables, x = network()

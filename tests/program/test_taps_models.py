@@ -149,6 +149,7 @@ def test_the_output_of_a_convolution_has_its_norm_and_rectifier():
     close(found["params/Dense_0/kernel/input"], pooled)
 
 
+@pytest.mark.slow
 def test_a_batch_norm_has_the_same_name_in_training_and_in_evaluation():
     """In training its running statistics leave the module too, before the features."""
 

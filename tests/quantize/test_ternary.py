@@ -177,7 +177,7 @@ def test_weights_of_one_and_two_bits_learn(name):
     assert jnp.mean(kernel != 0) > 0.1  # unlike in qwix, where all int1 are zero
 
 
-@pytest.mark.parametrize("size", [1e4, 1e-4])
+@pytest.mark.parametrize("size", [1e4, pytest.param(1e-4, marks=pytest.mark.slow)])
 def test_half_floats_of_any_magnitude_train_what_ships(size):
     normal = jax.random.normal(jax.random.key(0), (16, 8))
     params = {"kernel": (normal * size).astype(jnp.float16)}

@@ -94,6 +94,7 @@ def test_a_network_can_be_built_as_wide_as_a_plan():
     assert built == jc.structured.slice_params(variables, plan)
 
 
+@pytest.mark.slow
 def test_blocks_are_removed_until_the_rest_is_small_enough():
     fn, model, x = small()
     variables = model.init(jax.random.key(1), x)

@@ -77,6 +77,7 @@ def test_a_mask_is_no_activation(name):
     assert set(points) == set(inside)
 
 
+@pytest.mark.slow
 def test_masks_in_layers_keep_ranges_small():
     def given(params, x, mask):
         return in_layers(params, x, lambda s: s + mask)

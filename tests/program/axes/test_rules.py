@@ -247,7 +247,7 @@ def test_channels_are_free_or_frozen(name):
             assert any(wanted in reason for reason in group.frozen), group.frozen
 
 
-@pytest.mark.parametrize("keep", [1, 0.5])
+@pytest.mark.parametrize("keep", [1, pytest.param(0.5, marks=pytest.mark.slow)])
 def test_all_free_channels_together_are_exact(keep):
     rng, masks = np.random.default_rng(0), {}
     for name, group in GROUPS.prunable.items():

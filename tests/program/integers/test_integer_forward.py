@@ -205,6 +205,7 @@ def test_sharded_rows_give_what_one_device_gives():
     assert_close(sharded, step(params, x))
 
 
+@pytest.mark.slow
 def test_a_pruned_network_trains_and_ships_what_it_was():
     y = jnp.sin(X @ normal(24, 4, seed=5, scale=0.3))
     forward = integer_forward(plain)

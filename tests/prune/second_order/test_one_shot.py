@@ -198,6 +198,7 @@ def test_equinox_weights_are_transposed():
     )
 
 
+@pytest.mark.slow
 def test_patterns_budgets_and_half_floats_are_kept():
     params, extras = two_layers(jnp.bfloat16)
     stats = extras["stats"]

@@ -133,6 +133,7 @@ def test_scales_with_a_state_are_those_of_the_quantizer():
         awq([LINK], Int(3), granularity=ROWS, scale=0.1)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 def test_convolutions_stacks_and_heads():
     rows = jc.PerChannel(
         axes={

@@ -116,6 +116,7 @@ def change(p, params, x, weight: Any = 1.0):
     )
 
 
+@pytest.mark.slow
 def test_a_block_is_rounded_by_its_own_output():
     params, x = made()
     found = reconstruct_block(block, params, x, fmt=Int(3), steps=400)

@@ -180,6 +180,7 @@ def layers():
     return params, jc.observe(fn, params, [normal(64, 8)], jc.program.statistics.gram())
 
 
+@pytest.mark.slow
 def test_layers_of_a_scan_have_scales_of_their_own_unless_they_share_them():
     params, stats = layers()
     groups = jc.PerGroup(4, axes=jc.Axes(contraction=1))
