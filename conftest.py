@@ -43,7 +43,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # No deadline: the first example of a shape is slow because it is compiled. Few examples
 # for a person's run; continuous integration draws more ("long"), "thorough" is for you.
 hypothesis.settings.register_profile(
-    "jax", deadline=None, max_examples=4, derandomize=True, print_blob=True
+    "jax", deadline=None, max_examples=3, derandomize=True, print_blob=True
 )
 for _profile, _examples in (("long", 25), ("thorough", 250)):
     hypothesis.settings.register_profile(

@@ -71,6 +71,7 @@ def test_every_library_has_work_and_says_how_to_install_it():
         assert bool(library.imports) == bool(library.install)
 
 
+@pytest.mark.slow
 def test_rows_are_measured_or_say_why_not(monkeypatch, capsys):
     monkeypatch.setattr(peers, "LIBRARIES", (HALF, ABSENT, BROKEN))
     monkeypatch.setattr(peers, "BITS", (4,))

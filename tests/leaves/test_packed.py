@@ -50,6 +50,7 @@ def reference(codes, bits):
     shape=st.sampled_from([(1,), (7,), (3, 5), (2, 3, 17), (4, 16), (2, 1)]),
     seed=st.integers(0, 99),
 )
+@pytest.mark.slow
 def test_codes_lie_side_by_side_and_come_back(bits, dtype, shape, seed):
     codes = codes_of(bits, dtype, shape, seed)
     packed = PackedCodes.of(jnp.asarray(codes), bits)

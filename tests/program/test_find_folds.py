@@ -45,6 +45,7 @@ def resnet():
     return fn, variables["params"], variables["batch_stats"]
 
 
+@pytest.mark.slow
 def test_found_folds_leave_the_function_unchanged():
     fn, params, stats = resnet()
     folds = find_folds(fn, params, stats, IMAGES)

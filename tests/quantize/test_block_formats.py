@@ -100,6 +100,7 @@ def test_nvfp4_is_that_of_its_definition(size):
     assert not q.dense()[w == 0].any()
 
 
+@pytest.mark.slow
 def test_nvfp4_of_zeros_and_of_blocks_of_very_different_size():
     zeros = jnp.zeros((32, 2))
     assert (

@@ -78,6 +78,7 @@ def test_bad_masks_are_refused():
         GROUPS.plan({"out/kernel[1]": np.arange(3) < 1})
 
 
+@pytest.mark.slow
 def test_state_of_the_optimizer_is_sliced_with_the_parameters():
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
     state: Any = tx.init(PARAMS)
@@ -198,6 +199,7 @@ def test_the_small_function_is_exported():
     np.testing.assert_allclose(exported.call(small, X), jax.jit(shrunk)(small, X))
 
 
+@pytest.mark.slow
 def test_the_small_function_can_be_quantized_and_packed(tmp_path):
     small, shrunk = slice_params(PARAMS, PLAN), jc.shrink(fn, PLAN)
     int8 = jc.weight_quantization(bits=8)

@@ -76,6 +76,7 @@ def normed(train):
     return lambda v, x: Normed().apply(v, x, train, mutable=mutable)
 
 
+@pytest.mark.slow
 def test_statistics_of_removed_blocks_are_empty_in_training_too():
     variables = Normed().init(jax.random.key(0), X)
     blocks = trace_blocks(normed(False), variables, X)

@@ -187,6 +187,7 @@ def test_networks_of_integers(name):
     assert sum(operators.get(kind, 0) for kind in ONNX.products) >= count
 
 
+@pytest.mark.slow
 def test_scopes_with_dots_do_not_make_equal_names(tmp_path):
     def fn(params, x):
         y = jnp.einsum("...ab,...bc->...ac", x, x)

@@ -105,6 +105,7 @@ def attention(params, x):
     return jnp.einsum("bqhe,hed->bqd", mixed, params["out"])
 
 
+@pytest.mark.slow
 def test_kernels_of_three_axes_become_matrices_with_one_axis_of_scales():
     params = {
         "q": normal(6, 2, 3),

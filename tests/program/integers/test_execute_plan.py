@@ -260,6 +260,7 @@ def test_parts_with_rules_of_their_own_are_told_and_can_be_looked_into():
     assert_close(inside.run(params, X), quantized_rows(h) @ last)
 
 
+@pytest.mark.slow
 def test_every_product_that_can_run_on_integers_is_measured_and_no_other():
     def fn(params, x):
         x = x @ params["kernel"]

@@ -160,6 +160,7 @@ def test_momentum_of_other_units_is_dropped():
     close(trace, grads["Dense_0"]["kernel"])
 
 
+@pytest.mark.slow
 def test_after_pruning_masks_are_kept():
     chain = jc.chain(
         jc.magnitude_pruning(0.5),
