@@ -10,12 +10,13 @@ References:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from ._payload import Bytes, CorruptPayload
+from ._payload import Bytes, CorruptPayload, Reader, varint
 
 # The coder needs int32; coding in parts avoids a fourfold copy of a byte array.
 _PART = 1 << 20
@@ -122,6 +123,21 @@ def histogram(flat: np.ndarray) -> np.ndarray:
     for start, stop in parts(flat.size):
         counts += np.bincount(flat[start:stop], minlength=counts.size)
     return counts
+
+
+def write_table(alphabet: np.ndarray, counts: np.ndarray) -> bytes:
+    """Return an ascending alphabet and a count of each of its symbols as varints."""
+    gaps = [int(alphabet[0]), *np.diff(alphabet).tolist()]
+    return b"".join(map(varint, [alphabet.size, *gaps, *counts.tolist()]))
+
+
+def read_table(reader: Reader, size: int) -> tuple[list[int], list[int]]:
+    """Invert ``write_table``, after its size was read and checked.
+
+    A damaged size must not determine how long this runs.
+    """
+    alphabet = list(itertools.accumulate(reader.varint() for _ in range(size)))
+    return alphabet, [reader.varint() for _ in range(size)]
 
 
 def _model(counts: np.ndarray) -> Any:

@@ -46,7 +46,7 @@ def encode(patterns: np.ndarray) -> bytearray | None:
     """Encode as common value, mask and other values; None for wide or large arrays."""
     if patterns.dtype.itemsize > 1 or not 0 < patterns.size <= _MOST:
         return None
-    fill = int(np.bincount(patterns.reshape(-1), minlength=256).argmax())
+    fill = int(_ans.histogram(patterns.reshape(-1)).argmax())
     mask = patterns.reshape(as_matrix(patterns.shape)) != fill
     if not mask.any():
         return None

@@ -14,7 +14,6 @@ References:
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -26,7 +25,7 @@ _PRECISION = 14  # frequencies are in units of 1 / 2**14
 _WORD = 16
 _LEAST = 1 << _WORD  # of a state, between steps
 _SMALL = 1 << 17  # elements: too few for any number of lanes
-_FEWEST, _MOST = 10, 13  # lanes, as powers of two: fewer are no faster than one coder
+_FEWEST, _MOST = 10, 13  # lanes, as powers of two; one coder is as fast as 512 lanes
 _VERY_COMMON = 0.8  # the codec ``gaps`` decodes such arrays as fast
 
 ALLOWANCE = 0.01
@@ -75,10 +74,7 @@ def encode(patterns: np.ndarray) -> bytearray | None:
     last = index[flat[size:]].reshape(held, lanes)
     states = _LEAST + np.sum(last << shifts, axis=0)
     words = _push(states, index, flat[:size], frequencies)
-    gaps = [int(alphabet[0]), *np.diff(alphabet).tolist()]
-    coded = bytearray(
-        b"".join(map(varint, [alphabet.size, *gaps, *frequencies.tolist(), power]))
-    )
+    coded = bytearray(_ans.write_table(alphabet, frequencies) + varint(power))
     coded += states.astype("<u4").tobytes()
     while words:  # each is freed as it is written
         coded += words.pop().data
@@ -92,8 +88,7 @@ def decode(data: Bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     number = reader.varint()
     if dtype.itemsize > 1 or not 2 <= number <= 256:
         raise CorruptPayload("lanes are for bytes of 2 to 256 values")
-    alphabet = list(itertools.accumulate(reader.varint() for _ in range(number)))
-    frequencies = [reader.varint() for _ in range(number)]
+    alphabet, frequencies = _ans.read_table(reader, number)
     power = reader.varint()
     if alphabet[-1] > 255 or sum(frequencies) != 1 << _PRECISION or power > _MOST:
         raise CorruptPayload("the frequencies do not fit")

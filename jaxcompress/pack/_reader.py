@@ -34,16 +34,16 @@ def opened(path: Path) -> Iterator[Opened]:
         raise IsADirectoryError(f"{str(path)!r} is a folder. Pass the path of a file.")
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {str(path)!r}. Check the path.")
-    if is_delta(path):
-        raise ArtifactError(
-            f"{str(path)!r} is an update, made by diff. Apply it to the file it was made "
-            "for: patch(old, update, new)."
-        )
     safetensors = _safetensors()
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             yield _open(file, path)
     except safetensors.SafetensorError as error:
+        if is_delta(path):
+            raise ArtifactError(
+                f"{str(path)!r} is an update, made by diff. Apply it to the file it was "
+                "made for: patch(old, update, new)."
+            ) from error
         raise ArtifactError(_damaged(path, f"safetensors reports: {error}")) from error
     except Unsupported as error:
         raise ArtifactError(f"{str(path)!r} cannot be read: {error}.") from error

@@ -6,12 +6,10 @@ The size is within a few bytes of the order-0 entropy, plus the alphabet and its
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 
 from . import _ans, _lanes
-from ._payload import Bytes, CorruptPayload, Reader, varint
+from ._payload import Bytes, CorruptPayload, Reader
 
 # A sample of this many elements identifies arrays with few distinct values, before the
 # whole array is sorted.
@@ -35,8 +33,7 @@ def encode(patterns: np.ndarray) -> bytearray | None:
         return None
     if flat.dtype.itemsize == 1 and _lanes.lanes_for(counts) is not None:
         return None
-    gaps = [int(alphabet[0]), *np.diff(alphabet).tolist()]
-    model = b"".join(map(varint, [alphabet.size, *gaps, *counts.tolist()]))
+    model = _ans.write_table(alphabet, counts)
     # The coder ends with a word; no stream is shorter than the entropy by more than that.
     if len(model) + _entropy(counts) / 8 > flat.nbytes + 8:
         return None
@@ -50,11 +47,9 @@ def decode(data: Bytes, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     flat = np.empty(int(np.prod(shape, dtype=np.int64)), dtype)
     reader = Reader(data)
     size = reader.varint()
-    # Check before the loop: a damaged count must not determine how long it runs.
     if not 1 <= size <= min(flat.size, _MOST):
         raise CorruptPayload(f"{flat.size} elements cannot have {size} distinct values")
-    alphabet = list(itertools.accumulate(reader.varint() for _ in range(size)))
-    counts = [reader.varint() for _ in range(size)]
+    alphabet, counts = _ans.read_table(reader, size)
     if alphabet[-1] > np.iinfo(dtype).max or sum(counts) != flat.size:
         raise CorruptPayload("the counts do not fit the array")
     values, at = np.array(alphabet, dtype), 0

@@ -36,7 +36,6 @@ def add_price(
     high: int,
     rule: Rule,
     every: int,
-    target_bytes: float | None = None,
     table: int = 0,
 ) -> Compressor:
     """Return a compressor with the penalty ``"rate"``: the bits of its codes, at a price.
@@ -46,9 +45,8 @@ def add_price(
       positions: ``(params, inner state) -> floats`` like the parameters, which the codes
         are the nearest whole numbers of; differentiable. Zero is the code of zero.
       high: the largest code is ``high``, the smallest ``-high``.
-      rule: how the multiplier starts and moves.
+      rule: how the multiplier starts and moves; its target, if it has one, is in bytes.
       every: updates between two counts of the values, and two changes of the multiplier.
-      target_bytes: what the leaves should take, if the rule is to find the multiplier.
       table: how many values of its dtype each leaf takes besides its codes and a scale.
     """
 
@@ -78,8 +76,8 @@ def add_price(
 
     def init(params: PyTree) -> RateState:
         state = inner.init(params)
-        if target_bytes is not None:
-            _check_target(params, target_bytes, high)
+        if rule.target is not None:
+            _check_target(params, rule.target, high)
         values, total = counted(params, state)
         number = sum(x.size for x in jax.tree.leaves(params))
         return RateState(
@@ -108,10 +106,10 @@ def add_price(
 
     def finalize(params: PyTree, state: RateState) -> PyTree:
         rule.check(state.multiplier)
-        if target_bytes is not None:
+        if rule.target is not None:
             _, total = counted(params, state.inner)
             if not isinstance(total, Tracer):
-                _warn_if_missed(float(total) / 8, target_bytes)
+                _warn_if_missed(float(total) / 8, rule.target)
         return inner.finalize(params, state.inner)
 
     def penalty(params: PyTree, state: RateState) -> dict[str, jax.Array]:

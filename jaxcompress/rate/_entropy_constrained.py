@@ -125,6 +125,5 @@ def entropy_constrained(
         high=int(fmt.high),
         rule=rule,
         every=every,
-        target_bytes=None if target_bytes is None else float(target_bytes),
     )
     return masked(priced, where)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -46,6 +47,7 @@ class Rule(NamedTuple):
     first: Callable[[], jax.Array]
     # (multiplier, updates so far, what is spent now) -> the next multiplier
     follow: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+    target: float | None = None  # what may be spent, if the multiplier is found for it
 
     def start(self, per: float) -> Multiplier:
         """Return the multiplier before the first update."""
@@ -102,7 +104,8 @@ def _ascend(name: str, target: float) -> Rule:
         error = jnp.clip(jnp.log(spent / target), -1.0, 1.0)
         return jnp.clip(value * jnp.exp(_GAIN * error), _LEAST, _MOST)
 
-    return Rule(f"{name}_{target:g}", lambda: jnp.full((), _FIRST, jnp.float32), follow)
+    first = partial(jnp.full, (), _FIRST, jnp.float32)
+    return Rule(f"{name}_{target:g}", first, follow, target)
 
 
 def _scheduled(schedule: optax.Schedule, count: jax.Array) -> jax.Array:

@@ -102,7 +102,6 @@ def entropy_constrained_sharing(
         high=clusters - 1,
         rule=rule,
         every=every,
-        target_bytes=None if target_bytes is None else float(target_bytes),
         table=clusters,
     )
     return masked(priced, where)

@@ -47,7 +47,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     add("--teachers", type=int, metavar="K", help="dense networks that teach together")
     add("--temperature", type=float, metavar="T", help="of distillation (1)")
     add("--distill", type=float, metavar="W", help="weight of distillation (0.9)")
-    add("--multiplier", type=float, metavar="M", help="cost of a bit a weight (0.2)")
+    add("--multiplier", type=float, metavar="M", help="cost of a bit a weight")
     add("--curve", action="store_true", help="train other settings as well")
     add("--dense-epochs", type=int, metavar="N", help="training of the dense network")
     add("--epochs", type=int, metavar="N", help="training of each compressed one")
@@ -127,31 +127,32 @@ def jobs(
             )
         ]
 
+    def fit(
+        trainer: StageTrainer, file: Path, seed: int, start: Any, logits: Any
+    ) -> tuple[Any, float]:
+        """Train a stage and save what ships; the tree, and the seconds that it took."""
+        checkpoints = path / "checkpoints" / file.stem
+        params, state, seconds = trainer.train(seed, start, logits, checkpoints)
+        tree = trainer.stage.compressor.finalize(params, state)
+        jc.save(file, tree)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return tree, seconds
+
     def train(
         trainer: StageTrainer, evaluator: Evaluator, seed: int
     ) -> list[report.Record]:
-        """Train a stage and save what ships."""
+        """Train a stage, save what ships, and measure it."""
         stage = trainer.stage
-        checkpoints = path / "checkpoints" / _slug(seed, stage.name)
-        params, state, seconds = trainer.train(
-            seed,
-            dense(seed) if stage.from_dense else trainer.start(seed),
-            teacher(seed) if stage.distilled else None,
-            checkpoints,
-        )
-        tree = stage.compressor.finalize(params, state)
-        jc.save(artifact(seed, stage.name), tree)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        start = dense(seed) if stage.from_dense else trainer.start(seed)
+        logits = teacher(seed) if stage.distilled else None
+        tree, seconds = fit(trainer, artifact(seed, stage.name), seed, start, logits)
         return record(stage, seed, tree, evaluator, seconds)
 
     def train_teacher(number: int, seed: int) -> list[report.Record]:
         """Train a dense network that only teaches, and has no row."""
-        trainer, name = trainers["dense"], _another(number)
-        checkpoints = path / "checkpoints" / _slug(seed, name)
-        start = _OTHER_SEEDS * number + seed
-        params, _, _ = trainer.train(start, trainer.start(start), None, checkpoints)
-        jc.save(artifact(seed, name), params)
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        trainer, other = trainers["dense"], _OTHER_SEEDS * number + seed
+        file = artifact(seed, _another(number))
+        fit(trainer, file, other, trainer.start(other), None)
         return []
 
     def reload(seed: int) -> list[report.Record]:

@@ -91,8 +91,7 @@ def mean_logits(logits: Sequence[np.ndarray]) -> np.ndarray:
     """Return logits of the mean of the probabilities of several networks."""
     if len(logits) == 1:
         return logits[0]
-    stacked = jax.nn.log_softmax(jnp.stack(logits))
-    return np.asarray(jax.nn.logsumexp(stacked, axis=0)) - np.log(len(logits))
+    return np.asarray(jc.distill.ensemble(jnp.stack(logits)))
 
 
 class Evaluator:

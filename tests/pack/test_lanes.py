@@ -91,11 +91,11 @@ def test_damage_is_refused_or_changes_values():
         damaged = bytearray(data)
         damaged[place] ^= 1 << int(draws.integers(8))
         try:
-            found = _lanes.decode(damaged, patterns.shape, patterns.dtype)
+            decoded = _lanes.decode(damaged, patterns.shape, patterns.dtype)
         except CorruptPayload:
             refused += 1
         else:
-            assert not np.array_equal(found, patterns)
+            assert not np.array_equal(decoded, patterns)
     assert refused > len(places) // 2
     for cut in (1, 2, 3, 2000, len(data) - 20, len(data) - 1):
         with pytest.raises(CorruptPayload):
