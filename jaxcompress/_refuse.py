@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from ._select import map_with_path
+from .numerics import one_program
 
 
 def refuse_unfit(params: Any) -> None:
@@ -50,12 +51,17 @@ def refuse_not_finite(params: Any) -> None:
     """
     refuse_values(
         params,
-        lambda x: ~jnp.isfinite(x),
+        is_not_finite,
         lambda path: (
             f"{path!r} holds NaN or infinite values, which cannot be compressed. Check "
             "whether the training diverged or a division by zero slipped in."
         ),
     )
+
+
+def is_not_finite(x: jax.Array) -> jax.Array:
+    """Return where an array has NaN or infinite values: bools of its shape."""
+    return ~jnp.isfinite(x)
 
 
 def refuse_values(
@@ -67,7 +73,8 @@ def refuse_values(
 
     Args:
       tree: tree of arrays.
-      is_bad: array to bools of the same shape.
+      is_bad: array to bools of the same shape; a function that lives on, not a lambda, as
+        it is compiled.
       describe: path text of the leaf to the text of the error.
 
     Raises:
@@ -77,9 +84,14 @@ def refuse_values(
     def check(path: str, x: jax.Array) -> None:
         if isinstance(x, Tracer) or not jnp.issubdtype(x.dtype, jnp.inexact):
             return
-        any_bad = jnp.any(is_bad(x))
+        any_bad = _any_bad(is_bad, x)
         # Inside a traced function this is a tracer even for concrete values.
         if not isinstance(any_bad, Tracer) and bool(any_bad):
             raise ValueError(describe(path))
 
     map_with_path(check, tree)
+
+
+@one_program("is_bad")
+def _any_bad(is_bad: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    return jnp.any(is_bad(x))

@@ -20,6 +20,7 @@ from ._select import Where, is_weight, map_with_path
 from ._signatures import name_defaults
 from ._warn import warn
 from .leaves import LowRank
+from .numerics import one_program
 
 __all__ = [
     "LowRankState",
@@ -197,6 +198,7 @@ def _factors(leaf: jax.Array, basis: jax.Array) -> LowRank:
     return LowRank(left=basis, right=right.reshape(-1, *leaf.shape[split:]))
 
 
+@one_program("split", "rank")
 def _basis(leaf: jax.Array, split: int, rank: int) -> jax.Array:
     """Return the leading left singular vectors, shaped ``(*rows, rank)``."""
     wide = lax.stop_gradient(leaf).astype(jnp.promote_types(leaf.dtype, jnp.float32))

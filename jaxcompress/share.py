@@ -17,7 +17,13 @@ from ._refuse import refuse_not_finite, refuse_unfit
 from ._select import Where, is_weight, map_with_path
 from ._signatures import name_defaults
 from .leaves import Codebook
-from .numerics import find_clusters, move_clusters, nearest_cluster, ste
+from .numerics import (
+    find_clusters,
+    move_clusters,
+    nearest_cluster,
+    one_program,
+    ste,
+)
 
 __all__ = [
     "ShareState",
@@ -154,6 +160,7 @@ def weight_sharing(
     return masked(sharing, where)
 
 
+@one_program()
 def _view(leaf: jax.Array, centroids: jax.Array) -> jax.Array:
     value = centroids[nearest_cluster(leaf, centroids)]
     # NaN and infinity have no centroid: they stay visible.

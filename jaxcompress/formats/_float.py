@@ -13,6 +13,7 @@ import ml_dtypes
 import numpy as np
 from jax import lax
 
+from ..numerics import one_program
 from ._format import ToInteger, nearest
 
 
@@ -123,6 +124,7 @@ class Float:
     def _info(self) -> Any:
         return ml_dtypes.finfo(np.dtype(self.name))
 
+    @one_program("self")
     def _powers(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Return 1/ulp and ulp of every value (unit in the last place): powers of two."""
         smallest, digits = int(self._info.minexp), int(self._info.nmant)

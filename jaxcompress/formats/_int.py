@@ -12,7 +12,7 @@ import numpy as np
 from jax import lax
 from jax.core import Tracer
 
-from ..numerics import ste
+from ..numerics import one_program, ste
 from ._format import ToInteger, nearest
 
 _WIDTHS = (*range(1, 9), 16)
@@ -143,7 +143,7 @@ class Int:
         if self.binary:
             return None
         slack = 0.5 if self.symmetric else 1.0
-        passes = (steps >= self.low - slack) & (steps <= self.high + slack)
+        passes = _within(steps, self.low - slack, self.high + slack)
         if self.traced and self.symmetric:
             return passes | (self.bits == 1)
         return passes
@@ -158,8 +158,21 @@ class Int:
 
 
 def _clip(x: jax.Array, low: Any, high: Any) -> jax.Array:
+    bounds_are_static = isinstance(low, int) and isinstance(high, int)
+    return _clip_to(x, low, high) if bounds_are_static else _clip_between(x, low, high)
+
+
+def _clip_between(x: jax.Array, low: Any, high: Any) -> jax.Array:
     # At the bound the full gradient passes; jnp.clip would halve it.
     return jnp.where(x < low, low, jnp.where(x > high, high, x))
+
+
+_clip_to = one_program("low", "high")(_clip_between)
+
+
+@one_program()
+def _within(x: jax.Array, low: Any, high: Any) -> jax.Array:
+    return (x >= low) & (x <= high)
 
 
 def _sign(steps: jax.Array, to_integer: ToInteger) -> jax.Array:

@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..formats import Int
+from ..numerics import one_program
 from ._codebook import Codebook
 from ._leaf import Leaf, is_leaf
 from ._qarray import QArray
@@ -69,15 +70,12 @@ class PackedCodes(Leaf):
             )
         if not codes.ndim:
             raise ValueError("codes must have rank 1 or more, got a scalar.")
-        are_signs = bits == 1 and codes.dtype == jnp.int8
-        pattern = ((codes > 0) if are_signs else codes).astype(jnp.uint8)
-        pattern = pattern & jnp.uint8(2**bits - 1)
-        count, row = 8 // bits, codes.shape[-1]
-        widths = [(0, 0)] * (codes.ndim - 1) + [(0, -row % count)]
-        padded = jnp.pad(pattern, widths)
-        split = padded.reshape(*codes.shape[:-1], -(-row // count), count)
-        data = jnp.sum(split << _shifts(bits, split.ndim), -1, dtype=jnp.uint8)
-        packed = cls(data=data, size_of_row=row, bits=bits, code_dtype=codes.dtype)
+        packed = cls(
+            data=_pack(codes, bits),
+            size_of_row=codes.shape[-1],
+            bits=bits,
+            code_dtype=codes.dtype,
+        )
         if not isinstance(codes, Tracer) and not bool(
             jnp.array_equal(packed.dense(), codes)
         ):
@@ -89,16 +87,8 @@ class PackedCodes(Leaf):
 
     def dense(self) -> jax.Array:
         """Unpack the codes, in ``code_dtype``."""
-        split = self.data[..., None] >> _shifts(self.bits, self.data.ndim + 1)
-        rows, padded = self.data.shape[:-1], self.data.shape[-1] * (8 // self.bits)
-        codes = split.reshape(*rows, padded)[..., : self.size_of_row]
-        if self.code_dtype != jnp.int8:
-            return codes & jnp.uint8(2**self.bits - 1)
-        if self.bits == 1:
-            return ((codes & 1).astype(jnp.int8) * 2 - 1).astype(jnp.int8)
-        # Shifting up and down again extends the sign.
-        up = jnp.int8(8 - self.bits)
-        return (codes.astype(jnp.int8) << up) >> up
+        is_signed = self.code_dtype == jnp.int8
+        return _unpack(self.data, self.bits, self.size_of_row, is_signed)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -109,6 +99,32 @@ class PackedCodes(Leaf):
     def dtype(self) -> np.dtype:
         """Dtype of the codes."""
         return np.dtype(self.code_dtype)
+
+
+@one_program("bits")
+def _pack(codes: jax.Array, bits: int) -> jax.Array:
+    are_signs = bits == 1 and codes.dtype == jnp.int8
+    pattern = ((codes > 0) if are_signs else codes).astype(jnp.uint8)
+    pattern = pattern & jnp.uint8(2**bits - 1)
+    count, row = 8 // bits, codes.shape[-1]
+    widths = [(0, 0)] * (codes.ndim - 1) + [(0, -row % count)]
+    padded = jnp.pad(pattern, widths)
+    split = padded.reshape(*codes.shape[:-1], -(-row // count), count)
+    return jnp.sum(split << _shifts(bits, split.ndim), -1, dtype=jnp.uint8)
+
+
+@one_program("bits", "size_of_row", "is_signed")
+def _unpack(data: jax.Array, bits: int, size_of_row: int, is_signed: bool) -> jax.Array:
+    split = data[..., None] >> _shifts(bits, data.ndim + 1)
+    rows, padded = data.shape[:-1], data.shape[-1] * (8 // bits)
+    codes = split.reshape(*rows, padded)[..., :size_of_row]
+    if not is_signed:
+        return codes & jnp.uint8(2**bits - 1)
+    if bits == 1:
+        return ((codes & 1).astype(jnp.int8) * 2 - 1).astype(jnp.int8)
+    # Shifting up and down again extends the sign.
+    up = jnp.int8(8 - bits)
+    return (codes.astype(jnp.int8) << up) >> up
 
 
 def _shifts(bits: int, rank: int) -> jax.Array:

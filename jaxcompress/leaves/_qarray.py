@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..formats import Format
-from ..numerics import expand_tiles
+from ..numerics import expand_tiles, one_program
 from ._leaf import Leaf, dense
 
 Scales = jax.Array | Leaf
@@ -28,6 +28,7 @@ def scales_as_floats(scale: Scales, dtype: np.dtype | jnp.dtype) -> jax.Array:
     return dense(scale).astype(jnp.promote_types(dtype, jnp.float32))
 
 
+@one_program("dtype")
 def dequantize(
     levels: jax.Array,
     scale: jax.Array,

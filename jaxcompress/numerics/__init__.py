@@ -9,6 +9,7 @@ from ._hessian import (
     output_error,
     shrunk,
 )
+from ._one_program import one_program
 from ._smallest import smallest, smallest_per_leaf
 from ._ste import ste
 from ._tiles import (
@@ -27,6 +28,7 @@ __all__ = [
     "inverse_hessian",
     "move_clusters",
     "nearest_cluster",
+    "one_program",
     "output_error",
     "reduce_tiles",
     "shrunk",

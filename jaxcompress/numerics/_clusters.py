@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ._one_program import one_program
 from ._smallest import flat_index
 from .histogram import COUNT, edges, histogram
 
@@ -99,6 +100,7 @@ def spread_clusters(leaf: jax.Array, clusters: int, keep_zero: bool) -> jax.Arra
     return centroids.astype(leaf.dtype)
 
 
+@one_program()
 def nearest_cluster(leaf: jax.Array, centroids: jax.Array) -> jax.Array:
     """Return the index of the nearest centroid of every value, int32."""
     wide = jnp.promote_types(leaf.dtype, jnp.float32)  # float16 sums overflow

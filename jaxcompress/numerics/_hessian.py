@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from ._one_program import one_program
+
 # Accelerators multiply float32 with fewer bits by default.
 EXACT = lax.Precision.HIGHEST
 
@@ -34,6 +36,7 @@ def damped(h: jax.Array, damping: float | jax.Array) -> tuple[jax.Array, jax.Arr
 _ENOUGH = 4
 
 
+@one_program()
 def shrunk(h: jax.Array, rows: jax.Array) -> jax.Array:
     """Shrink ``X^T X`` as far as so few rows support neither correlations nor variances.
 

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
+from ._one_program import one_program
+
 
 def expand_tiles(tiles: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Broadcast one value per tile to the whole array.
@@ -22,6 +24,11 @@ def expand_tiles(tiles: jax.Array, shape: Sequence[int]) -> jax.Array:
       >>> expand_tiles(jnp.array([[1., 2.]]), (2, 4)).tolist()
       [[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 2.0, 2.0]]
     """
+    return _expand_tiles(tiles, tuple(shape))
+
+
+@one_program("shape")
+def _expand_tiles(tiles: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     split, spread = [], []
     for count, size in zip(tiles.shape, shape, strict=True):
         split += [count, 1]
@@ -29,6 +36,7 @@ def expand_tiles(tiles: jax.Array, shape: Sequence[int]) -> jax.Array:
     return jnp.broadcast_to(tiles.reshape(split), spread).reshape(shape)
 
 
+@one_program()
 def divide_by_tiles(x: jax.Array, tiles: jax.Array) -> jax.Array:
     """Divide each tile of an array by its value, with the same bits in jit and eager.
 
@@ -68,6 +76,15 @@ def reduce_tiles(
       >>> reduce_tiles(jnp.max, jnp.array([[1., 5., 2., 3.]]), (1, 2)).tolist()
       [[5.0, 3.0]]
     """
+    return _reduce_tiles(reduce, x, tuple(tiles))
+
+
+@one_program("reduce", "tiles")
+def _reduce_tiles(
+    reduce: Callable[[jax.Array, tuple[int, ...]], jax.Array],
+    x: jax.Array,
+    tiles: tuple[int, ...],
+) -> jax.Array:
     split: list[int] = []
     axes: list[int] = []
     for count, size in zip(tiles, x.shape, strict=True):
@@ -78,7 +95,7 @@ def reduce_tiles(
         if count != size:
             axes.append(len(split))
         split.append(size // count if count not in (1, size) else size)
-    return reduce(x.reshape(split), tuple(axes)).reshape(tuple(tiles))
+    return reduce(x.reshape(split), tuple(axes)).reshape(tiles)
 
 
 def tiles_as_rows(x: jax.Array, tiles: Sequence[int]) -> jax.Array:

@@ -18,6 +18,7 @@ derivative with respect to them is zero.
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -41,6 +42,7 @@ class Values(NamedTuple):
     alike: jax.Array  # bool []: whether one share serves all rows and columns
 
 
+@functools.partial(jax.jit, static_argnames="high")
 def count_values(codes: jax.Array, high: int) -> Values:
     """Count the codes of a leaf.
 
@@ -62,6 +64,7 @@ def count_values(codes: jax.Array, high: int) -> Values:
     return Values(bits.at[high].set(0.0), learning, alike)
 
 
+@jax.jit
 def code_length(steps: jax.Array, values: Values) -> jax.Array:
     """Return the bits of the rounded steps, differentiable: float32 [].
 
@@ -79,6 +82,7 @@ def code_length(steps: jax.Array, values: Values) -> jax.Array:
     return lax.stop_gradient(value) + pull(steps, values)
 
 
+@jax.jit
 def pull(steps: jax.Array, values: Values) -> jax.Array:
     """Return zero, with the slope of the code length for each weight: float32 [].
 

@@ -11,7 +11,7 @@ from jax import lax
 
 from ..._select import closest, matches
 from ..._signatures import name_defaults
-from ...numerics import smallest_per_leaf
+from ...numerics import one_program, smallest_per_leaf
 
 Scores = Mapping[str, jax.Array]
 Budget = Callable[[Scores, jax.Array], dict[str, jax.Array]]
@@ -172,6 +172,7 @@ def below(threshold: float) -> Budget:
     return budget
 
 
+@one_program("size")
 def count_of(
     share: jax.Array, size: int, sparsity: jax.Array | None = None
 ) -> jax.Array:

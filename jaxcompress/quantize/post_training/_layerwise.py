@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ..._axes import AxesLike
 from ..._compressor import Compressor, PyTree
 from ..._origin import Origin, check_origin, make_origin
-from ..._refuse import refuse_unfit, refuse_values
+from ..._refuse import is_not_finite, refuse_unfit, refuse_values
 from ..._select import paths_and_leaves
 from ..._signatures import name_defaults
 from ...formats import Format
@@ -251,7 +251,7 @@ def _split_grid(
 def _refuse_not_finite(what: str, arrays: dict[str, jax.Array]) -> None:
     refuse_values(
         arrays,
-        lambda x: ~jnp.isfinite(x),
+        is_not_finite,
         lambda path: (
             f"{what} of {path!r} are not finite. Check the batches and the weights for "
             "NaN. If they have none, some input features determine others: pass a "

@@ -11,7 +11,7 @@ import numpy as np
 
 from ...formats import Format, Int
 from ...leaves import Scales
-from ...numerics import divide_by_tiles, expand_tiles, reduce_tiles
+from ...numerics import divide_by_tiles, expand_tiles, one_program, reduce_tiles
 
 Scale = Callable[[jax.Array, Sequence[int], Format], tuple[Scales, jax.Array | None]]
 """Function ``(values, scale_shape, format) -> (scale, zero_point)``.
@@ -37,7 +37,7 @@ def absmax(
     if fmt.binary:
         return _mean_magnitude(values, shape), None
     if is_mirrored(fmt):
-        bound = reduce_tiles(jnp.max, jnp.abs(values), shape)
+        bound = _largest_magnitude(values, tuple(shape))
         scale, zero_point = of_range(-bound, bound, fmt)
     else:
         low, high = (reduce_tiles(f, values, shape) for f in (jnp.min, jnp.max))
@@ -76,8 +76,7 @@ def of_range(
         return jnp.where(jnp.isnan(low + high), low + high, jnp.ones_like(low)), None
     if fmt.symmetric:
         if is_mirrored(fmt):
-            bound = jnp.maximum(jnp.abs(low), jnp.abs(high))
-            return _positive(bound * inverse(fmt.high)), None
+            return _mirrored_scale(low, high, inverse(fmt.high)), None
         # A side without levels does not constrain the scale.
         scales = [
             end * inverse(level)
@@ -85,10 +84,7 @@ def of_range(
             if isinstance(level, jax.Array) or level
         ]
         return _positive(jnp.maximum(scales[0], scales[-1])), None
-    low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
-    scale = _positive((high - low) * inverse(fmt.high - fmt.low))
-    zero_point = jnp.round(-low / scale) + fmt.low
-    return scale, jnp.clip(zero_point, fmt.low, fmt.high)
+    return _shifted_scale(low, high, inverse(fmt.high - fmt.low), fmt.low, fmt.high)
 
 
 def unit(
@@ -213,13 +209,46 @@ def inverse(level: float | jax.Array) -> np.float32 | jax.Array:
     return 1 / level if isinstance(level, jax.Array) else np.float32(1 / level)
 
 
+@one_program()
+def _mirrored_scale(
+    low: jax.Array, high: jax.Array, inverse_level: np.float32 | jax.Array
+) -> jax.Array:
+    bound = jnp.maximum(jnp.abs(low), jnp.abs(high))
+    return _positive(bound * inverse_level)
+
+
+@one_program()
+def _shifted_scale(
+    low: jax.Array,
+    high: jax.Array,
+    inverse_levels: np.float32 | jax.Array,
+    lowest: float | jax.Array,
+    highest: float | jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    low, high = jnp.minimum(low, 0), jnp.maximum(high, 0)
+    scale = _positive((high - low) * inverse_levels)
+    zero_point = jnp.round(-low / scale) + lowest
+    return scale, jnp.clip(zero_point, lowest, highest)
+
+
+@one_program("shape")
+def _largest_magnitude(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    return reduce_tiles(jnp.max, jnp.abs(values), shape)
+
+
 def _mean_magnitude(values: jax.Array, shape: Sequence[int]) -> jax.Array:
     """Return the mean magnitude of the non-zeros in each tile."""
+    return _mean_of_nonzeros(values, tuple(shape))
+
+
+@one_program("shape")
+def _mean_of_nonzeros(values: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     total = reduce_tiles(jnp.sum, jnp.abs(values), shape)
     count = reduce_tiles(jnp.sum, values != 0, shape)
     return _positive(total / jnp.maximum(count, 1))
 
 
+@one_program()
 def _positive(scale: jax.Array) -> jax.Array:
     """Replace scales that are zero, or too small to divide by, with 1."""
     return jnp.where(scale <= jnp.finfo(scale.dtype).tiny, 1, scale)
