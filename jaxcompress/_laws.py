@@ -79,6 +79,7 @@ def _law3_jit(case: Case) -> None:
     program = case.program
     eager = program.eager(case.params, case.state, case.extras)
     once = program.compiled(case.params, case.state, case.extras)
+    _same_avals(3, "eager update and apply", once, eager)
     _close(3, "jit against eager", eager, once, case.rounding)
     traces, (params, state, _) = program.traces, once
     for _ in range(_TRACED_STEPS - 1):

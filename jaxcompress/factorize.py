@@ -20,7 +20,7 @@ from ._select import Where, is_weight, map_with_path
 from ._signatures import name_defaults
 from ._warn import warn
 from .leaves import LowRank
-from .numerics import one_program
+from .numerics import cond, one_program
 
 __all__ = [
     "LowRankState",
@@ -123,9 +123,9 @@ def low_rank(
         def refresh(leaf: jax.Array, basis: jax.Array | None) -> jax.Array | None:
             return None if basis is None else _basis(leaf, split, basis.shape[-1])
 
-        refuse_not_finite(params)  # here, because inside the cond all values are traced
+        refuse_not_finite(params)
         count = state.count + 1
-        bases = lax.cond(
+        bases = cond(
             count % every == 0,
             lambda: _map(refresh, params, state.bases),
             lambda: state.bases,

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from ._arguments import check_counts, check_whole
 from ._combine import masked
@@ -18,6 +17,7 @@ from ._select import Where, is_weight, map_with_path
 from ._signatures import name_defaults
 from .leaves import Codebook
 from .numerics import (
+    cond,
     find_clusters,
     move_clusters,
     nearest_cluster,
@@ -81,9 +81,9 @@ def share(
     ) -> tuple[PyTree, ShareState]:
         del extras
         check(params, state)
-        refuse_not_finite(params)  # here, because inside the cond all values are traced
+        refuse_not_finite(params)
         count = state.count + 1
-        centroids = lax.cond(
+        centroids = cond(
             count % every == 0,
             lambda: jax.tree.map(
                 lambda p, c: move_clusters(p, c, keep_zero, revive),

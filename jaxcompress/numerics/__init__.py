@@ -2,6 +2,7 @@
 """Shared exact numerics: straight-through values, k smallest, k-means, tiles, Hessians."""
 
 from ._clusters import find_clusters, move_clusters, nearest_cluster
+from ._eager import cond, one_program
 from ._hessian import (
     EXACT,
     damped,
@@ -9,7 +10,6 @@ from ._hessian import (
     output_error,
     shrunk,
 )
-from ._one_program import one_program
 from ._smallest import smallest, smallest_per_leaf
 from ._ste import ste
 from ._tiles import (
@@ -21,6 +21,7 @@ from ._tiles import (
 
 __all__ = [
     "EXACT",
+    "cond",
     "damped",
     "divide_by_tiles",
     "expand_tiles",

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from ._one_program import one_program
+from ._eager import one_program
 from ._smallest import flat_index
 from .histogram import COUNT, edges, histogram
 
@@ -115,6 +115,7 @@ def nearest_cluster(leaf: jax.Array, centroids: jax.Array) -> jax.Array:
     return jnp.where(centroids[exact] == leaf, exact, index)
 
 
+@one_program("keep_zero", "revive")
 def move_clusters(
     leaf: jax.Array, centroids: jax.Array, keep_zero: bool, revive: bool = True
 ) -> jax.Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ._one_program import one_program
+from ._eager import one_program
 
 # Accelerators multiply float32 with fewer bits by default.
 EXACT = lax.Precision.HIGHEST

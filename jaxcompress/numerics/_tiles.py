@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from ._one_program import one_program
+from ._eager import one_program
 
 
 def expand_tiles(tiles: jax.Array, shape: Sequence[int]) -> jax.Array:

@@ -17,6 +17,7 @@ from .._compressor import Active, Compressor, PyTree
 from .._origin import Origin, check_origin, make_origin
 from .._select import Where, is_weight, paths_and_leaves
 from .._signatures import name_defaults
+from ..numerics import cond
 from .budgets._sparsity import Budget, uniform
 from .patterns._protocol import Pattern, unstructured
 from .schedules import Trigger, as_trigger, check_sparsity, share_at
@@ -121,7 +122,7 @@ def prune(
         # Old masks, so that this fuses with the optimizer step. Newly pruned weights are
         # zero in the view at once, and in the raw parameters one update later.
         params = jax.tree.map(pruned.settle, params, old)
-        refuse_nan(params)  # here, because inside the cond all values are traced
+        refuse_nan(params)
         memory = running.add(params, state.memory, **extras)
         refuse_nan(memory)
         next_count = state.count + 1
@@ -136,7 +137,7 @@ def prune(
         def redraw() -> PyTree:
             return draw(running.read(params, memory, **extras), share)
 
-        masks = lax.cond(due & ~jnp.isnan(share), redraw, lambda: old)
+        masks = cond(due & ~jnp.isnan(share), redraw, lambda: old)
         kept = masks if pruned.trained else Active(masks)
         return params, PruneState(count, kept, memory, fired, state.origin)
 

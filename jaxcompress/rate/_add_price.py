@@ -15,6 +15,7 @@ from jax.core import Tracer
 from .._compressor import Compressor
 from .._types import PyTree
 from .._warn import warn
+from ..numerics import cond
 from ._code_length import Values, code_length, count_values, pull
 from ._multiplier import Multiplier, Rule
 
@@ -96,7 +97,7 @@ def add_price(
             value = rule.follow(state.multiplier.value, count, total / 8)
             return values, total, value
 
-        values, total, value = lax.cond(
+        values, total, value = cond(
             count % every == 0,
             recount,
             lambda: (state.values, state.bits, state.multiplier.value),

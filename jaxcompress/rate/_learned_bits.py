@@ -24,7 +24,7 @@ from .._types import PyTree
 from .._warn import warn
 from ..formats import Int
 from ..leaves import QArray, is_leaf
-from ..numerics import ste
+from ..numerics import cond, ste
 from ..quantize import Granularity, PerChannel, fake_quant, to_qarray
 from ..quantize.gradients import through_scale
 from ..quantize.scales import Scale, absmax
@@ -167,7 +167,7 @@ def learned_bits(
         rule.check(state.multiplier)
         count = state.count + 1
         old = state.multiplier
-        value = lax.cond(
+        value = cond(
             count % every == 0,
             lambda: rule.follow(old.value, count, total(params, state.bits)),
             lambda: old.value,

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from .._arguments import check_counts, check_kind
 from .._compressor import Compressor, PyTree
 from .._select import map_with_path
 from .._signatures import name_defaults
+from ..numerics import cond
 from ..prune.schedules import Trigger, as_trigger, check_sparsity, share_at
 from ..prune.scores import as_running
 from ..prune.scores._immediate import refuse_nan
@@ -133,7 +133,7 @@ def structured_pruning(
         counts = due.astype(jnp.int32) if trigger.counts_redraws else 1
         count = state.count + counts
         share = share_at(schedule, count, "sparsity")
-        masks = lax.cond(
+        masks = cond(
             due & ~jnp.isnan(share),
             lambda: draw(running.read(params, memory, **extras), share, state.masks),
             lambda: state.masks,

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
 from ..._arguments import check_whole
 from ..._combine import masked
 from ..._compressor import Active, Compressor, PyTree
 from ..._select import Where, is_weight
 from ..._signatures import name_defaults
-from ...numerics import smallest
+from ...numerics import cond, smallest
 from .._prune import prune
 from ..budgets._sparsity import Budget, erk
 from ..schedules import share_at
@@ -136,7 +135,7 @@ def dynamic_sparse(
             )
 
         due = (count % every == 0) & (count <= until) & ~jnp.isnan(amount)
-        masks = lax.cond(due, redraw, lambda: state.masks)
+        masks = cond(due, redraw, lambda: state.masks)
         return params, DynamicState(count, Active(masks))
 
     return Compressor(init=init, apply=apply, update=update)

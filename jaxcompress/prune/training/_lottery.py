@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from ..._arguments import check_whole
 from ..._combine import masked
 from ..._compressor import Compressor, PyTree, Restart
 from ..._select import Where, is_weight
 from ..._signatures import name_defaults
+from ...numerics import cond
 from .._prune import prune
 from ..budgets._sparsity import Budget, global_
 from ..patterns._protocol import Pattern, unstructured
@@ -128,7 +128,7 @@ def lottery_ticket(
         if rewind_to is None:
             return params, LotteryState(count, pruning, (), ())
         rewound = (count > start) & ((count - start) % every == 0) & (count <= end)
-        params, early = lax.cond(
+        params, early = cond(
             rewound | (count == start),
             lambda: _rewind_or_store(rewound, params, state.early),
             lambda: (params, state.early),

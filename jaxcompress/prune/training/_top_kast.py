@@ -7,14 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from ..._arguments import check_whole
 from ..._combine import masked
 from ..._compressor import Active, Compressor, PyTree
 from ..._select import Where, is_weight
 from ..._signatures import name_defaults
-from ...numerics import ste
+from ...numerics import cond, ste
 from .._prune import draw_masks
 from ..budgets._sparsity import Budget, uniform
 from ..patterns._protocol import unstructured
@@ -125,7 +124,7 @@ def top_kast(
         if decay:
             params = jax.tree.map(shrink, params, state.forward, backward)
         refuse_nan(params)
-        forward, backward = lax.cond(
+        forward, backward = cond(
             count % every == 0, lambda: draw(params), lambda: (state.forward, backward)
         )
         return params, TopKastState(count, forward, Active(backward))

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jax.core import Tracer
 
 from ..._compressor import Compressor, PyTree, Restart
@@ -17,6 +16,7 @@ from ..._refuse import refuse_unfit
 from ..._select import map_with_path, paths_and_leaves, select
 from ..._warn import warn
 from ...layerwise import Evidence
+from ...numerics import cond
 from ._links import Bound, ByPath, Link, bind, checked
 
 Check = Callable[[list[Bound], ByPath], None]
@@ -55,12 +55,9 @@ def move_once(
         bound, is_first = bind(links, params), state.count == 0
         leaves = _touched(params, bound)
         moved = jax.jit(functools.partial(move, bound))
-        if isinstance(is_first, Tracer):
-            new = lax.cond(is_first, moved, lambda x: x, leaves)
-        else:  # an eager `lax.cond` would recompile in every update
-            if check and bool(is_first):
-                check(bound, leaves)
-            new = moved(leaves) if bool(is_first) else leaves
+        if check and not isinstance(is_first, Tracer) and bool(is_first):
+            check(bound, leaves)
+        new = cond(is_first, moved, lambda x: x, leaves)
         count = jnp.maximum(state.count, 1)
         return _with(params, new), EquivalentState(count, Restart(is_first))
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...formats import Format
+from ...numerics import cond
 
 
 class Call(NamedTuple):
@@ -54,7 +55,7 @@ def largest(observe: Callable[[Any, jax.Array, Format], Any]) -> Call:
         magnitude = jnp.max(jnp.abs(lax.stop_gradient(x))).astype(jnp.float32)
         # A NaN replaces everything, and nothing replaces a NaN.
         is_larger = (magnitude > seen.magnitude) | jnp.isnan(magnitude)
-        new = lax.cond(is_larger, lambda: observe(state, x, fmt), lambda: seen.state)
+        new = cond(is_larger, lambda: observe(state, x, fmt), lambda: seen.state)
         return Largest(jnp.maximum(seen.magnitude, magnitude), new)
 
     return Call(start, add, lambda state, seen: seen.state)

@@ -14,7 +14,7 @@ from ..._compressor import Learned
 from ..._origin import Origin, check_origin, make_origin
 from ...formats import Format
 from ...leaves import scales_as_floats
-from ...numerics import reduce_tiles, ste
+from ...numerics import cond, reduce_tiles, ste
 from ..gradients import Gradient, through_scale, to_the_bound
 from ._calls import largest
 from ._following import Scale, largest_level, of_range
@@ -229,7 +229,7 @@ def set_once(
             return scale, None
         return scale, zero_point.astype(jnp.float32).reshape(shape)
 
-    scale, zero_point = lax.cond(
+    scale, zero_point = cond(
         state.count == 0, initialize, lambda: (state.scale.value, offset)
     )
     learned = None if zero_point is None else Learned(zero_point)

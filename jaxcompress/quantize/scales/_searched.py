@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from jax import lax
 from ..._arguments import check_whole
 from ...formats import Format
 from ...leaves import dequantize
-from ...numerics import divide_by_tiles, tiles_as_rows
+from ...numerics import cond, divide_by_tiles, one_program, tiles_as_rows
 from ...numerics.histogram import add, edges, empty, histogram
 from ._following import absmax, is_mirrored, of_range
 from ._stateful import Chosen, Shape, StatefulScale
@@ -33,6 +34,10 @@ Cost = Callable[[jax.Array, jax.Array, jax.Array, jax.Array, Format], jax.Array]
 
 The values ``(n,)`` are in ascending order if the cost asks for it; counts say how often
 each occurs."""
+
+
+Range = tuple[jax.Array, jax.Array]
+"""The lowest and the highest values, float32 of the shape of the scales."""
 
 
 class SearchedState(NamedTuple):
@@ -141,6 +146,9 @@ def _make_scale(cost: Cost, every: int, *, ordered: bool) -> StatefulScale:
             f"every must be at least 1 update between searches, got {every}."
         )
 
+    search_tiles = _compiled(functools.partial(_search_tiles, cost, ordered), "shape")
+    search_histogram = _compiled(functools.partial(_search_histogram, cost))
+
     def init(shape: Shape, fmt: Format) -> SearchedState:
         del fmt
         unset = jnp.full(shape, jnp.nan, jnp.float32)
@@ -156,23 +164,37 @@ def _make_scale(cost: Cost, every: int, *, ordered: bool) -> StatefulScale:
 
         def search() -> tuple[jax.Array, jax.Array]:
             wide = x.astype(jnp.float32)
-            return _search_tiles(cost, wide, state.low.shape, fmt, ordered=ordered)
+            return search_tiles(wide, fmt=fmt, shape=state.low.shape)
 
         is_due = state.count % every == 0
-        low, high = lax.cond(is_due, search, lambda: (state.low, state.high))
+        low, high = cond(is_due, search, lambda: (state.low, state.high))
         return SearchedState(state.count + 1, low, high, None)
 
     def read(state: SearchedState, x: jax.Array, fmt: Format) -> Chosen:
         if state.counts is None:
             return of_range(state.low, state.high, fmt)
         del x
-        return of_range(*_search_histogram(cost, state.counts, fmt), fmt)
+        return of_range(*search_histogram(state.counts, fmt=fmt), fmt)
 
     return StatefulScale(init=init, observe=observe, read=read)
 
 
+def _compiled(search: Callable[..., Range], *static: str) -> Callable[..., Range]:
+    """Compile a search for eager callers, who would compile its loops at every call."""
+    compiled = one_program("fmt", *static)(search)
+
+    def run(*args: Any, fmt: Format, **kwargs: Any) -> Range:
+        try:
+            hash(fmt)
+        except TypeError:  # bits that are an array
+            return search(*args, fmt=fmt, **kwargs)
+        return compiled(*args, fmt=fmt, **kwargs)
+
+    return run
+
+
 def _search_tiles(
-    cost: Cost, x: jax.Array, shape: Shape, fmt: Format, *, ordered: bool
+    cost: Cost, ordered: bool, x: jax.Array, shape: Shape, fmt: Format
 ) -> tuple[jax.Array, jax.Array]:
     """Return the best range of each tile."""
     if fmt.binary:

@@ -15,6 +15,7 @@ from ..._arguments import check_counts, check_whole, takes_arguments
 from ..._origin import Origin, check_origin, make_origin
 from ...formats import Format, Int
 from ...leaves import Scales
+from ...numerics import cond
 from ..gradients import Gradient, straight_through
 from ._block import power_of_two
 from ._calls import Call, largest
@@ -272,7 +273,7 @@ def held(scale: Scale, *, every: int = 1) -> StatefulScale:
             return shaped, zero_point.astype(jnp.float32).reshape(state.scale.shape)
 
         is_due = state.count % every == 0
-        new = lax.cond(is_due, compute, lambda: (state.scale, state.zero_point))
+        new = cond(is_due, compute, lambda: (state.scale, state.zero_point))
         return HeldState(state.count + 1, new[0], new[1], state.origin)
 
     def read(state: HeldState, x: jax.Array, fmt: Format) -> Chosen:
