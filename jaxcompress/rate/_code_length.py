@@ -18,12 +18,13 @@ derivative with respect to them is zero.
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from ..numerics import one_program
 
 IMAGINED = 4.0
 """How many imagined codes the share of a row or column starts with."""
@@ -42,7 +43,7 @@ class Values(NamedTuple):
     alike: jax.Array  # bool []: whether one share serves all rows and columns
 
 
-@functools.partial(jax.jit, static_argnames="high")
+@one_program("high")
 def count_values(codes: jax.Array, high: int) -> Values:
     """Count the codes of a leaf.
 
@@ -64,7 +65,7 @@ def count_values(codes: jax.Array, high: int) -> Values:
     return Values(bits.at[high].set(0.0), learning, alike)
 
 
-@jax.jit
+@one_program()
 def code_length(steps: jax.Array, values: Values) -> jax.Array:
     """Return the bits of the rounded steps, differentiable: float32 [].
 
@@ -82,7 +83,7 @@ def code_length(steps: jax.Array, values: Values) -> jax.Array:
     return lax.stop_gradient(value) + pull(steps, values)
 
 
-@jax.jit
+@one_program()
 def pull(steps: jax.Array, values: Values) -> jax.Array:
     """Return zero, with the slope of the code length for each weight: float32 [].
 
