@@ -49,15 +49,13 @@ class ConvNet(nn.Module):
         return nn.LayerNorm()(x)
 
 
-def narrow(nbytes: int, model: ConvNet, x: Any) -> ConvNet:
+def narrow(nbytes: int, model: ConvNet, x: np.ndarray) -> nn.Module:
     """The widest network of a kind whose float32 parameters take no more bytes."""
-    for shrink in np.linspace(1, 0, 100, endpoint=False):
-        widths = tuple(max(1, round(shrink * width)) for width in model.widths)
-        small = model.clone(widths=widths)
-        shapes = jax.eval_shape(small.init, jax.random.key(0), x[:1])
-        if 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes)) <= nbytes:
-            return small
-    raise common.RunError(f"no network of floats takes {nbytes} bytes.")
+    shrunk = (
+        model.clone(widths=tuple(max(1, round(share * w)) for w in model.widths))
+        for share in np.linspace(1, 0, 100, endpoint=False)
+    )
+    return common.no_more_bytes(shrunk, nbytes, x[:1])
 
 
 class Network(NamedTuple):

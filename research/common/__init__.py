@@ -22,6 +22,7 @@ from ._network import (
     control as control,
     narrowed as narrowed,
     no_larger as no_larger,
+    no_more_bytes as no_more_bytes,
     no_more_macs as no_more_macs,
 )
 from ._picture import (

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -67,6 +67,24 @@ def no_more_macs(macs: int, dataset: Dataset, widths: Sequence[int]) -> Perceptr
         return _macs(sizes) <= macs
 
     return _widest(fits, dataset, widths)
+
+
+def no_more_bytes(models: Iterable[nn.Module], nbytes: int, x: np.ndarray) -> nn.Module:
+    """The first network whose float32 parameters take no more than ``nbytes``.
+
+    Or the last, where even that takes more.
+
+    Args:
+      models: from large to small.
+      nbytes: bytes of a file.
+      x: an input of the networks, with a batch axis.
+    """
+    model: Any = None
+    for model in models:
+        shapes = jax.eval_shape(model.init, jax.random.key(0), x)
+        if 4 * sum(leaf.size for leaf in jax.tree.leaves(shapes)) <= nbytes:
+            break
+    return model
 
 
 def control(

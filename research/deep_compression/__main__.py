@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
+import flax.linen as nn
 import numpy as np
 
 import jaxcompress as jc
@@ -25,7 +25,7 @@ from ._config import DEFAULTS, Config, config_of
 from ._networks import MODELS
 from ._stages import Stage, compressors, stages
 from ._tables import CONTROL, PACKED, claims, draw, summary, table
-from ._train import Evaluator, StageTrainer, mean_logits
+from ._train import StageTrainer, latency, mean_logits
 
 _OTHER_SEEDS = 1000  # apart from those of the networks that are compressed
 
@@ -89,7 +89,7 @@ def jobs(
     model = MODELS[config.model](classes=data.num_classes)
     trained = stages(config, len(data.train) // config.batch_size)
     trainers = {s.name: StageTrainer(config, data, model, s) for s in trained}
-    evaluator, once = Evaluator(model), common.Once()
+    once = common.Once()
 
     def artifact(seed: int, row: str) -> Path:
         return path / f"{_slug(seed, row)}.safetensors"
@@ -102,17 +102,17 @@ def jobs(
             files = [_another(k) for k in range(1, config.teachers)]
             networks = [dense(seed), *(_load(artifact(seed, file)) for file in files)]
             return mean_logits(
-                [evaluator.logits(params, data.train) for params in networks]
+                [common.logits(model, params, data.train.x) for params in networks]
             )
 
         return once(("teacher", seed), logits)
 
     def record(
-        stage: Stage, seed: int, tree: Any, evaluator: Evaluator, seconds: float | None
+        stage: Stage, seed: int, tree: Any, model: nn.Module, seconds: float | None
     ) -> list[report.Record]:
         params = jc.dense(tree)
         metrics = [
-            report.accuracy([evaluator.accuracy(params, part)], [seed], split=name)
+            report.accuracy([common.accuracy(model, params, part)], [seed], split=name)
             for name, part in (("test", data.test), ("validation", data.validation))
         ]
         return [
@@ -121,7 +121,7 @@ def jobs(
                 provenance=report.provenance(stage.transforms),
                 metrics=metrics,
                 size=report.size(artifact(seed, stage.name), expected=tree),
-                latency=evaluator.latency(tree, data.test),
+                latency=latency(model, tree, data.test),
                 training_seconds=seconds,
                 simulated=bool(stage.transforms),
             )
@@ -138,15 +138,13 @@ def jobs(
         shutil.rmtree(checkpoints, ignore_errors=True)
         return tree, seconds
 
-    def train(
-        trainer: StageTrainer, evaluator: Evaluator, seed: int
-    ) -> list[report.Record]:
+    def train(trainer: StageTrainer, seed: int) -> list[report.Record]:
         """Train a stage, save what ships, and measure it."""
         stage = trainer.stage
         start = dense(seed) if stage.from_dense else trainer.start(seed)
         logits = teacher(seed) if stage.distilled else None
         tree, seconds = fit(trainer, artifact(seed, stage.name), seed, start, logits)
-        return record(stage, seed, tree, evaluator, seconds)
+        return record(stage, seed, tree, trainer.model, seconds)
 
     def train_teacher(number: int, seed: int) -> list[report.Record]:
         """Train a dense network that only teaches, and has no row."""
@@ -160,20 +158,20 @@ def jobs(
         file, stage = artifact(seed, PACKED), trained[-1]
         jc.save(file, _load(artifact(seed, stage.name)))
         stage = dataclasses.replace(stage, name=PACKED)
-        return record(stage, seed, _load(file), evaluator, None)
+        return record(stage, seed, _load(file), model, None)
 
     def control(seed: int) -> list[report.Record]:
         """A dense network as small as the file of seed 0."""
         size = next(r.size for r in records if r.name == PACKED)
         assert size is not None
         trainer = once("control", lambda: _control(config, data, size.file_bytes))
-        return train(trainer, once("judge", lambda: Evaluator(trainer.model)), seed)
+        return train(trainer, seed)
 
     for seed in range(config.seeds):
         others = range(1, config.teachers)
         makes = {
             **{_another(k): partial(train_teacher, k) for k in others},
-            **{s: partial(train, t, evaluator) for s, t in trainers.items()},
+            **{s: partial(train, t) for s, t in trainers.items()},
             PACKED: reload,
             CONTROL: control,
         }
@@ -188,14 +186,9 @@ def _control(config: Config, data: Dataset, nbytes: int) -> StageTrainer:
 
     Or the smallest of its kind, where even that is larger; the table shows its bytes.
     """
-    kind = MODELS[config.model]
-    full: Any = kind(classes=data.num_classes)
-    model = full
-    for widths in common.narrowed(full.widths):
-        model = kind(classes=data.num_classes, widths=widths)
-        shapes = jax.eval_shape(model.init, jax.random.key(0), data.train.x[:1])
-        if 4 * sum(x.size for x in jax.tree.leaves(shapes)) <= nbytes:
-            break
+    full: Any = MODELS[config.model](classes=data.num_classes)
+    narrower = (full.clone(widths=w) for w in common.narrowed(full.widths))
+    model = common.no_more_bytes(narrower, nbytes, data.train.x[:1])
     epochs = config.dense_epochs + config.epochs
     stage = Stage(CONTROL, jc.identity(), epochs, from_dense=False)
     return StageTrainer(config, data, model, stage)

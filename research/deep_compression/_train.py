@@ -94,29 +94,10 @@ def mean_logits(logits: Sequence[np.ndarray]) -> np.ndarray:
     return np.asarray(jc.distill.ensemble(jnp.stack(logits)))
 
 
-class Evaluator:
-    """Logits and accuracy of a network, in batches of one size."""
+def latency(model: nn.Module, tree: Any, split: Split) -> report.Latency:
+    """Time of one batch, from the tree as it is stored: decoded on the device."""
 
-    def __init__(self, model: nn.Module, batch_size: int = 1000) -> None:
-        self._batch_size = batch_size
-        self._apply = jax.jit(lambda params, x: model.apply({"params": params}, x))
+    def run(tree: Any, x: jax.Array) -> Any:
+        return model.apply({"params": jc.dense(tree)}, x)
 
-    def logits(self, params: Any, split: Split) -> np.ndarray:
-        """Logits of every example, ``(n, classes)``."""
-        size = min(self._batch_size, len(split))
-        parts = []
-        for i in range(0, len(split), size):
-            x = split.x[i : i + size]
-            # The last part is padded, so that there is one shape to compile for.
-            padded = np.concatenate([x, np.zeros_like(split.x[: size - len(x)])])
-            parts.append(np.asarray(self._apply(params, padded))[: len(x)])
-        return np.concatenate(parts)
-
-    def latency(self, tree: Any, split: Split) -> report.Latency:
-        """Time of one batch, from the tree as it is stored: decoded on the device."""
-        x = jnp.asarray(split.x[:256])
-        return report.latency(lambda p, x: self._apply(jc.dense(p), x), tree, x)
-
-    def accuracy(self, params: Any, split: Split) -> float:
-        """Fraction of right answers."""
-        return common.right(self.logits(params, split), split)
+    return report.latency(run, tree, jnp.asarray(split.x[:256]))

@@ -68,6 +68,14 @@ def test_a_control_is_the_widest_that_is_no_larger(nbytes):
     assert [w for w in each if size(*w) > size(*widths)] == []
 
 
+@pytest.mark.parametrize("nbytes", [100_000, 20_000, 4_000, 600])
+def test_networks_of_any_kind_are_found_by_their_bytes(nbytes):
+    data, widths = load("digits"), (300, 100)
+    models = (common.Perceptron(10, w) for w in common.narrowed(widths))
+    model = common.no_more_bytes(models, nbytes, data.train.x[:1])
+    assert model == common.no_larger(nbytes, data, widths)
+
+
 @pytest.mark.parametrize("asked", [0.5, 0.98])
 def test_a_control_has_no_more_macs_than_pruned_networks_without_zeros(asked):
     data, widths = load("digits"), (300, 100)

@@ -15,12 +15,13 @@ import pytest
 
 import jaxcompress as jc
 from jaxcompress import report
-from research.data import Split, load
+from research import common
+from research.data import load
 from research.deep_compression.__main__ import main
 from research.deep_compression._config import DEFAULTS, config_of
 from research.deep_compression._networks import MODELS
 from research.deep_compression._tables import CONTROL, PACKED
-from research.deep_compression._train import Evaluator, mean_logits
+from research.deep_compression._train import mean_logits
 
 pytestmark = pytest.mark.slow
 
@@ -56,7 +57,7 @@ def test_accuracies_are_those_of_the_reloaded_files(finished):
     rows = results(finished)["rows"]
     model = MODELS["lenet_300_100"](classes=10)
     params = jc.dense(jc.load(finished / "seed0-packed.safetensors"))
-    again = Evaluator(model).accuracy(params, digits.test)
+    again = common.accuracy(model, params, digits.test)
     assert again == rows[PACKED]["accuracy"] == rows["by rate"]["accuracy"]
     params = jc.dense(jc.load(finished / "seed0-distilled.safetensors"))
     kernels = [params[f"Dense_{i}"]["kernel"] for i in range(3)]
@@ -182,16 +183,6 @@ def test_every_model_maps_examples_to_logits(name):
     model = MODELS[name](classes=7)
     params = model.init(jax.random.key(0), x)
     assert np.asarray(model.apply(params, x)).shape == (3, 7)
-
-
-def test_evaluation_pads_and_forgets_the_padding():
-    model = MODELS["lenet_300_100"](classes=4)
-    x = np.random.RandomState(0).rand(7, 2, 2, 1).astype(np.float32)
-    params = model.init(jax.random.key(0), x)["params"]
-    split = Split(x, np.zeros(7, np.int32))
-    whole = np.asarray(model.apply({"params": params}, x))
-    parts = Evaluator(model, batch_size=3).logits(params, split)
-    np.testing.assert_allclose(parts, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_defaults_are_complete():
