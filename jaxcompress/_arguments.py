@@ -89,6 +89,20 @@ def check_whole(**counts: Any) -> None:
         raise TypeError(f"{name} must be a whole number, got {value!r}.{hint}")
 
 
+def check_flags(**flags: Any) -> None:
+    """Raise if a flag is not a bool: ``"no"`` would count as true.
+
+    Args:
+      **flags: the arguments by name.
+
+    Raises:
+      TypeError: naming the argument.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"{name} must be True or False, got {value!r}.")
+
+
 def check_counts(least: int = 1, /, **counts: Any) -> None:
     """Raise if a count is not a whole number, or below ``least``; otherwise as above.
 
@@ -155,7 +169,10 @@ def check_params(params: PyTree, call: str) -> None:
 def name_swapped(
     fn: Callable[..., Any], init: Callable[[PyTree], PyTree]
 ) -> Callable[..., Any]:
-    """Name the mistake if a function of ``(params, state)`` fails on ``(state, params)``.
+    """Name the mistake if a function of ``(params, state)`` fails on something else.
+
+    On ``(state, params)``, or a state of another compressor. An error that speaks of the
+    state itself stays as it is.
 
     Args:
       fn: a function of a compressor.
@@ -167,10 +184,19 @@ def name_swapped(
         try:
             return fn(*args, **kwargs)
         except Exception as error:
-            if len(args) == 2 and _is_state(args[0], init, args[1]):
+            if len(args) != 2 or "the state" in str(error):
+                raise
+            if _is_state(args[0], init, args[1]):
                 raise TypeError(
                     "apply, update and finalize take (params, state), got the state first. "
                     "Are the arguments in another order?"
+                ) from error
+            expected = _state_of(init, args[0])
+            if expected is not None and not _is_alike(expected, args[1]):
+                raise TypeError(
+                    "apply, update and finalize need a state that this compressor's init "
+                    f"made for these parameters, {_kind_of(expected)}; got "
+                    f"{_kind_of(args[1])}."
                 ) from error
             raise
 
@@ -179,15 +205,35 @@ def name_swapped(
 
 def _is_state(x: Any, init: Callable[[PyTree], PyTree], params: Any) -> bool:
     """Return whether ``x`` has the structure of a state for these parameters."""
+    state = _state_of(init, params)
+    if state is None or _is_alike(state, params):
+        return False
+    return _is_alike(state, x)
+
+
+def _state_of(init: Callable[[PyTree], PyTree], params: Any) -> PyTree | None:
+    """Return the shapes of a state; None if ``params`` are not parameters of ``init``."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            state = jax.eval_shape(init, params)
+            return jax.eval_shape(init, params)
     except Exception:  # not parameters, or their values are needed
-        return False
-    structure = jax.tree.structure(state)
-    is_told_apart = structure != jax.tree.structure(params)
-    return is_told_apart and structure == jax.tree.structure(x)
+        return None
+
+
+def _is_alike(a: PyTree, b: PyTree) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b)
+
+
+def _kind_of(state: PyTree) -> str:
+    """Describe a state: by its class, or by the classes in its parts."""
+    if isinstance(state, dict) and state:
+        while isinstance(state, dict) and state:
+            state = next(iter(state.values()))
+        return f"a tree of {type(state).__name__}"
+    if type(state) is tuple and state:
+        return f"({', '.join(map(_kind_of, state))})"
+    return "an empty tuple" if state == () else f"a {type(state).__name__}"
 
 
 def check_differentiable(params: PyTree) -> None:

@@ -24,6 +24,11 @@ from ._skip import all_finite
 from .leaves import dense
 
 _TRACED_STEPS = 100
+_NEEDS_VALUES = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
 
 
 class Program:
@@ -253,7 +258,7 @@ def _sharded(case: Case, mesh: Mesh, how: str, single: PyTree) -> None:
 def _sharded_init(case: Case, params: PyTree) -> PyTree:
     try:
         jax.eval_shape(case.c.init, params)
-    except TypeError:  # shapes that depend on values, such as a rank by energy
+    except _NEEDS_VALUES:  # shapes that depend on values, such as a rank by energy
         return case.first
     return jax.block_until_ready(jax.jit(case.c.init)(params))
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ._arguments import check_counts, check_whole
+from ._arguments import check_counts, check_flags, check_whole
 from ._combine import masked
 from ._compressor import Compressor, PyTree
 from ._origin import Origin, check_origin, make_origin
@@ -54,6 +54,7 @@ def share(
     """
     check_whole(clusters=clusters, every=every)
     check_counts(0, iterations=iterations)
+    check_flags(keep_zero=keep_zero, revive=revive)
     if not 2 <= clusters <= 65536:
         raise ValueError(f"clusters must be 2 to 65536 values, got {clusters}.")
     if every < 1:

@@ -216,6 +216,22 @@ def test_the_number_that_was_meant_is_named_and_integers_of_arrays_count():
 
 
 @pytest.mark.parametrize(
+    ("make", "flag"),
+    [
+        (lambda **flags: jc.weight_sharing(4, **flags), "keep_zero"),
+        (lambda **flags: jc.weight_sharing(4, **flags), "revive"),
+        (lambda **flags: jc.weight_quantization(bits=4, **flags), "symmetric"),
+        (lambda **flags: jc.quantize.gptq_quantization(4, **flags), "act_order"),
+        (lambda **flags: jc.quantize.gptq_quantization(4, **flags), "keep_zeros"),
+    ],
+)
+def test_a_text_is_not_a_flag(make, flag):
+    with pytest.raises(TypeError, match=f"{flag} must be True or False, got 'no'"):
+        make(**{flag: "no"})
+    make(**{flag: np.bool_(False)})
+
+
+@pytest.mark.parametrize(
     "c", [PRUNER, INT8, jc.chain(PRUNER, INT8), jc.weight_sharing(4)]
 )
 def test_a_state_in_place_of_parameters_is_named(c):
@@ -279,3 +295,24 @@ def test_warnings_point_at_the_line_of_the_user():
         with pytest.warns(UserWarning) as caught:
             call()
         assert [w.filename for w in caught] == [__file__]
+
+
+@pytest.mark.parametrize("function", ["apply", "finalize"])  # not all updates read it
+@pytest.mark.parametrize(
+    ("compressor", "other", "message"),
+    [
+        (PRUNER, INT8, "a PruneState; got a tree of LeafState"),
+        (INT8, PRUNER, "a tree of LeafState; got a PruneState"),
+        (jc.chain(PRUNER, INT8), PRUNER, r"\(a PruneState, a tree of .*; got a Prune"),
+        (jc.weight_sharing(4), jc.identity(), "a ShareState; got an empty tuple"),
+        (
+            INT8,
+            jc.weight_quantization(bits=8, scale=jc.quantize.scales.mse()),
+            "the state holds a SearchedState, which this compressor's scale does not read",
+        ),
+    ],
+)
+def test_a_state_of_another_compressor_is_named(function, compressor, other, message):
+    state = other.init(PARAMS)
+    with pytest.raises((TypeError, ValueError), match=message):
+        getattr(compressor, function)(PARAMS, state)

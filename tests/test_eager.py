@@ -34,9 +34,9 @@ def test_the_second_update_compiles_nothing(name):
     c, grads = COMPRESSORS[name], jax.tree.map(jnp.tanh, PARAMS)
     params, state, compiled = PARAMS, c.init(PARAMS), []
 
-    def listen(event, secs, **kwargs):
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(secs)
+            compiled.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from .._arguments import check_flags
 from .._combine import masked
 from .._compressor import Compressor, Learned, PyTree, marks
 from .._origin import Origin, check_origin, make_origin
@@ -185,6 +186,7 @@ def weight_quantization(
       Jacob et al., 2017, https://arxiv.org/abs/1712.05877; Courbariaux et al., 2015,
       https://arxiv.org/abs/1511.00363
     """
+    check_flags(symmetric=symmetric)
     if (bits is None) == (fmt is None):
         raise ValueError(
             f"pass either bits= or fmt=, not both; got bits={bits}, fmt={fmt}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import jax
 
-from ..._arguments import check_counts
+from ..._arguments import check_counts, check_flags
 from ..._axes import AxesLike
 from ..._combine import masked
 from ..._compressor import Compressor
@@ -92,6 +92,7 @@ def gptq_quantization(
       Frantar et al., 2022, https://arxiv.org/abs/2210.17323
     """
     check_counts(block=block)
+    check_flags(symmetric=symmetric, act_order=act_order, static_groups=static_groups)
 
     def solve(
         w: jax.Array, h: jax.Array, keep: jax.Array, grid: Grid, choose: Scale | None

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..._arguments import check_flags
 from ..._axes import AxesLike
 from ..._compressor import Compressor, PyTree
 from ..._origin import Origin, check_origin, make_origin
@@ -87,6 +88,7 @@ def layerwise_quantization(
     Warns:
       UserWarning: in ``finalize``, if no update was given statistics.
     """
+    check_flags(keep_zeros=keep_zeros)
 
     def scale_shape(path: str, x: jax.Array) -> tuple[int, ...]:
         return tuple(granularity.scale_shape(path, x.shape))

@@ -210,8 +210,13 @@ def _wrap_scale(scale: Scale) -> StatefulScale:
         return _ScaleShape(shape)
 
     def read(state: _ScaleShape, x: jax.Array, fmt: Format) -> Chosen:
-        shape = getattr(state, "shape", ()) or (1,) * x.ndim
-        return scale(x, shape, fmt)
+        if not isinstance(state, _ScaleShape):
+            raise ValueError(
+                f"the state holds a {type(state).__name__}, which this compressor's scale "
+                "does not read: it computes the scales from the weights. Read the state "
+                "with the compressor that made it."
+            )
+        return scale(x, state.shape or (1,) * x.ndim, fmt)
 
     return StatefulScale(init=init, observe=lambda state, x, fmt: state, read=read)
 
