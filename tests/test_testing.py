@@ -96,3 +96,8 @@ def test_a_compressor_of_the_whole_tree_reports_what_could_not_be_checked():
 
     whole = dataclasses.replace(stateless(ROUND), init=init)
     assert check_compressor(whole, PARAMS)[5].startswith("not checked")
+
+
+def test_an_init_that_needs_values_is_said():
+    result = check_compressor(jc.low_rank(energy=0.5), PARAMS, rounding=1e-5)
+    assert "held but for init, which is not traced: low_rank(energy" in result[11]
