@@ -134,7 +134,7 @@ def learned_bits(
         refuse_unfit(params)
         shapes_of(params)  # refuses leaves whose axes are ambiguous
         bits = all_at(params, most)
-        per = _concrete(lambda: total(params, bits))
+        per = _concrete(lambda: total(params, all_at(params, most)))
         if target is not None:
             _check_target(
                 target, _concrete(lambda: total(params, all_at(params, least)))
