@@ -42,7 +42,8 @@ FEW = hypothesis.settings(
 VARIANTS = (
     "one shot", "straight through", "blocks in turns", "saving", "one bit",
     "learned offset", "prune and share", "partly dynamic", "own pruner and quantizer",
-    "rate for a size", "rate of shared values", "soft movement",
+    "rate for a size", "rate of shared values", "soft movement", "searched scales",
+    "blocks with scales of few bits",
 )  # fmt: skip
 
 # No sum of weights enters their values: equal bits in jit and eager, on one device and
