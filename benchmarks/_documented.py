@@ -207,7 +207,7 @@ TABLES: dict[str, Table] = {
         corner="ratio to `make_jaxpr`",
     ),
     "compilation": Table(
-        [Column("ratio", "compile_time", ratio)], corner="ratio to the float step"
+        _two("compile_time", "MLP", "deep"), corner="ratio to the float step"
     ),
     "threshold": Table(
         [*_threshold(1_000_000, "1M"), *_threshold(25_000_000, "25M")],

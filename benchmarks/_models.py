@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The two small networks that the training benchmarks time."""
+"""The small networks that the training benchmarks time."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ def make(name: str, *, quick: bool) -> Task:
     """Make a task.
 
     Args:
-      name: ``"mlp"`` (784-300-100-10, batches of 128) or ``"conv"`` (two convolutions
-        and two dense layers on 16 x 16 x 3, batches of 32).
+      name: ``"mlp"`` (784-300-100-10, batches of 128), ``"deep"`` (48 layers of 64), or
+        ``"conv"`` (two convolutions and two dense layers on 16 x 16 x 3, batches of 32).
       quick: a small network and few batches.
     """
     keys = iter(jax.random.split(jax.random.key(0), 256))
-    if name == "mlp":
-        widths = (16, 10) if quick else (784, 300, 100, 10)
+    if name in ("mlp", "deep"):
+        deep = (*48 * (64,), 10)
+        full = deep if name == "deep" else (784, 300, 100, 10)
+        widths = (16, 10) if quick else full
         batch, x_shape, logits = 128, widths[:1], _mlp
         shapes = list(zip(widths[:-1], widths[1:], strict=True))
     else:
         a, b, c = (4, 4, 8) if quick else (16, 32, 64)
         batch, x_shape, logits = 32, (16, 16, 3), _conv
         shapes = [(3, 3, 3, a), (3, 3, a, b), (16 * b, c), (c, 10)]
+    digits = len(str(len(shapes) - 1))  # JAX sorts names
     params = {
-        f"Layer_{i}": {
+        f"Layer_{i:0{digits}}": {
             "kernel": jax.nn.initializers.he_normal()(next(keys), shape, jnp.float32),
             "bias": jnp.zeros(shape[-1:]),
         }

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,10 +15,11 @@ import jaxcompress as jc
 from . import _harness, _models
 
 
+@_harness.one_core()
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     made = _harness.parser("compile_time", __doc__, rounds=5)
-    made.add_argument("--model", choices=("mlp", "conv"), default="mlp")
+    made.add_argument("--model", choices=("mlp", "conv", "deep"), default="mlp")
     settings = _harness.parse(made, argv)
     task = _models.make(settings.model, quick=settings.quick)
     pruner = jc.magnitude_pruning(0.9, every=100)
@@ -27,11 +29,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     compressors = {"float": jc.identity()}
     if not settings.quick:
         compressors |= {"mask every 100": pruner, "4 bits": four_bits}
+        compressors["a price of bits"] = jc.rate.entropy_constrained(0.1)
     compressors["mask every 100 + 4 bits"] = jc.chain(pruner, four_bits)
     rows = _harness.measure(
         {name: _compile(task, c) for name, c in compressors.items()},
         rounds=settings.rounds,
         warm_up=False,
+        clock=time.process_time,
     )
     _harness.show(rows, settings)
 
