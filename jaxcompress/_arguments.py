@@ -195,8 +195,7 @@ def name_swapped(
             if expected is not None and not _is_alike(expected, args[1]):
                 raise TypeError(
                     "apply, update and finalize need a state that this compressor's init "
-                    f"made for these parameters, {_kind_of(expected)}; got "
-                    f"{_kind_of(args[1])}."
+                    f"made for these parameters. {_difference(expected, args[1])}"
                 ) from error
             raise
 
@@ -225,12 +224,25 @@ def _is_alike(a: PyTree, b: PyTree) -> bool:
     return jax.tree.structure(a) == jax.tree.structure(b)
 
 
+def _difference(expected: PyTree, got: PyTree) -> str:
+    """Say how two states differ: by their classes, or by the first part of one alone."""
+    kinds = [_kind_of(state) for state in (expected, got)]
+    if kinds[0] != kinds[1]:
+        return f"It makes {kinds[0]}, got {kinds[1]}."
+    paths = [set(paths_and_leaves(state)[0]) for state in (expected, got)]
+    missing, unknown = (sorted(a - b) for a, b in (paths, paths[::-1]))
+    parts = [f"lacks {missing[0]!r}"] if missing else []
+    parts += [f"has {unknown[0]!r}, which is not its own"] if unknown else []
+    said = " and ".join(parts) or "holds its parts in other containers"
+    return f"The state, {kinds[0]}, {said}."
+
+
 def _kind_of(state: PyTree) -> str:
     """Describe a state: by its class, or by the classes in its parts."""
-    if isinstance(state, dict) and state:
-        while isinstance(state, dict) and state:
-            state = next(iter(state.values()))
-        return f"a tree of {type(state).__name__}"
+    if isinstance(state, dict):
+        parts = jax.tree.leaves(state, is_leaf=lambda x: not isinstance(x, dict))
+        kinds = [type(part).__name__ for part in parts if part is not None]
+        return f"a tree of {kinds[0]}" if kinds else "an empty tree"
     if type(state) is tuple and state:
         return f"({', '.join(map(_kind_of, state))})"
     return "an empty tuple" if state == () else f"a {type(state).__name__}"

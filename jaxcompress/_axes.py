@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ._names import outputs_come_first
-from ._select import matches
+from ._select import closest, matches
+from ._warn import warn
 
 Axis = int | tuple[int, ...]
 
@@ -72,6 +73,22 @@ def check_axes(axes: AxesLike) -> None:
         f"*args), got {axes!r}. To name output axes write Axes(outputs=...); to name the "
         "axes that are summed over write Axes(contraction=...)."
     )
+
+
+def warn_if_unmatched(axes: AxesLike, paths: Sequence[str]) -> None:
+    """Warn if a mapping of axes has keys, and none of them matches a path.
+
+    Some may match nothing, since one mapping serves several techniques.
+    """
+    if not isinstance(axes, Mapping) or not axes or not paths:
+        return
+    if all(_look_up(path, axes) is None for path in paths):
+        key = next(iter(axes))
+        near = ", ".join(map(repr, closest(key, list(paths))))
+        warn(
+            f"no key of axes= matches a selected leaf, so axes are read from names; the "
+            f"first key is {key!r}, the closest leaves are {near}. Globs match whole paths."
+        )
 
 
 def output_axes(path: str, shape: Sequence[int], axes: AxesLike) -> tuple[int, ...]:
@@ -202,11 +219,15 @@ def normalize_axes(path: str, shape: Sequence[int], axis: Axis) -> tuple[int, ..
 def _cannot_tell(path: str, shape: Sequence[int], axes: AxesLike) -> str:
     reason = getattr(axes, "unknown", {}).get(path)
     because = f" weight_axes could not read them: {reason}." if reason else ""
+    if isinstance(axes, Mapping) and not reason and _look_up(path, axes) is None:
+        because = (
+            f" No key of axes= matches this path; the first is {next(iter(axes))!r}."
+        )
     return (
         f"{path!r} has shape {tuple(shape)}: its output and contraction axes cannot be "
-        f"told from its rank, {len(shape)}.{because} Pass "
+        f"told from its rank, {len(shape)}.{because} Give the granularity or the pattern "
         "axes=jaxcompress.weight_axes(fn, params, *args), which reads them from the "
-        f"function, or name them: axes={{{path!r}: Axes(outputs=...)}}. A Flax convolution "
-        "has outputs=-1, an Equinox convolution outputs=0; for layers stacked by nn.scan "
-        "add layers=0."
+        f"function, or name them: PerChannel(axes={{{path!r}: Axes(outputs=...)}}). A Flax "
+        "convolution has outputs=-1, an Equinox convolution outputs=0; for layers stacked "
+        "by nn.scan add layers=0."
     )

@@ -183,7 +183,8 @@ def _flags(
             for path, leaf in zip(paths, leaves, strict=True)
         ]
     if callable(where):
-        return [bool(where(p, x)) for p, x in zip(paths, leaves, strict=True)]
+        flags = [where(p, x) for p, x in zip(paths, leaves, strict=True)]
+        return [_flag(flag, p) for flag, p in zip(flags, paths, strict=True)]
     flags, structure = jax.tree.flatten(where)
     if structure != treedef:
         raise ValueError(
@@ -192,7 +193,16 @@ def _flags(
             f"  where:      {structure}\n"
             f"  parameters: {treedef}"
         )
-    return [bool(flag) for flag in flags]
+    return [_flag(flag, path) for flag, path in zip(flags, paths, strict=True)]
+
+
+def _flag(flag: Any, path: str) -> bool:
+    if isinstance(flag, str) or jnp.ndim(flag):
+        raise TypeError(
+            f"`where` must give True or False for each leaf, for {path!r} it gives a "
+            f"{type(flag).__name__}."
+        )
+    return bool(flag)
 
 
 def _paths_in_tables_and_scales(treedef: Any, leaves: Sequence[Any]) -> set[str]:

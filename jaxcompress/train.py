@@ -15,6 +15,7 @@ from jax import lax
 from ._arguments import (
     check_compressor,
     check_differentiable,
+    check_flags,
     check_function,
     check_optimizer,
     check_params,
@@ -161,6 +162,7 @@ def train_step(
         check_optimizer(learned_tx, "learned_tx=")
         learned_tx = optax.with_extra_args_support(learned_tx)
     check_whole(micro_batches=micro_batches)
+    check_flags(donate=donate)
     if micro_batches < 1:
         raise ValueError(f"micro_batches must be at least 1, got {micro_batches}.")
     _check_schedules(schedules)
@@ -189,6 +191,11 @@ def train_step(
     def step(
         state: TrainState, batch: PyTree, *args: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
+        if not isinstance(state, TrainState):
+            raise TypeError(
+                "step takes (state, batch) with the state that init(params) returned, got "
+                f"a {type(state).__name__}."
+            )
         kwargs = {name: schedule(state.step) for name, schedule in schedules.items()}
         kwargs |= _teacher_kwargs(state.compression)
         if state.model_state is not None:

@@ -225,7 +225,7 @@ def test_the_number_that_was_meant_is_named_and_integers_of_arrays_count():
         (lambda **flags: jc.quantize.gptq_quantization(4, **flags), "keep_zeros"),
     ],
 )
-def test_a_text_is_not_a_flag(make, flag):
+def test_a_text_is_not_a_flag_of_a_technique(make, flag):
     with pytest.raises(TypeError, match=f"{flag} must be True or False, got 'no'"):
         make(**{flag: "no"})
     make(**{flag: np.bool_(False)})
@@ -301,10 +301,18 @@ def test_warnings_point_at_the_line_of_the_user():
 @pytest.mark.parametrize(
     ("compressor", "other", "message"),
     [
-        (PRUNER, INT8, "a PruneState; got a tree of LeafState"),
-        (INT8, PRUNER, "a tree of LeafState; got a PruneState"),
-        (jc.chain(PRUNER, INT8), PRUNER, r"\(a PruneState, a tree of .*; got a Prune"),
-        (jc.weight_sharing(4), jc.identity(), "a ShareState; got an empty tuple"),
+        (PRUNER, INT8, "It makes a PruneState, got a tree of LeafState"),
+        (INT8, PRUNER, "It makes a tree of LeafState, got a PruneState"),
+        (
+            jc.chain(PRUNER, INT8),
+            PRUNER,
+            r"makes \(a PruneState, a tree of LeafState\), got a Prune",
+        ),
+        (
+            jc.weight_sharing(4),
+            jc.identity(),
+            "It makes a ShareState, got an empty tuple",
+        ),
         (
             INT8,
             jc.weight_quantization(bits=8, scale=jc.quantize.scales.mse()),
@@ -316,3 +324,64 @@ def test_a_state_of_another_compressor_is_named(function, compressor, other, mes
     state = other.init(PARAMS)
     with pytest.raises((TypeError, ValueError), match=message):
         getattr(compressor, function)(PARAMS, state)
+
+
+def test_the_part_that_a_state_lacks_is_named():
+    params = {"a": {"kernel": jnp.ones((4, 4))}, "b": {"kernel": jnp.ones((4, 4))}}
+    state = jc.magnitude_pruning(0.5, where="a/*").init(params)
+    with pytest.raises(TypeError, match="a PruneState, lacks 'kept/masks/b/kernel'"):
+        jc.magnitude_pruning(0.5).apply(params, state)
+    state = jc.magnitude_pruning(0.5).init(params)
+    with pytest.raises(
+        TypeError, match="has 'kept/masks/b/kernel', which is not its own"
+    ):
+        jc.magnitude_pruning(0.5, where="a/*").apply(params, state)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: untyped.weight_quantization(), "one of bits= and fmt=, got neither"),
+        (lambda: untyped.magnitude_pruning(None), "an optax schedule, got None"),
+        (lambda: untyped.magnitude_pruning(0.5, pattern="2:4"), "pattern, got '2:4'"),
+        (
+            lambda: untyped.compress(
+                jc.magnitude_pruning(0.5, where=lambda path, leaf: "no"), PARAMS
+            ),
+            "`where` must give True or False for each leaf, for 'kernel' it gives a str",
+        ),
+        (
+            lambda: untyped.compress(
+                jc.magnitude_pruning(0.5, where=lambda path, leaf: leaf > 0), PARAMS
+            ),
+            "`where` must give True or False",
+        ),
+        (
+            lambda: untyped.compress(
+                jc.magnitude_pruning(0.5, where={"kernel": "False"}), PARAMS
+            ),
+            "`where` must give True or False",
+        ),
+        (
+            lambda: untyped.train_step(loss_fn, SGD, donate="no"),
+            "donate must be True or False",
+        ),
+        (
+            lambda: untyped.train_step(loss_fn, SGD)[1](
+                PARAMS, {"x": jnp.ones((2, 4))}
+            ),
+            r"the state that init\(params\) returned, got a dict",
+        ),
+        (
+            lambda: untyped.rate.entropy_constrained("0.3"),
+            "multiplier must be a number, got a str",
+        ),
+        (
+            lambda: untyped.rate.learned_bits(0.1, scale=jc.quantize.scales.lsq()),
+            "whose state learned_bits does not keep",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()

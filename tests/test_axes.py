@@ -146,3 +146,17 @@ def test_one_object_serves_every_technique():
     assert (masks["out"].reshape(4, 2, 4, 16).sum(2) == 2).all()
     rows = jc.magnitude_pruning(0.25, pattern=PerOutput(axes=axes), where="*")
     assert (rows.init(params).masks["query"].sum(0) == 12).all()
+
+
+def test_axes_that_name_no_leaf_are_said():
+    params = {"layers.0.weight": normal(4, 8)}
+    axes = {"layrs.*": jc.Axes(outputs=-1)}
+    with pytest.warns(UserWarning, match=r"no key of axes= matches.*'layrs\.\*'"):
+        jc.weight_quantization(bits=4, granularity=jc.PerChannel(axes=axes)).init(
+            params
+        )
+    pattern = jc.prune.patterns.NOfM(2, 4, axes=axes)
+    with pytest.warns(UserWarning, match=r"no key of axes= matches"):
+        jc.magnitude_pruning(0.5, pattern=pattern).init(params)
+    with pytest.raises(ValueError, match="No key of axes= matches this path"):
+        jc.PerChannel(axes=axes).scale_shape("conv/kernel", (3, 3, 4, 8))

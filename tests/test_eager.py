@@ -26,6 +26,15 @@ COMPRESSORS = {
         bits=4, rounding=quantize.rounding.stochastic(jax.random.key(0))
     ),
     "rate": jc.rate.entropy_constrained(0.1, every=1),
+    "erk": jc.magnitude_pruning(RAMP, budget=jc.prune.budgets.erk),
+    "owl": jc.magnitude_pruning(RAMP, budget=jc.prune.budgets.owl()),
+    "GPTQ": quantize.gptq_quantization(4),
+    "AdaRound": quantize.adaround_quantization(4, steps=3),
+    "SparseGPT": jc.prune.sparsegpt_pruning(0.5),
+}
+STATS = {
+    name: {"kernel": jc.program.statistics.Gram(jnp.uint32(32), jnp.eye(size))}
+    for name, size in (("a", 12), ("b", 8))
 }
 
 
@@ -42,7 +51,7 @@ def test_the_second_update_compiles_nothing(name):
     try:
         counts = []
         for _ in range(3):
-            params, state = c.update(params, state, grads=grads)
+            params, state = c.update(params, state, grads=grads, stats=STATS)
             c.apply(params, state)
             counts.append(len(compiled))
         jax.jit(lambda x: x + 1)(jnp.ones(3))  # what is new is counted
@@ -66,3 +75,23 @@ def test_a_traced_condition_chooses_in_the_program():
         assert jnp.array_equal(choose(is_true, x), jax.jit(wanted)(x))
     each = jax.vmap(lambda is_true: cond(is_true, jnp.sin, jnp.cos, x))
     assert each(jnp.array([True, False])).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    "scale", [quantize.scales.mse, quantize.scales.entropy], ids=["mse", "entropy"]
+)
+def test_equal_searches_share_their_programs(scale):
+    compiled = []
+
+    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
+        compiled.append(event.endswith("backend_compile_duration"))
+
+    jc.weight_quantization(bits=4, scale=scale()).init(PARAMS)
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        jc.weight_quantization(bits=4, scale=scale()).init(PARAMS)
+        before = sum(compiled)
+        jax.jit(lambda x: x + 2)(jnp.ones(3))  # what is new is counted
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert before == 0 < sum(compiled)

@@ -34,6 +34,8 @@ PAIRS = {
         {},
     ),
     "held": (*map(ints(scales.held(scales.absmax)), (4, 8)), {}),
+    "searched": (*map(ints(scales.mse()), (4, 8)), {}),
+    "two searches": (ints(scales.mse())(4), ints(scales.entropy())(4), {}),
     "learned rounding": (*map(ints(None, quantize.rounding.learned()), (4, 8)), {}),
     "floats": (
         *(jc.weight_quantization(fmt=f, scale=scales.lsq()) for f in (E2M1, E4M3)),

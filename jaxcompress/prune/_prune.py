@@ -12,6 +12,7 @@ import optax
 from jax import lax
 from jax.core import Tracer
 
+from .._axes import warn_if_unmatched
 from .._combine import masked
 from .._compressor import Active, Compressor, PyTree
 from .._origin import Origin, check_origin, make_origin
@@ -211,6 +212,7 @@ def draw_masks(
             )
     refuse_unranked(scores)
     refuse_nan(scores)
+    warn_if_unmatched(getattr(pattern, "axes", None), paths)
     # If the pattern has groups, budgets rank groups, not single weights.
     group_scores = getattr(pattern, "spread", lambda path, scores: scores)
     ranked_scores = {p: group_scores(p, x) for p, x in zip(paths, leaves, strict=True)}
@@ -239,11 +241,16 @@ def check_arguments(sparsity: float | Schedule, pattern: Pattern | None) -> None
             "pattern must be an instance such as NOfM(2, 4), got the class "
             f"{pattern.__name__}. Call it."
         )
+    if pattern is not None and not callable(pattern):
+        raise TypeError(
+            "pattern must be unstructured, NOfM(2, 4) or another pattern, got "
+            f"{pattern!r}."
+        )
     if callable(sparsity):
         return
-    if isinstance(sparsity, str):
+    if sparsity is None or isinstance(sparsity, str):
         raise TypeError(
-            f"sparsity must be a number or an optax schedule, got the string {sparsity!r}."
+            f"sparsity must be a number or an optax schedule, got {sparsity!r}."
         )
     check_sparsity(sparsity)
     if isinstance(sparsity, Tracer):

@@ -9,7 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 from .._arguments import check_whole
-from .._axes import AxesLike, check_axes, contraction_axes, layer_axes, output_axes
+from .._axes import (
+    AxesLike,
+    check_axes,
+    contraction_axes,
+    layer_axes,
+    output_axes,
+    warn_if_unmatched,
+)
 from .._warn import warn
 
 
@@ -177,8 +184,9 @@ def scale_shapes(
 
     Warns:
       UserWarning: once, naming all leaves that a ``PerGroup(otherwise=)`` gives another
-        granularity.
+        granularity; and if ``axes`` names no leaf.
     """
+    warn_if_unmatched(getattr(granularity, "axes", None), list(shapes))
     fallback = getattr(granularity, "fallback", lambda path, shape: None)
     texts = [text for p, shape in shapes.items() if (text := fallback(p, shape))]
     if texts:

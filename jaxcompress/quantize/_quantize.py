@@ -157,7 +157,8 @@ def weight_quantization(
       fmt: any format of ``jaxcompress.formats``, instead of ``bits``.
       symmetric: True centers the integers on zero; False adds a zero point.
       granularity: ``PerTensor()``, ``PerChannel()`` (default) or ``PerGroup(n)``. For
-        convolutions, whose axes their rank does not tell, ``PerChannel(axis=-1)``.
+        convolutions, whose axes their rank does not tell,
+        ``PerChannel(axes=jc.Axes(outputs=-1))``.
       scale: how to choose the scales. ``suited`` follows the format: mostly ``absmax``,
         which clips nothing. Below 8 bits and without training, pass ``scales.mse()``; in
         training, ``scales.lsq()``.
@@ -188,9 +189,8 @@ def weight_quantization(
     """
     check_flags(symmetric=symmetric)
     if (bits is None) == (fmt is None):
-        raise ValueError(
-            f"pass either bits= or fmt=, not both; got bits={bits}, fmt={fmt}."
-        )
+        given = "neither" if bits is None else f"bits={bits} and fmt={fmt}"
+        raise ValueError(f"pass one of bits= and fmt=, got {given}.")
     if fmt is not None and not symmetric:
         raise ValueError(
             "symmetric=False belongs to bits=; pass fmt=Int(bits, symmetric=False), "

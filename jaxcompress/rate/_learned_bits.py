@@ -27,7 +27,7 @@ from ..leaves import QArray, is_leaf
 from ..numerics import cond, ste
 from ..quantize import Granularity, PerChannel, fake_quant, to_qarray
 from ..quantize.gradients import through_scale
-from ..quantize.scales import Scale, absmax
+from ..quantize.scales import Ranges, Scale, StatefulScale, absmax
 from ._multiplier import Multiplier, check_amount, rule_of
 from .costs import Cost, bytes_
 
@@ -107,6 +107,11 @@ def learned_bits(
     rule = rule_of(multiplier, "target", target)
     allowed = _check_widths(widths)
     check_counts(every=every)
+    if isinstance(scale, StatefulScale | Ranges):
+        raise TypeError(
+            f"scale must be a function of the weights such as absmax, got {scale!r}, whose "
+            "state learned_bits does not keep."
+        )
     price = bytes_() if cost is None else cost
     _check_cost(price)
     shared = PerChannel() if granularity is None else granularity

@@ -137,6 +137,8 @@ def check_amount(name: str, value: Any) -> float:
             "an optax schedule: multiplier=optax.linear_schedule(0.0, 0.3, 1000)."
         )
     try:
+        if isinstance(value, str | bool):
+            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
         raise TypeError(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.tree_util import Partial
 
 from ..._select import closest, matches
 from ..._signatures import name_defaults
@@ -58,12 +59,12 @@ def erk(scores: Scores, sparsity: jax.Array) -> dict[str, jax.Array]:
         [max(1, sum(s.shape)) / max(1, s.size) for s in scores.values()], jnp.float32
     )
     # 1 / min(raw) makes every leaf dense.
-    return _solve_densities(
-        scores,
-        sparsity,
-        lambda x: jnp.minimum(1.0, x * raw_densities),
-        1.0 / raw_densities.min(),
-    )
+    densities = Partial(_scaled_densities, raw_densities)
+    return _solve_densities(scores, sparsity, densities, 1.0 / raw_densities.min())
+
+
+def _scaled_densities(raw: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.minimum(1.0, x * raw)
 
 
 def owl(outliers: float = 5.0, spread: float = 0.08) -> Budget:
@@ -92,12 +93,16 @@ def owl(outliers: float = 5.0, spread: float = 0.08) -> Budget:
         width = jnp.where(high > low, high - low, 1.0)
         offset = (shares - low) / width * 2 * spread
         # The range goes from density 0 at the lowest leaf to density 1 at all leaves.
+        densities = Partial(_shifted_densities, offset - 2 * spread)
         return _solve_densities(
-            scores, sparsity, lambda x: jnp.clip(x - 2 * spread + offset, 0, 1),
-            jnp.asarray(1 + 2 * spread),
-        )  # fmt: skip
+            scores, sparsity, densities, jnp.asarray(1 + 2 * spread)
+        )
 
     return budget
+
+
+def _shifted_densities(offset: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.clip(x + offset, 0, 1)
 
 
 @name_defaults
@@ -199,9 +204,15 @@ def bisect(
 ) -> jax.Array:
     """Find the smallest x in [0, high] with ``enough(x)`` and all above it; else ``high``.
 
-    40 halvings exhaust float32.
+    40 halvings exhaust float32. Eagerly, only a ``Partial`` is not compiled anew.
     """
+    return _bisect(
+        enough if isinstance(enough, Partial) else Partial(enough), high, steps
+    )
 
+
+@one_program("steps")
+def _bisect(enough: Partial, high: jax.Array, steps: int) -> jax.Array:
     def halve(
         _: int, bounds: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
@@ -216,16 +227,22 @@ def bisect(
     return lax.fori_loop(0, steps, halve, (jnp.zeros_like(high), high))[1]
 
 
+def _keeps_enough(
+    densities: Partial, sizes: jax.Array, keep: jax.Array, x: jax.Array
+) -> jax.Array:
+    return jnp.sum(densities(x) * sizes) >= keep
+
+
 def _solve_densities(
     scores: Scores,
     sparsity: jax.Array,
-    densities: Callable[[jax.Array], jax.Array],
+    densities: Partial,
     high: jax.Array,
 ) -> dict[str, jax.Array]:
     """Solve ``densities(x)`` for the overall sparsity; return the counts to prune."""
     sizes = jnp.asarray([float(score.size) for score in scores.values()])
     keep = (1.0 - sparsity) * sizes.sum()
-    x = bisect(lambda x: jnp.sum(densities(x) * sizes) >= keep, high)
+    x = bisect(Partial(_keeps_enough, densities, sizes, keep), high)
     density = densities(x)
     return {
         path: count_of(1.0 - density[i], score.size, sparsity)

@@ -14,7 +14,7 @@ from ..._signatures import name_defaults
 from ...formats import Format
 from ...numerics import EXACT
 from .._fake import fake_quant
-from ..scales._fixed import fixed
+from ..scales._fixed import as_partial, fixed
 from ..scales._following import Scale, absmax
 from ._learned_rounding import (
     Training,
@@ -97,7 +97,7 @@ def adaround(
     check_training(training)
     tiles = (1, w.shape[1]) if scale_shape is None else tuple(scale_shape)
     return _adaround(
-        w, h, keep, Partial(scale), fmt=fmt, tiles=tiles, training=training
+        w, h, keep, as_partial(scale), fmt=fmt, tiles=tiles, training=training
     )
 
 

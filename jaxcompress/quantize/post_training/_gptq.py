@@ -17,7 +17,7 @@ from ...formats import Format
 from ...layerwise import number, sweep
 from ...numerics import expand_tiles
 from .._fake import fake_quant
-from ..scales._fixed import fixed
+from ..scales._fixed import as_partial, fixed
 from ..scales._following import Scale
 from ..scales._stateful import suited
 
@@ -100,7 +100,7 @@ def gptq(
             f"scale_shape={tiles} for weights of shape {w.shape}."
         )
     return _gptq(
-        w, h, keep, damping, Partial(scale), fmt=fmt, tiles=tiles, block=block,
+        w, h, keep, damping, as_partial(scale), fmt=fmt, tiles=tiles, block=block,
         act_order=act_order, static=static_groups or act_order or tiles[0] == 1,
     )  # fmt: skip
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from ..._arguments import check_whole
+from ..._origin import Origin, check_origin, make_origin
 from ...formats import Format
 from ...leaves import dequantize
 from ...numerics import cond, divide_by_tiles, one_program, tiles_as_rows
@@ -48,6 +49,7 @@ class SearchedState(NamedTuple):
     high: jax.Array  # float32, same shape
     # int32 histogram of all observed values, for a single range; None for tiles
     counts: jax.Array | None
+    origin: Origin | None  # the format that the ranges of tiles were searched for
 
 
 def mse(*, power: float = 2.0, every: int = 100) -> StatefulScale:
@@ -79,17 +81,7 @@ def mse(*, power: float = 2.0, every: int = 100) -> StatefulScale:
     if not power > 0:
         raise ValueError(f"power must be positive, got {power}.")
 
-    def cost(
-        values: jax.Array,
-        counts: jax.Array,
-        low: jax.Array,
-        high: jax.Array,
-        fmt: Format,
-    ) -> jax.Array:
-        error = jnp.abs(_fake_quantize(values, low, high, fmt) - values)
-        return jnp.sum(counts * error**power)
-
-    return _make_scale(cost, every, ordered=False)
+    return _make_scale("mse", _Power(power), every, ordered=False)
 
 
 def entropy(*, every: int = 100) -> StatefulScale:
@@ -106,56 +98,72 @@ def entropy(*, every: int = 100) -> StatefulScale:
     References:
       Migacz, 8-bit inference with TensorRT, GTC 2017.
     """
+    return _make_scale("entropy", _divergence, every, ordered=True)
 
-    def cost(
+
+@dataclasses.dataclass(frozen=True)
+class _Power:
+    """The summed error to a power; equal ones share their compiled programs."""
+
+    power: float
+
+    def __call__(
+        self,
         values: jax.Array,
         counts: jax.Array,
         low: jax.Array,
         high: jax.Array,
         fmt: Format,
     ) -> jax.Array:
-        bins, mass = _rebin(values, counts)
-        inside = (bins >= low) & (bins <= high)
-        inner_mass = jnp.where(inside, mass, 0)
-        # Clipped values count at the ends of the range.
-        below = jnp.sum(jnp.where(bins < low, mass, 0))
-        above = jnp.sum(jnp.where(bins > high, mass, 0))
-        first, last = jnp.argmax(inside), _BINS - 1 - jnp.argmax(inside[::-1])
-        clipped_mass = inner_mass.at[first].add(below).at[last].add(above)
-        levels = _fake_quantize(bins, low, high, fmt)
-        starts = jnp.concatenate([jnp.zeros(1, bool), levels[1:] != levels[:-1]])
-        level_of_bin = jnp.cumsum(starts)
-        filled = (inner_mass > 0).astype(jnp.float32)
-        total = jax.ops.segment_sum(inner_mass, level_of_bin, _BINS)
-        bins_filled = jax.ops.segment_sum(filled, level_of_bin, _BINS)
-        even = filled * (total / jnp.maximum(bins_filled, 1))[level_of_bin]
-        p = clipped_mass / jnp.maximum(jnp.sum(clipped_mass), 1)
-        q = even / jnp.maximum(jnp.sum(even), 1) + 1e-9
-        divergence = jnp.sum(
-            jnp.where(p > 0, p * jnp.log(jnp.maximum(p, 1e-30) / q), 0)
-        )
-        return jnp.where(jnp.sum(inside) < _MIN_BINS, jnp.inf, divergence)
-
-    return _make_scale(cost, every, ordered=True)
+        error = jnp.abs(_fake_quantize(values, low, high, fmt) - values)
+        return jnp.sum(counts * error**self.power)
 
 
-def _make_scale(cost: Cost, every: int, *, ordered: bool) -> StatefulScale:
+def _divergence(
+    values: jax.Array, counts: jax.Array, low: jax.Array, high: jax.Array, fmt: Format
+) -> jax.Array:
+    """The KL divergence of the rounded distribution from the given one."""
+    bins, mass = _rebin(values, counts)
+    inside = (bins >= low) & (bins <= high)
+    inner_mass = jnp.where(inside, mass, 0)
+    # Clipped values count at the ends of the range.
+    below = jnp.sum(jnp.where(bins < low, mass, 0))
+    above = jnp.sum(jnp.where(bins > high, mass, 0))
+    first, last = jnp.argmax(inside), _BINS - 1 - jnp.argmax(inside[::-1])
+    clipped_mass = inner_mass.at[first].add(below).at[last].add(above)
+    levels = _fake_quantize(bins, low, high, fmt)
+    starts = jnp.concatenate([jnp.zeros(1, bool), levels[1:] != levels[:-1]])
+    level_of_bin = jnp.cumsum(starts)
+    filled = (inner_mass > 0).astype(jnp.float32)
+    total = jax.ops.segment_sum(inner_mass, level_of_bin, _BINS)
+    bins_filled = jax.ops.segment_sum(filled, level_of_bin, _BINS)
+    even = filled * (total / jnp.maximum(bins_filled, 1))[level_of_bin]
+    p = clipped_mass / jnp.maximum(jnp.sum(clipped_mass), 1)
+    q = even / jnp.maximum(jnp.sum(even), 1) + 1e-9
+    divergence = jnp.sum(jnp.where(p > 0, p * jnp.log(jnp.maximum(p, 1e-30) / q), 0))
+    return jnp.where(jnp.sum(inside) < _MIN_BINS, jnp.inf, divergence)
+
+
+def _make_scale(name: str, cost: Cost, every: int, *, ordered: bool) -> StatefulScale:
     check_whole(every=every)
     if every < 1:
         raise ValueError(
             f"every must be at least 1 update between searches, got {every}."
         )
 
-    search_tiles = _compiled(functools.partial(_search_tiles, cost, ordered), "shape")
-    search_histogram = _compiled(functools.partial(_search_histogram, cost))
-
     def init(shape: Shape, fmt: Format) -> SearchedState:
-        del fmt
         unset = jnp.full(shape, jnp.nan, jnp.float32)
-        counts = None if shape else empty()
-        return SearchedState(jnp.zeros((), jnp.int32), unset, unset, counts)
+        count = jnp.zeros((), jnp.int32)
+        if shape:
+            return SearchedState(count, unset, unset, None, make_origin(name, fmt))
+        return SearchedState(count, unset, unset, empty(), None)
+
+    def check(state: SearchedState, fmt: Format) -> None:
+        if state.origin is not None:
+            check_origin(state.origin, name, fmt)
 
     def observe(state: SearchedState, x: jax.Array, fmt: Format) -> SearchedState:
+        check(state, fmt)
         x = lax.stop_gradient(x)
         if state.counts is not None:
             return state._replace(
@@ -164,38 +172,38 @@ def _make_scale(cost: Cost, every: int, *, ordered: bool) -> StatefulScale:
 
         def search() -> tuple[jax.Array, jax.Array]:
             wide = x.astype(jnp.float32)
-            return search_tiles(wide, fmt=fmt, shape=state.low.shape)
+            shape = state.low.shape
+            return _run(_search_tiles, wide, cost, fmt, ordered=ordered, shape=shape)
 
         is_due = state.count % every == 0
         low, high = cond(is_due, search, lambda: (state.low, state.high))
-        return SearchedState(state.count + 1, low, high, None)
+        return state._replace(count=state.count + 1, low=low, high=high)
 
     def read(state: SearchedState, x: jax.Array, fmt: Format) -> Chosen:
+        check(state, fmt)
         if state.counts is None:
             return of_range(state.low, state.high, fmt)
         del x
-        return of_range(*search_histogram(state.counts, fmt=fmt), fmt)
+        return of_range(*_run(_search_histogram, state.counts, cost, fmt), fmt)
 
     return StatefulScale(init=init, observe=observe, read=read)
 
 
-def _compiled(search: Callable[..., Range], *static: str) -> Callable[..., Range]:
-    """Compile a search for eager callers, who would compile its loops at every call."""
-    compiled = one_program("fmt", *static)(search)
-
-    def run(*args: Any, fmt: Format, **kwargs: Any) -> Range:
-        try:
-            hash(fmt)
-        except TypeError:  # bits that are an array
-            return search(*args, fmt=fmt, **kwargs)
-        return compiled(*args, fmt=fmt, **kwargs)
-
-    return run
+def _run(
+    search: Any, array: jax.Array, cost: Cost, fmt: Format, **static: Any
+) -> Range:
+    """Call a search; eager callers would compile its loops anew, were it not compiled."""
+    try:
+        hash(fmt)
+    except TypeError:  # bits that are an array
+        search = search.__wrapped__
+    return search(array, cost=cost, fmt=fmt, **static)
 
 
+@one_program("cost", "fmt", "ordered", "shape")
 def _search_tiles(
-    cost: Cost, ordered: bool, x: jax.Array, shape: Shape, fmt: Format
-) -> tuple[jax.Array, jax.Array]:
+    x: jax.Array, cost: Cost, fmt: Format, *, ordered: bool, shape: Shape
+) -> Range:
     """Return the best range of each tile."""
     if fmt.binary:
         # Binary values have one magnitude; the mean has the least squared error.
@@ -217,9 +225,8 @@ def _search_tiles(
     return low.reshape(shape), high.reshape(shape)
 
 
-def _search_histogram(
-    cost: Cost, counts: jax.Array, fmt: Format
-) -> tuple[jax.Array, jax.Array]:
+@one_program("cost", "fmt")
+def _search_histogram(counts: jax.Array, cost: Cost, fmt: Format) -> Range:
     """Return the best range of a histogram; NaN if it is empty or counted a NaN."""
     upper = edges()
     lower = np.concatenate([np.zeros(1, np.float32), upper[:-1]])
