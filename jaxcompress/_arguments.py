@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import operator
-import warnings
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -70,6 +69,30 @@ def check_kind(x: Any, kind: type, call: str, what: str) -> None:
         raise TypeError(f"{call} takes {what}, got {_describe(x)}")
 
 
+def check_path(path: Any, call: str) -> None:
+    """Raise if the first argument of a call is no path.
+
+    Args:
+      path: the argument.
+      call: how the function is called: ``"save(path, tree)"``.
+
+    Raises:
+      TypeError: naming the likely mistake.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{call} takes a path first, got {_describe(path)}")
+
+
+def check_key(key: Any) -> None:
+    """Raise if an argument is not a key of ``jax.random``.
+
+    Raises:
+      TypeError: saying how to make one.
+    """
+    if not isinstance(key, jax.Array):
+        raise TypeError(f"key must be a key such as jax.random.key(0), got {key!r}.")
+
+
 def check_whole(**counts: Any) -> None:
     """Raise if a count is not a whole number.
 
@@ -86,7 +109,9 @@ def check_whole(**counts: Any) -> None:
             continue
         is_float = isinstance(value, float | np.floating) and float(value).is_integer()
         hint = f" Write {name}={int(value)}." if is_float else ""
-        raise TypeError(f"{name} must be a whole number, got {value!r}.{hint}")
+        text = repr(value)
+        given = text if len(text) <= 40 else f"a {type(value).__name__}"
+        raise TypeError(f"{name} must be a whole number, got {given}.{hint}")
 
 
 def check_flags(**flags: Any) -> None:
@@ -164,88 +189,6 @@ def check_params(params: PyTree, call: str) -> None:
                 f"{call} takes a tree of arrays, got a {type(leaf).__name__} of Flax. Pass "
                 'the parameters alone: nnx.state(model, nnx.Param), or variables["params"].'
             )
-
-
-def name_swapped(
-    fn: Callable[..., Any], init: Callable[[PyTree], PyTree]
-) -> Callable[..., Any]:
-    """Name the mistake if a function of ``(params, state)`` fails on something else.
-
-    On ``(state, params)``, or a state of another compressor. An error that speaks of the
-    state itself stays as it is.
-
-    Args:
-      fn: a function of a compressor.
-      init: its ``params -> state``, which tells one from the other.
-    """
-
-    @functools.wraps(fn)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return fn(*args, **kwargs)
-        except Exception as error:
-            if len(args) != 2 or "the state" in str(error):
-                raise
-            if _is_state(args[0], init, args[1]):
-                raise TypeError(
-                    "apply, update and finalize take (params, state), got the state first. "
-                    "Are the arguments in another order?"
-                ) from error
-            expected = _state_of(init, args[0])
-            if expected is not None and not _is_alike(expected, args[1]):
-                raise TypeError(
-                    "apply, update and finalize need a state that this compressor's init "
-                    f"made for these parameters. {_difference(expected, args[1])}"
-                ) from error
-            raise
-
-    return run
-
-
-def _is_state(x: Any, init: Callable[[PyTree], PyTree], params: Any) -> bool:
-    """Return whether ``x`` has the structure of a state for these parameters."""
-    state = _state_of(init, params)
-    if state is None or _is_alike(state, params):
-        return False
-    return _is_alike(state, x)
-
-
-def _state_of(init: Callable[[PyTree], PyTree], params: Any) -> PyTree | None:
-    """Return the shapes of a state; None if ``params`` are not parameters of ``init``."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return jax.eval_shape(init, params)
-    except Exception:  # not parameters, or their values are needed
-        return None
-
-
-def _is_alike(a: PyTree, b: PyTree) -> bool:
-    return jax.tree.structure(a) == jax.tree.structure(b)
-
-
-def _difference(expected: PyTree, got: PyTree) -> str:
-    """Say how two states differ: by their classes, or by the first part of one alone."""
-    kinds = [_kind_of(state) for state in (expected, got)]
-    if kinds[0] != kinds[1]:
-        return f"It makes {kinds[0]}, got {kinds[1]}."
-    paths = [set(paths_and_leaves(state)[0]) for state in (expected, got)]
-    missing, unknown = (sorted(a - b) for a, b in (paths, paths[::-1]))
-    parts = [f"lacks {missing[0]!r}"] if missing else []
-    parts += [f"has {unknown[0]!r}, which is not its own"] if unknown else []
-    said = " and ".join(parts) or "holds its parts in other containers"
-    return f"The state, {kinds[0]}, {said}."
-
-
-def _kind_of(state: PyTree) -> str:
-    """Describe a state: by its class, or by the classes in its parts."""
-    if isinstance(state, dict):
-        parts = jax.tree.leaves(state, is_leaf=lambda x: not isinstance(x, dict))
-        kinds = [type(part).__name__ for part in parts if part is not None]
-        return f"a tree of {kinds[0]}" if kinds else "an empty tree"
-    if type(state) is tuple and state:
-        return f"({', '.join(map(_kind_of, state))})"
-    return "an empty tuple" if state == () else f"a {type(state).__name__}"
 
 
 def check_differentiable(params: PyTree) -> None:

@@ -9,9 +9,10 @@ from typing import Any, TypeVar
 
 import jax
 
-from ._arguments import check_compressor, check_params, name_swapped
+from ._arguments import check_compressor, check_params
 from ._mesh import on_any_mesh
 from ._types import PyTree
+from ._wrong_state import name_wrong_state
 
 _Mark = TypeVar("_Mark")
 
@@ -81,7 +82,7 @@ class Compressor:
             fn = getattr(self, field.name)
             if fn is None:
                 continue
-            named = fn if fn is init else name_swapped(fn, init)
+            named = fn if fn is init else name_wrong_state(fn, init)
             wrapped.setdefault(fn, on_any_mesh(named))
             object.__setattr__(self, field.name, wrapped[fn])
 

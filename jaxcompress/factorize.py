@@ -16,7 +16,7 @@ from ._arguments import check_counts, check_whole
 from ._combine import masked
 from ._compressor import Compressor, PyTree, compress
 from ._refuse import refuse_not_finite, refuse_unfit
-from ._select import Where, is_weight, map_with_path
+from ._select import Where, is_weight, map_with_path, paths_and_leaves
 from ._signatures import name_defaults
 from ._warn import warn
 from .leaves import LowRank
@@ -87,7 +87,8 @@ def low_rank(
       Denton et al., 2014, https://arxiv.org/abs/1404.0736
     """
     if (rank is None) == (energy is None):
-        raise ValueError("low_rank needs either rank= or energy=, got both or neither.")
+        given = "neither" if rank is None else "both"
+        raise ValueError(f"low_rank needs one of rank= and energy=, got {given}.")
     check_whole(rank=rank, split=split)
     check_counts(every=every)
     if rank is not None and rank < 1:
@@ -105,7 +106,22 @@ def low_rank(
         bases = map_with_path(basis, params)
         return LowRankState(jnp.zeros((), jnp.int32), bases)
 
+    def check(params: PyTree, state: LowRankState) -> None:
+        paths, _, treedef = paths_and_leaves(params)
+        for path, basis in zip(paths, treedef.flatten_up_to(state.bases), strict=True):
+            if basis is None:
+                continue
+            if basis.ndim == split + 1 and rank in (None, basis.shape[-1]):
+                continue
+            raise ValueError(
+                f"the state holds a basis of shape {basis.shape} for {path!r}, which is "
+                f"not that of rank={rank} and split={split}. Make the state with this "
+                "compressor's init, or read it with the compressor that made it."
+            )
+
     def apply(params: PyTree, state: LowRankState) -> PyTree:
+        check(params, state)
+
         def view(leaf: jax.Array, basis: jax.Array | None) -> jax.Array:
             if basis is None:
                 return leaf
@@ -123,6 +139,7 @@ def low_rank(
         def refresh(leaf: jax.Array, basis: jax.Array | None) -> jax.Array | None:
             return None if basis is None else _basis(leaf, split, basis.shape[-1])
 
+        check(params, state)
         refuse_not_finite(params)
         count = state.count + 1
         bases = cond(
@@ -136,6 +153,7 @@ def low_rank(
         def factors(leaf: jax.Array, basis: jax.Array | None) -> jax.Array | LowRank:
             return leaf if basis is None else _factors(leaf, basis)
 
+        check(params, state)
         refuse_unfit(params)
         return _map(factors, params, state.bases)
 

@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "jaxcompress"
 CORE = {
     "_arguments", "_axes", "_combine", "_compressor", "_mesh", "_names", "_origin",
-    "_refuse", "_select", "_signatures", "_types", "_warn", "layerwise", "numerics",
-    "formats", "leaves", "prune", "quantize", "share", "factorize", "distill",
+    "_refuse", "_select", "_signatures", "_types", "_warn", "_wrong_state", "layerwise",
+    "numerics", "formats", "leaves", "prune", "quantize", "share", "factorize", "distill",
 }  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -376,6 +376,23 @@ def test_the_part_that_a_state_lacks_is_named():
             lambda: untyped.rate.entropy_constrained("0.3"),
             "multiplier must be a number, got a str",
         ),
+        (lambda: untyped.low_rank(), "one of rank= and energy=, got neither"),
+        (
+            lambda: untyped.rigl(0.5, key=0, until=9, every=1),
+            r"a key such as jax.random.key\(0\), got 0",
+        ),
+        (
+            lambda: untyped.save(PARAMS, "a.safetensors"),
+            r"save\(path, tree\) takes a path first, got a dict. Are the arguments in",
+        ),
+        (
+            lambda: untyped.restore_checkpoint(PARAMS, "folder"),
+            r"takes a path first, got a dict",
+        ),
+        (
+            lambda: untyped.save_checkpoint("folder", PARAMS, 2),
+            "step must be a whole number, got a dict",
+        ),
         (
             lambda: untyped.rate.learned_bits(0.1, scale=jc.quantize.scales.lsq()),
             "whose state learned_bits does not keep",
@@ -385,3 +402,15 @@ def test_the_part_that_a_state_lacks_is_named():
 def test_a_value_of_the_wrong_kind_is_named(call, message):
     with pytest.raises((TypeError, ValueError), match=message):
         call()
+
+
+def test_a_state_of_another_rank_or_of_other_shapes_is_named():
+    params = {"kernel": jnp.ones((12, 8))}
+    state = jc.low_rank(rank=2).init(params)
+    with pytest.raises(
+        ValueError, match=r"basis of shape \(12, 2\).*not that of rank=4"
+    ):
+        jc.low_rank(rank=4).apply(params, state)
+    state = PRUNER.init(params)
+    with pytest.raises(TypeError, match=r"of shape \(12, 8\), but .* need \(4, 8\)"):
+        PRUNER.apply(PARAMS, state)

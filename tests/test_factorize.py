@@ -81,8 +81,8 @@ def test_the_gradient_is_that_of_the_projection():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({}, "needs either rank= or energy="),
-        ({"rank": 1, "energy": 0.5}, "needs either rank= or energy="),
+        ({}, "needs one of rank= and energy="),
+        ({"rank": 1, "energy": 0.5}, "needs one of rank= and energy="),
         ({"rank": 0}, "rank must be at least 1, got 0"),
         ({"energy": 1.5}, "energy must be .* got 1.5"),
     ],

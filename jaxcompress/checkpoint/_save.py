@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 import jax
 
+from .._arguments import check_path
 from .._compressor import PyTree
 from .._lock import FolderLock
 from ._errors import CheckpointError, whole_number
@@ -56,6 +57,7 @@ def save_checkpoint(
     """
     import orbax.checkpoint as ocp
 
+    check_path(directory, "save_checkpoint(directory, step, state)")
     step, keep = whole_number("step", step, 0), whole_number("keep", keep, 1)
     leaves = named(state)
     leaves[CHECKSUMS] = checksums(leaves)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from .._arguments import check_key
 from .._compressor import Learned
 from ..formats import ToInteger
 from ..numerics import ste
@@ -66,6 +67,7 @@ def stochastic(key: jax.Array) -> Rounding:
       Gupta et al., 2015, https://arxiv.org/abs/1502.02551; Courbariaux et al., 2015,
       https://arxiv.org/abs/1511.00363
     """
+    check_key(key)
 
     def init(name: str, shape: tuple[int, ...] | None) -> DrawsState:
         del shape

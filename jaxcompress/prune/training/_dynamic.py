@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ..._arguments import check_whole
+from ..._arguments import check_key, check_whole
 from ..._combine import masked
 from ..._compressor import Active, Compressor, PyTree
 from ..._select import Where, is_weight
@@ -88,6 +88,7 @@ def dynamic_sparse(
       TypeError: in ``update``, if extras that ``grow`` needs are missing.
     """
     check_whole(every=every, until=until)
+    check_key(key)
     if every < 1 or until < 0:
         raise ValueError(
             "every must be at least 1 and until at least 0, got "

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -110,8 +111,9 @@ def bias_correction(
 def _find_bias(path: str, nodes: Mapping[str, Any], biases: Mapping[str, str]) -> str:
     """Return the path of the bias of a weight."""
     named = next((b for glob, b in biases.items() if matches(glob, path)), None)
-    folder, _, name = path.rpartition("/")
-    defaults = [f"{folder}/{b}" if folder else b for b in _BIAS_OF.get(name, ("bias",))]
+    name = re.split(r"[/.]", path)[-1]  # "layers.0.weight", as torch names it, has dots
+    folder = path.removesuffix(name)
+    defaults = [f"{folder}{b}" for b in _BIAS_OF.get(name, ("bias",))]
     for candidate in defaults if named is None else [named]:
         if candidate in nodes:
             return candidate

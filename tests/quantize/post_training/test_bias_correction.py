@@ -150,3 +150,17 @@ def test_a_shift_that_may_be_chance_is_left_and_named():
 def test_a_shift_that_few_rows_tell_is_corrected():
     params, small, means, error = layer(offset=1.0, rows=8)
     assert error(bias_correction(params, small, means)) < 0.8 * error(small)
+
+
+def test_names_with_dots_find_their_bias():
+    params = {"layers.0.weight": normal(8, 16), "layers.0.bias": jnp.zeros(8)}
+
+    def fn(params, x):
+        return x @ params["layers.0.weight"].T + params["layers.0.bias"][None]
+
+    x = jax.nn.relu(normal(64, 16, seed=1))
+    small = jc.compress(jc.weight_quantization(bits=2), params)
+    means = jc.observe(fn, params, [x], jc.program.statistics.moments())
+    better = jc.quantize.post_training.bias_correction(params, small, means)
+    shift = jnp.mean(fn(jc.dense(better), x) - fn(params, x), 0)
+    assert float(jnp.abs(shift).max()) < 1e-4
