@@ -225,9 +225,10 @@ def _cannot_tell(path: str, shape: Sequence[int], axes: AxesLike) -> str:
         )
     return (
         f"{path!r} has shape {tuple(shape)}: its output and contraction axes cannot be "
-        f"told from its rank, {len(shape)}.{because} Give the granularity or the pattern "
-        "axes=jaxcompress.weight_axes(fn, params, *args), which reads them from the "
-        f"function, or name them: PerChannel(axes={{{path!r}: Axes(outputs=...)}}). A Flax "
-        "convolution has outputs=-1, an Equinox convolution outputs=0; for layers stacked "
-        "by nn.scan add layers=0."
+        f"told from its rank, {len(shape)}.{because} Pass axes= to whatever takes it, the "
+        "granularity, pattern or technique: jaxcompress.weight_axes(fn, params, *args) "
+        "reads them from the function; or name them, as in "
+        f"PerChannel(axes={{{path!r}: Axes(outputs=...)}}). A Flax convolution has "
+        "outputs=-1, an Equinox convolution outputs=0; for layers stacked by nn.scan add "
+        "layers=0."
     )

@@ -139,8 +139,8 @@ def test_an_argument_of_another_kind(argument, value):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "bits= or fmt="),
-        ({"bits": 4, "fmt": Int(4)}, "not both"),
+        ({}, "one of bits= and fmt=, got neither"),
+        ({"bits": 4, "fmt": Int(4)}, "got bits=4 and fmt="),
         ({"fmt": Int(4), "symmetric": False}, "symmetric=False belongs to bits="),
         ({"bits": "int8"}, "bits must be an integer .* got '?int8'?"),
         ({"bits": True}, "bits must be an integer .* got True"),

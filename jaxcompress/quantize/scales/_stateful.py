@@ -209,7 +209,9 @@ def _wrap_scale(scale: Scale) -> StatefulScale:
         del fmt
         return _ScaleShape(shape)
 
-    def read(state: _ScaleShape, x: jax.Array, fmt: Format) -> Chosen:
+    def read(state: _ScaleShape | None, x: jax.Array, fmt: Format) -> Chosen:
+        if state is None:  # of an activation
+            return scale(x, (1,) * x.ndim, fmt)
         if not isinstance(state, _ScaleShape):
             raise ValueError(
                 f"the state holds a {type(state).__name__}, which this compressor's scale "
