@@ -70,7 +70,7 @@ def check_kind(x: Any, kind: type, call: str, what: str) -> None:
 
 
 def check_path(path: Any, call: str) -> None:
-    """Raise if the first argument of a call is no path.
+    """Raise if the first argument of a call is not a path.
 
     Args:
       path: the argument.

@@ -73,8 +73,8 @@ def refuse_values(
 
     Args:
       tree: tree of arrays.
-      is_bad: array to bools of the same shape; a function that lives on, not a lambda, as
-        it is compiled.
+      is_bad: array to bools of the same shape. Each function is compiled, so pass one of
+        a module and not a new lambda.
       describe: path text of the leaf to the text of the error.
 
     Raises:

@@ -79,7 +79,7 @@ def _difference(expected: PyTree, got: PyTree) -> str:
     if _is_alike(expected, got):
         paths, leaves, _ = paths_and_leaves(expected)
         for path, a, b in zip(paths, leaves, jax.tree.leaves(got), strict=True):
-            if jnp.shape(a) != jnp.shape(b):
+            if a.shape != jnp.shape(b):
                 return (
                     f"The state has {path!r} of shape {jnp.shape(b)}, but these parameters "
                     f"need {jnp.shape(a)}."

@@ -192,7 +192,7 @@ def _make_scale(name: str, cost: Cost, every: int, *, ordered: bool) -> Stateful
 def _run(
     search: Any, array: jax.Array, cost: Cost, fmt: Format, **static: Any
 ) -> Range:
-    """Call a search; eager callers would compile its loops anew, were it not compiled."""
+    """Call a search. It is compiled: its loops would compile in every eager call."""
     try:
         hash(fmt)
     except TypeError:  # bits that are an array
