@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compressors outside of jit: what has been compiled once is not compiled again."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -95,3 +97,9 @@ def test_equal_searches_share_their_programs(scale):
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
     assert before == 0 < sum(compiled)
+
+
+def test_every_condition_of_the_package_is_that_one():
+    files = Path(jc.__file__).parent.rglob("*.py")
+    found = {f.name for f in files if "lax.cond(" in f.read_text()}
+    assert found == {"_eager.py", "_compat.py"}  # the other one copies traced programs
