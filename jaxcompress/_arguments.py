@@ -53,12 +53,16 @@ def check_function(x: Any, call: str) -> None:
         raise TypeError(f"{call} takes a function first, got {_describe(x)}")
 
 
-def check_kind(x: Any, kind: type, call: str, what: str) -> None:
-    """Raise if an argument is not of a class.
+PATH = (str, os.PathLike)
+"""The classes of a path, for ``check_kind``."""
+
+
+def check_kind(x: Any, kind: type | tuple[type, ...], call: str, what: str) -> None:
+    """Raise if an argument is not of a class, or of one of several.
 
     Args:
       x: the argument.
-      kind: the class.
+      kind: the class or classes.
       call: how the function is called: ``"shrink(fn, plan)"``.
       what: what it takes: ``"a Plan"``.
 
@@ -67,20 +71,6 @@ def check_kind(x: Any, kind: type, call: str, what: str) -> None:
     """
     if not isinstance(x, kind):
         raise TypeError(f"{call} takes {what}, got {_describe(x)}")
-
-
-def check_path(path: Any, call: str) -> None:
-    """Raise if the first argument of a call is not a path.
-
-    Args:
-      path: the argument.
-      call: how the function is called: ``"save(path, tree)"``.
-
-    Raises:
-      TypeError: naming the likely mistake.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"{call} takes a path first, got {_describe(path)}")
 
 
 def check_key(key: Any) -> None:

@@ -92,8 +92,8 @@ def _difference(expected: PyTree, got: PyTree) -> str:
     missing, unknown = (sorted(a - b) for a, b in (paths, paths[::-1]))
     parts = [f"lacks {missing[0]!r}"] if missing else []
     parts += [f"has {unknown[0]!r}, which is not its own"] if unknown else []
-    said = " and ".join(parts) or "holds its parts in other containers"
-    return f"The state, {kinds[0]}, {said}."
+    difference = " and ".join(parts) or "holds its parts in other containers"
+    return f"The state, {kinds[0]}, {difference}."
 
 
 def _kind_of(state: PyTree) -> str:

@@ -17,6 +17,7 @@ from ._arguments import (
     check_differentiable,
     check_flags,
     check_function,
+    check_kind,
     check_optimizer,
     check_params,
     check_whole,
@@ -191,11 +192,8 @@ def train_step(
     def step(
         state: TrainState, batch: PyTree, *args: Any
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        if not isinstance(state, TrainState):
-            raise TypeError(
-                "step takes (state, batch) with the state that init(params) returned, got "
-                f"a {type(state).__name__}."
-            )
+        made = "the state that init(params) returned"
+        check_kind(state, TrainState, "step(state, batch)", made)
         kwargs = {name: schedule(state.step) for name, schedule in schedules.items()}
         kwargs |= _teacher_kwargs(state.compression)
         if state.model_state is not None:

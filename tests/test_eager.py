@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compressors outside of jit: what has been compiled once is not compiled again."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -40,25 +41,32 @@ STATS = {
 }
 
 
-@pytest.mark.parametrize("name", COMPRESSORS)
-def test_the_second_update_compiles_nothing(name):
-    c, grads = COMPRESSORS[name], jax.tree.map(jnp.tanh, PARAMS)
-    params, state, compiled = PARAMS, c.init(PARAMS), []
+@contextlib.contextmanager
+def compilations():
+    """List the seconds of each compilation inside."""
+    seconds = []
 
     def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
         if event == "/jax/core/compile/backend_compile_duration":
-            compiled.append(duration_secs)
+            seconds.append(duration_secs)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:
-        counts = []
+        yield seconds
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_the_second_update_compiles_nothing(name):
+    c, grads = COMPRESSORS[name], jax.tree.map(jnp.tanh, PARAMS)
+    params, state, counts = PARAMS, c.init(PARAMS), []
+    with compilations() as compiled:
         for _ in range(3):
             params, state = c.update(params, state, grads=grads, stats=STATS)
             c.apply(params, state)
             counts.append(len(compiled))
         jax.jit(lambda x: x + 1)(jnp.ones(3))  # what is new is counted
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
     assert counts[1] == counts[2] < len(compiled)
 
 
@@ -83,23 +91,15 @@ def test_a_traced_condition_chooses_in_the_program():
     "scale", [quantize.scales.mse, quantize.scales.entropy], ids=["mse", "entropy"]
 )
 def test_equal_searches_share_their_programs(scale):
-    compiled = []
-
-    def listen(event: str, duration_secs: float, **kwargs: str | int) -> None:
-        compiled.append(event.endswith("backend_compile_duration"))
-
     jc.weight_quantization(bits=4, scale=scale()).init(PARAMS)
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with compilations() as compiled:
         jc.weight_quantization(bits=4, scale=scale()).init(PARAMS)
-        before = sum(compiled)
+        before = len(compiled)
         jax.jit(lambda x: x + 2)(jnp.ones(3))  # what is new is counted
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    assert before == 0 < sum(compiled)
+    assert before == 0 < len(compiled)
 
 
 def test_every_condition_of_the_package_is_that_one():
     files = Path(jc.__file__).parent.rglob("*.py")
-    found = {f.name for f in files if "lax.cond(" in f.read_text()}
-    assert found == {"_eager.py", "_compat.py"}  # the other one copies traced programs
+    names = {f.name for f in files if "lax.cond(" in f.read_text()}
+    assert names == {"_eager.py", "_compat.py"}  # the other one copies traced programs

@@ -8,7 +8,7 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from .._arguments import check_path
+from .._arguments import PATH, check_kind
 from .._compressor import PyTree
 from .._select import paths_and_leaves
 from ._errors import CheckpointError, whole_number
@@ -47,7 +47,7 @@ def restore_checkpoint(
       TypeError: if ``step`` is not a whole number.
       ValueError: if ``step`` is negative.
     """
-    check_path(directory, "restore_checkpoint(directory, like)")
+    check_kind(directory, PATH, "restore_checkpoint(directory, like)", "a path first")
     step = None if step is None else whole_number("step", step, 0)
     steps = checkpoint_steps(directory)
     if not steps or (step is not None and step not in steps):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 import jax
 
-from .._arguments import check_path
+from .._arguments import PATH, check_kind
 from .._compressor import PyTree
 from .._lock import FolderLock
 from ._errors import CheckpointError, whole_number
@@ -57,7 +57,9 @@ def save_checkpoint(
     """
     import orbax.checkpoint as ocp
 
-    check_path(directory, "save_checkpoint(directory, step, state)")
+    check_kind(
+        directory, PATH, "save_checkpoint(directory, step, state)", "a path first"
+    )
     step, keep = whole_number("step", step, 0), whole_number("keep", keep, 1)
     leaves = named(state)
     leaves[CHECKSUMS] = checksums(leaves)

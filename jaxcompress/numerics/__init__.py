@@ -2,7 +2,7 @@
 """Shared exact numerics: straight-through values, k smallest, k-means, tiles, Hessians."""
 
 from ._clusters import find_clusters, move_clusters, nearest_cluster
-from ._eager import cond, one_program
+from ._eager import as_partial, cond, one_program
 from ._hessian import (
     EXACT,
     damped,
@@ -21,6 +21,7 @@ from ._tiles import (
 
 __all__ = [
     "EXACT",
+    "as_partial",
     "cond",
     "damped",
     "divide_by_tiles",

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import jax
 from jax import lax
 from jax.core import Tracer
+from jax.tree_util import Partial
 
 F = TypeVar("F", bound=Callable)
 
@@ -47,3 +48,11 @@ def cond(
     if isinstance(is_true, Tracer):
         return lax.cond(is_true, if_true, if_false, *operands)
     return (if_true if is_true else if_false)(*operands)
+
+
+def as_partial(fn: Callable[..., Any]) -> Partial:
+    """Make a function an argument of a jitted function.
+
+    A ``Partial`` of a ``Partial`` would be another function each time, and compile again.
+    """
+    return fn if isinstance(fn, Partial) else Partial(fn)

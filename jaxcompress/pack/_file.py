@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .._arguments import check_path
+from .._arguments import PATH, check_kind
 from .._atomic import write_chunks
 from .._select import path_text
 from .._table import table
@@ -58,7 +58,7 @@ def save(path: str | os.PathLike[str], tree: Any) -> int:
       >>> size < params["kernel"].nbytes / 8
       True
     """
-    check_path(path, "save(path, tree)")
+    check_kind(path, PATH, "save(path, tree)", "a path first")
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(

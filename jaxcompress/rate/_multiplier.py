@@ -136,14 +136,13 @@ def check_amount(name: str, value: Any) -> float:
             f"{name} must be a number, got a traced array. To change it in training, pass "
             "an optax schedule: multiplier=optax.linear_schedule(0.0, 0.3, 1000)."
         )
+    wrong = TypeError(f"{name} must be a number, got a {type(value).__name__}.")
+    if isinstance(value, str | bool):  # float() takes them
+        raise wrong
     try:
-        if isinstance(value, str | bool):
-            raise TypeError
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(
-            f"{name} must be a number, got a {type(value).__name__}."
-        ) from None
+        raise wrong from None
     if not (number >= 0 and math.isfinite(number)):
         raise ValueError(f"{name} must be a finite number of at least 0, got {value}.")
     return number

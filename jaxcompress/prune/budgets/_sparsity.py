@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 
 from ..._select import closest, matches
 from ..._signatures import name_defaults
-from ...numerics import one_program, smallest_per_leaf
+from ...numerics import as_partial, one_program, smallest_per_leaf
 
 Scores = Mapping[str, jax.Array]
 Budget = Callable[[Scores, jax.Array], dict[str, jax.Array]]
@@ -206,9 +206,7 @@ def bisect(
 
     40 halvings exhaust float32. Eagerly, only a ``Partial`` is not compiled anew.
     """
-    return _bisect(
-        enough if isinstance(enough, Partial) else Partial(enough), high, steps
-    )
+    return _bisect(as_partial(enough), high, steps)
 
 
 @one_program("steps")

@@ -15,7 +15,7 @@ from ..._arguments import check_counts
 from ..._signatures import name_defaults
 from ...formats import Int
 from ...layerwise import number, sweep
-from ...numerics import damped, smallest
+from ...numerics import as_partial, damped, smallest
 from ...quantize import fake_quant
 from ...quantize.scales import Scale, absmax, fixed
 
@@ -84,8 +84,8 @@ def sparsegpt(
         sparsity = 1 - n / m
     if sparsity is None:
         raise ValueError("sparsity=None: give a fraction, or a pattern with n_of_m=.")
-    if quantize is not None and not isinstance(quantize, Partial):
-        quantize = Partial(quantize)
+    if quantize is not None:
+        quantize = as_partial(quantize)
     return _sparsegpt(
         w, h, jnp.asarray(sparsity, jnp.float32), damping, quantize,
         block=min(block, features), n_of_m=n_of_m,

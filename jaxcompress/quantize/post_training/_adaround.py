@@ -12,9 +12,9 @@ from jax.tree_util import Partial
 
 from ..._signatures import name_defaults
 from ...formats import Format
-from ...numerics import EXACT
+from ...numerics import EXACT, as_partial
 from .._fake import fake_quant
-from ..scales._fixed import as_partial, fixed
+from ..scales._fixed import fixed
 from ..scales._following import Scale, absmax
 from ._learned_rounding import (
     Training,

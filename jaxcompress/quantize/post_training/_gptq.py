@@ -15,9 +15,9 @@ from ..._arguments import check_counts
 from ..._signatures import name_defaults
 from ...formats import Format
 from ...layerwise import number, sweep
-from ...numerics import expand_tiles
+from ...numerics import as_partial, expand_tiles
 from .._fake import fake_quant
-from ..scales._fixed import as_partial, fixed
+from ..scales._fixed import fixed
 from ..scales._following import Scale
 from ..scales._stateful import suited
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -24,14 +23,6 @@ def fixed(scale: jax.Array, zero_point: jax.Array | None) -> Partial:
       A ``Scale`` that always returns ``(scale, zero_point)``.
     """
     return Partial(_return_fixed, scale, zero_point)
-
-
-def as_partial(scale: Callable[..., Any]) -> Partial:
-    """Make a scale an argument of a jitted function.
-
-    A ``Partial`` of a ``Partial`` would be another function each time, and compile again.
-    """
-    return scale if isinstance(scale, Partial) else Partial(scale)
 
 
 def _return_fixed(scale: jax.Array, zero_point: jax.Array | None, *_: Any) -> Any:
